@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/cpu/vcpu.h - one vCPU while it runs: its state, what it is connected to, how it faults.
+ *
+ * Ownership: created by an engine, which the VM owns. Threading: the thread that runs it.
+ * Determinism: only v->c is state; everything else is derived or wiring. */
+#ifndef VMM_CPU_VCPU_H
+#define VMM_CPU_VCPU_H
+
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/cpu/cpu.h"
+#include "vmm/cpu/insn.h"
+#include "vmm/mmu/ram.h"
+
+/* How a vCPU reaches the machine. All are called in the serial part only (a vCPU in the parallel
+ * part blocks before the instruction instead). */
+struct vcpu_ops {
+    uint64_t (*pio_read)(void *ctx, uint16_t port, unsigned size);
+    void (*pio_write)(void *ctx, uint16_t port, unsigned size, uint64_t value);
+    uint64_t (*mmio_read)(void *ctx, gpa_t gpa, unsigned size);
+    void (*mmio_write)(void *ctx, gpa_t gpa, unsigned size, uint64_t value);
+    /* Take the highest-priority interrupt (INTA); its vector, or -1: spurious, none after all. */
+    int (*irq_take)(void *ctx);
+    /* MSRs that belong to the LAPIC (APIC_BASE, x2APIC, TSC_DEADLINE). 0, or PLX_GUEST_FAULT: #GP. */
+    int (*msr_read)(void *ctx, uint32_t msr, uint64_t *value);
+    int (*msr_write)(void *ctx, uint32_t msr, uint64_t value);
+    uint64_t (*cr8_read)(void *ctx);              /* TPR bits 7:4 */
+    void (*cr8_write)(void *ctx, uint64_t value); /* checked: 0-15 */
+};
+
+/* Why run returns. */
+enum vcpu_stop {
+    VCPU_BUDGET,     /* the progress budget is used up, exactly */
+    VCPU_HALT,       /* HLT executed, no interrupt pending */
+    VCPU_YIELD,      /* PAUSE k times, or a device asked for the end of the round */
+    VCPU_SERIAL,     /* parallel part: this instruction needs the serial part; no effect yet */
+    VCPU_PAGES,      /* parallel part: lacks pages (vcpu.lack); no effect yet */
+    VCPU_SHUTDOWN,   /* triple fault */
+    VCPU_STOPPED,    /* the machine stopped (power-off, reset, debug exit) */
+};
+
+struct vcpu_mem; /* translation caches: mem.h */
+struct blocks;   /* decoded blocks: block.h */
+
+struct vcpu {
+    struct cpu c; /* the state */
+
+    uint64_t next_rip;
+    /* Set to make the run loop look up after the current instruction: an interrupt became
+     * pending, code was overwritten, mode or paging changed, the machine stopped. */
+    bool attention;
+    bool irq_pending; /* level: the LAPIC or PIC has an interrupt for this vCPU */
+    bool yield;       /* end the round after this instruction */
+    bool stopping;    /* the machine has stopped */
+    bool parallel;    /* this run is a parallel part */
+    unsigned id;      /* APIC id */
+
+    /* Virtual time (R5): now = t0 + ((c.progress - progress0) * rate >> 16), at most t_end. Set by
+     * the scheduler before each run. */
+    uint64_t t0, progress0, t_end;
+    uint32_t rate;
+
+    uint64_t stop_progress; /* run until c.progress reaches this */
+
+    const struct vcpu_ops *ops;
+    void *ops_ctx;
+    struct ram *ram;
+    struct vcpu_mem *mem;
+    struct blocks *blocks;
+
+    /* Fault in flight: cpu_raise fills it and jumps. */
+    jmp_buf fault_jmp;
+    uint8_t fault_vector;
+    bool fault_has_error;
+    uint32_t fault_error;
+    uint8_t fault_kind; /* enum fault_kind */
+    const struct insn *cur; /* instruction being executed; NULL outside */
+    uint64_t cr2;           /* of a #PF in flight */
+};
+
+enum fault_kind {
+    FAULT_EXCEPTION, /* hardware exception: pushes rip of the instruction (fault) */
+    FAULT_TRAP,      /* #DB after the instruction: pushes next_rip */
+    FAULT_STOP,      /* not a fault: leave the run loop with v->stop; no effect of the instruction */
+};
+
+/* The current virtual time of this vCPU, valid inside an instruction (block progress included). */
+uint64_t vcpu_now(const struct vcpu *v);
+/* The guest's TSC: TSC_HZ of virtual time, plus IA32_TSC_ADJUST. */
+uint64_t vcpu_tsc(const struct vcpu *v);
+
+/* Raise an exception in the middle of an instruction; does not return. */
+_Noreturn void cpu_raise(struct vcpu *v, unsigned vector);
+_Noreturn void cpu_raise_error(struct vcpu *v, unsigned vector, uint32_t error);
+_Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
+#define cpu_ud(v) cpu_raise((v), VEC_UD)
+#define cpu_gp0(v) cpu_raise_error((v), VEC_GP, 0)
+
+/* --- exc.c: delivery (SDM Vol. 3A, "Interrupt and Exception Handling") --------------------- */
+
+/* Deliver the fault in v->fault_*, folding contributory faults into #DF. Returns 0, or
+ * VCPU_SHUTDOWN as a positive value on a triple fault. Called outside of any instruction. */
+int exc_deliver_fault(struct vcpu *v);
+/* Deliver external interrupt @vector or NMI; as above. */
+int exc_deliver_interrupt(struct vcpu *v, unsigned vector);
+int exc_deliver_nmi(struct vcpu *v);
+/* INT n, INT3, INTO, INT1 from inside an instruction (may raise); @vector pushed with next_rip. */
+void exc_software_interrupt(struct vcpu *v, unsigned vector, bool int_n);
+
+/* --- seg.c ------------------------------------------------------------------------------- */
+
+/* Load a data or stack segment register with all checks (MOV, POP, LDS...); may raise. */
+void seg_load(struct vcpu *v, enum cpu_segreg r, uint16_t sel);
+/* Linear address of @off in @seg for an access of @size bytes, with limit, type and canonical
+ * checks; raises #GP(0) or #SS(0). @write: the access writes. */
+gva_t seg_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, bool write);
+
+/* --- called whenever CR0, CR3, CR4, EFER, CPL or CS attributes changed what a translation or a
+ * decoded block means; drops what must be dropped and sets attention. mem.c */
+void vcpu_context_changed(struct vcpu *v);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/engine.h - what an engine is: something that runs one vCPU up to an exact budget.
+ *
+ * interp (the reference), jit and kvm fill this struct. Ownership: the VM owns the contexts and
+ * outlives nothing they borrow. Threading: one thread runs a context at a time. */
+#ifndef VMM_ENGINE_ENGINE_H
+#define VMM_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "vmm/cpu/vcpu.h"
+
+struct engine_config {
+    unsigned id;  /* vCPU number, also its APIC id */
+    bool bsp;     /* bootstrap processor; others start in wait_sipi */
+    struct ram *ram;
+    const struct vcpu_ops *ops;
+    void *ops_ctx;
+    unsigned cache_entries; /* of every derived cache; 0: the default. Never changes a result. */
+};
+
+enum engine_part { PART_SERIAL, PART_PARALLEL };
+
+struct engine_run {
+    /* in */
+    uint64_t budget; /* progress, > 0 */
+    enum engine_part part;
+    uint64_t t0, t_end; /* virtual ns at the start; no view of time passes t_end */
+    uint32_t rate;      /* virtual ns per progress, in 1/65536 */
+    /* out */
+    enum vcpu_stop stop;
+};
+
+struct engine_ops {
+    const char *name;
+    int (*create)(const struct engine_config *cfg, struct vcpu **out, struct plx_err *err);
+    void (*destroy)(struct vcpu *v);
+    /* Runs until the budget is used up exactly or there is a reason to stop earlier. A pending
+     * interrupt is taken at the first boundary that permits it. Never fails: what the guest does
+     * wrong is the guest's fault. */
+    void (*run)(struct vcpu *v, struct engine_run *run);
+    /* Drop everything droppable; changes no result (R1). */
+    void (*drop)(struct vcpu *v);
+    /* v->c was replaced from outside (load, reset). */
+    void (*state_changed)(struct vcpu *v);
+};
+
+extern const struct engine_ops engine_interp;
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/mmu/ram.h - guest RAM: one memfd, two ranges (below 3 GiB, and from 4 GiB up), flags per page.
+ *
+ * Ownership: the VM owns it; engines and devices borrow. Threading: the VM thread (with several
+ * vCPUs: flags are changed in the serial part, or by the vCPU that owns the page).
+ * Determinism: contents are state; the flags are derived and in no section.
+ *
+ * Who writes RAM: vCPUs through vmm/cpu/mem.h, everyone else through ram_write. Both keep two
+ * rules. A page that changes gets RAM_DIRTY. A page with RAM_TABLE (some cached translation was
+ * read from it) or RAM_CODE (decoded instructions came from it) is never written behind the back
+ * of the watchers, which drop what was derived (R7). */
+#ifndef VMM_MMU_RAM_H
+#define VMM_MMU_RAM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "vmm/abi/types.h"
+
+enum {
+    RAM_DIRTY = 1, /* written since ram_clean; set before or with the write */
+    RAM_TABLE = 2, /* a cached translation was read from this page */
+    RAM_CODE = 4,  /* decoded instructions came from this page */
+};
+
+#define RAM_LOW_END UINT64_C(0xc0000000)   /* RAM below here ... */
+#define RAM_HIGH_BASE UINT64_C(0x100000000) /* ... and the rest from here */
+#define RAM_MIN (UINT64_C(1) << 20)
+#define RAM_MAX (UINT64_C(64) << 30)
+
+struct ram_watcher {
+    /* Bytes of a page with RAM_TABLE or RAM_CODE were changed by someone who is not the watcher's
+     * own vCPU: drop everything derived from that page. */
+    void (*written)(void *ctx, gpa_t gpa, uint64_t len);
+    /* RAM_DIRTY was cleared on some or all pages: drop every cached permission to write without
+     * passing a slow path. */
+    void (*cleaned)(void *ctx);
+    void *ctx;
+};
+
+enum { RAM_WATCHERS_MAX = 16 };
+
+struct ram {
+    uint8_t *hva;   /* the whole memfd, mapped read-write; page i of RAM is at hva + i * PAGE_SIZE */
+    uint64_t size;  /* bytes, a multiple of PAGE_SIZE */
+    uint64_t low;   /* bytes below RAM_LOW_END; the rest is at RAM_HIGH_BASE */
+    uint8_t *flags; /* one byte a page, RAM_* */
+    int fd;
+    struct ram_watcher watchers[RAM_WATCHERS_MAX];
+    unsigned nwatchers;
+};
+
+/* All zero at first, nothing dirty. Errors: PLX_ERANGE (size), PLX_ENOMEM. */
+int ram_create(uint64_t size, struct ram **out, struct plx_err *err);
+void ram_destroy(struct ram *ram); /* NULL is a no-op */
+
+void ram_watch(struct ram *ram, const struct ram_watcher *w);
+void ram_unwatch(struct ram *ram, void *ctx);
+
+static inline uint64_t ram_pages(const struct ram *ram)
+{
+    return ram->size >> PAGE_SHIFT;
+}
+
+/* The one gate from GPA to RAM: the index of the page that holds @gpa, or false: not RAM. */
+static inline bool ram_page_of(const struct ram *ram, gpa_t gpa, uint64_t *page)
+{
+    if (gpa < ram->low) {
+        *page = gpa >> PAGE_SHIFT;
+        return true;
+    }
+    if (gpa >= RAM_HIGH_BASE && gpa - RAM_HIGH_BASE < ram->size - ram->low) {
+        *page = (gpa - RAM_HIGH_BASE + ram->low) >> PAGE_SHIFT;
+        return true;
+    }
+    return false;
+}
+
+static inline gpa_t ram_gpa_of_page(const struct ram *ram, uint64_t page)
+{
+    gpa_t off = page << PAGE_SHIFT;
+    return off < ram->low ? off : off - ram->low + RAM_HIGH_BASE;
+}
+
+/* The page's bytes, for reading (or for writing by who keeps the rules above); NULL: not RAM. */
+static inline uint8_t *ram_page_hva(const struct ram *ram, gpa_t gpa)
+{
+    uint64_t page;
+    return ram_page_of(ram, gpa, &page) ? ram->hva + (page << PAGE_SHIFT) : NULL;
+}
+
+/* Copy in and out for devices, loaders and saved states. PLX_ERANGE when any byte is not RAM, and
+ * then nothing is copied. ram_write keeps the rules above. */
+int ram_read(const struct ram *ram, gpa_t gpa, void *out, uint64_t len);
+int ram_write(struct ram *ram, gpa_t gpa, const void *data, uint64_t len);
+int ram_fill(struct ram *ram, gpa_t gpa, uint8_t byte, uint64_t len);
+
+/* Clear RAM_DIRTY on all pages, calling visit(ctx, page index) for each that had it, in order. */
+void ram_clean(struct ram *ram, void (*visit)(void *ctx, uint64_t page), void *ctx);
+
+#endif

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/sched/vm.h - one virtual machine as a pure function of its log:
+ *
+ *     state', outputs = slice(state, record)
+ *
+ * Ownership: whoever creates a VM owns it. Threading: one thread at a time. Determinism: nothing
+ * below reads a clock, a random number or a descriptor of the host; disks answer through
+ * machine_host.disk_result. ARCHITECTURE.md, "Determinism", gives the rules R1-R9 cited here. */
+#ifndef VMM_SCHED_VM_H
+#define VMM_SCHED_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "vmm/engine/engine.h"
+#include "vmm/machine.h"
+#include "vmm/sched/input.h"
+
+struct vm; /* opaque */
+
+struct vm_config {
+    struct machine_config machine;
+    struct machine_host host;
+    const struct engine_ops *engine;
+    unsigned cache_entries; /* of derived caches; 0: default. No result depends on it. */
+    uint64_t chaos;         /* not 0: seed for dropping everything droppable at random */
+};
+
+/* A machine at reset with empty RAM and a stopped clock at 0. Then vmm/boot loads a kernel into
+ * vm_machine(vm) and vm_vcpu(vm, 0), or vm_load replaces everything. */
+int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err);
+void vm_destroy(struct vm *vm); /* NULL is a no-op */
+
+struct machine *vm_machine(struct vm *vm);
+struct vcpu *vm_vcpu(struct vm *vm, unsigned i);
+
+/* Run one slice. @r->seq must be vm_seq + 1 and start no earlier than vm_now; outputs are appended
+ * to @out. Errors: PLX_EINVAL/PLX_ECORRUPT (the record does not fit the state: nothing changed),
+ * or what disk_result returned (the VM can no longer be used). */
+int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, struct plx_err *err);
+
+uint64_t vm_seq(const struct vm *vm); /* of the last slice that ran; 0 at first */
+uint64_t vm_now(const struct vm *vm); /* virtual ns */
+bool vm_idle(const struct vm *vm);    /* every vCPU is halted, no interrupt pending */
+/* The next armed timer, VTIMER_NEVER if none: when an idle VM must be given its next slice. */
+uint64_t vm_next_timer(struct vm *vm);
+bool vm_stopped(const struct vm *vm, enum power_event *event, uint64_t *code);
+uint64_t vm_retired(const struct vm *vm);  /* of all vCPUs */
+uint64_t vm_progress(const struct vm *vm); /* of all vCPUs */
+
+/* --- digest.c (R9) ------------------------------------------------------------------------ */
+
+enum { DIGEST_SECTIONS_MAX = 64 };
+
+struct vm_digest {
+    uint64_t seq;
+    struct hash128 all; /* over sections and RAM */
+    struct hash128 ram; /* sum over pages of H(GPA, content) */
+    unsigned nsections;
+    struct {
+        char name[32];
+        struct hash128 hash;
+    } sections[DIGEST_SECTIONS_MAX];
+};
+
+struct digest_page {
+    gpa_t gpa;
+    struct hash128 hash;
+};
+
+/* Digest of the state after the last slice. Re-hashes dirty pages and the next @scrub_pages of
+ * RAM. @pages (may be NULL) receives every page hashed now, in address order: equal earlier
+ * digests mean that a difference is among these. Owned by the VM until the next call. */
+void vm_digest(struct vm *vm, uint64_t scrub_pages, struct vm_digest *out,
+               const struct digest_page **pages, size_t *npages);
+
+/* --- state.c (ARCHITECTURE.md, "State files") ----------------------------------------------- */
+
+/* The whole state to a file: header, machine configuration, sections, RAM (zero pages
+ * left out), each with its hash. Replaces @path durably. */
+int vm_save(struct vm *vm, const char *path, struct plx_err *err);
+/* Replace the state of a VM created with the same machine configuration. Unknown, missing,
+ * truncated or corrupt sections are refused by name before anything is applied; if a section's own
+ * load refuses, the VM must be destroyed. */
+int vm_load(struct vm *vm, const char *path, struct plx_err *err);
+/* The machine configuration of a state file, for creating the VM to load it into. */
+int vm_load_config(const char *path, struct machine_config *cfg, struct plx_err *err);
+
+#endif
