@@ -48,6 +48,16 @@ struct machine_host {
     void *ctx;
 };
 
+/* Who takes an input, set by the device that owns the port. Negative returns (only of disks: what
+ * disk_result returned) end the VM on this replica; whatever else an input holds has a defined
+ * reaction. */
+struct input_port {
+    int (*take)(void *ctx, const struct input *in, struct plx_err *err); /* NULL: no such device */
+    void *ctx;
+};
+
+struct pci_bus;
+
 struct machine {
     struct machine_config cfg;
     struct machine_host host;
@@ -64,6 +74,9 @@ struct machine {
     bool stopped;            /* an OUTPUT_POWER was emitted; nothing runs any more */
     enum power_event stop_event;
     uint64_t stop_code;
+    struct pci_bus *pci; /* owned; vmm/dev/pci.h */
+    struct input_port nic[NICS_MAX], console[CONSOLE_PORTS], disk[DISKS_MAX];
+    struct input_port wallclock, power_button;
     /* The devices in their fixed order: of reset, save, digest. Filled by machine_add_device. */
     struct device devices[64];
     unsigned ndevices;
@@ -77,6 +90,9 @@ static inline uint64_t machine_now(const struct machine *m)
 /* Append; PLX_CHECKs that the name is new and that there is room. */
 void machine_add_device(struct machine *m, const char *name, uint32_t version,
                         const struct device_ops *ops, void *dev);
+/* Apply one input: INPUT_ENTROPY here, others by their port. INPUT_JUMP is the scheduler's.
+ * Errors: PLX_ECORRUPT (no such device: the record does not fit this machine), or the port's. */
+int machine_input(struct machine *m, const struct input *in, struct plx_err *err);
 /* End the VM: emits OUTPUT_POWER once and sets stopped; the engine stops after this instruction. */
 void machine_stop(struct machine *m, enum power_event event, uint64_t code);
 void machine_console_out(struct machine *m, unsigned port, uint64_t pos, const void *data,
