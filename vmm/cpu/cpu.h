@@ -65,6 +65,9 @@ enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define CR4_SMEP UINT64_C(0x100000)
 #define CR4_SMAP UINT64_C(0x200000)
 
+/* Physical address width (CPUID 80000008H): higher bits of paging structures are reserved. */
+enum { CPU_PHYS_BITS = 40 };
+
 #define EFER_SCE UINT64_C(0x1)
 #define EFER_LME UINT64_C(0x100)
 #define EFER_LMA UINT64_C(0x400)

@@ -56,6 +56,14 @@ struct vcpu {
     bool stopping;    /* the machine has stopped */
     bool parallel;    /* this run is a parallel part */
     unsigned id;      /* APIC id */
+    unsigned vcpus;   /* of the whole VM, for CPUID's topology; 0 counts as 1 */
+
+    /* TF, RF and DR0-7 (exc.c, "stepping"). debug follows c.dr[7]; the rest lives for one
+     * instruction. */
+    bool debug;           /* a breakpoint is enabled in DR7 */
+    bool step_tf;         /* TF was set when the instruction began */
+    bool step_rf;         /* RF was set when it began: cleared after it, IRET excepted */
+    uint8_t debug_hits;   /* DR6 bits 0-3: data and I/O breakpoints hit by the instruction */
 
     /* Virtual time (R5): now = t0 + ((c.progress - progress0) * rate >> 16), at most t_end. Set by
      * the scheduler before each run. */
@@ -108,6 +116,21 @@ int exc_deliver_interrupt(struct vcpu *v, unsigned vector);
 int exc_deliver_nmi(struct vcpu *v);
 /* INT n, INT3, INTO, INT1 from inside an instruction (may raise); @vector pushed with next_rip. */
 void exc_software_interrupt(struct vcpu *v, unsigned vector, bool int_n);
+
+/* Stepping: while exc_must_step, the run loop executes instructions one by one between before
+ * (which may raise: an instruction breakpoint) and after (which delivers #DB for TF and data
+ * breakpoints, when c.rip is already that of the next instruction; result as exc_deliver_fault).
+ * After is not called for an instruction that faulted. */
+static inline bool exc_must_step(const struct vcpu *v)
+{
+    return (v->c.rflags & (FLAG_TF | FLAG_RF)) != 0 || v->debug;
+}
+void exc_step_before(struct vcpu *v);
+int exc_step_after(struct vcpu *v);
+/* A data access while v->debug: notes the breakpoints it hits (mem.c). */
+void exc_data_access(struct vcpu *v, gva_t lin, unsigned size, bool write);
+/* c.dr[7] changed, or v->c was replaced: derives v->debug. */
+void exc_debug_update(struct vcpu *v);
 
 /* --- seg.c ------------------------------------------------------------------------------- */
 

@@ -14,6 +14,7 @@
 
 struct engine_config {
     unsigned id;  /* vCPU number, also its APIC id */
+    unsigned vcpus; /* of the whole VM */
     bool bsp;     /* bootstrap processor; others start in wait_sipi */
     struct ram *ram;
     const struct vcpu_ops *ops;
