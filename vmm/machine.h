@@ -77,6 +77,9 @@ struct machine {
     struct pci_bus *pci; /* owned; vmm/dev/pci.h */
     struct input_port nic[NICS_MAX], console[CONSOLE_PORTS], disk[DISKS_MAX];
     struct input_port wallclock, power_button;
+    struct input_port entropy; /* optional: told after rng was seeded (vCPUs have generators too) */
+    void (*on_stop)(void *ctx); /* from machine_stop: makes the running vCPU stop; may be NULL */
+    void *on_stop_ctx;
     /* The devices in their fixed order: of reset, save, digest. Filled by machine_add_device. */
     struct device devices[64];
     unsigned ndevices;
@@ -87,6 +90,12 @@ static inline uint64_t machine_now(const struct machine *m)
     return m->now(m->now_ctx);
 }
 
+/* An empty machine: RAM, bus, timer queue, device "machine", a clock that stands at 0. Undone by
+ * machine_fini, also after an error. Errors: PLX_EINVAL (counts), PLX_ERANGE (memory), PLX_ENOMEM. */
+int machine_init(struct machine *m, const struct machine_config *cfg,
+                 const struct machine_host *host, struct plx_err *err);
+void machine_fini(struct machine *m); /* the devices must be gone, m->pci is not touched */
+void machine_reset(struct machine *m); /* every device, in order */
 /* Append; PLX_CHECKs that the name is new and that there is room. */
 void machine_add_device(struct machine *m, const char *name, uint32_t version,
                         const struct device_ops *ops, void *dev);

@@ -13,7 +13,7 @@
 
 struct bus_range_ops {
     /* @addr is relative to the range's base. @size is 1, 2 or 4 for PIO; 1, 2, 4 or 8 for MMIO. An
-     * access never reaches beyond the range: the bus splits or refuses what would. */
+     * access never reaches beyond the range: the bus splits what would into bytes. */
     uint64_t (*read)(void *ctx, uint64_t addr, unsigned size);
     void (*write)(void *ctx, uint64_t addr, unsigned size, uint64_t value);
 };
@@ -24,7 +24,8 @@ enum bus_space { BUS_PIO, BUS_MMIO };
 int bus_create(struct bus **out);
 void bus_destroy(struct bus *bus);
 
-/* Refuses an overlap, naming both ranges. @name and @ops are borrowed. */
+/* Refuses an overlap, naming both ranges. @name and @ops are borrowed. Errors: PLX_EEXIST
+ * (overlap), PLX_EINVAL (empty, or not inside the space), PLX_ENOMEM. */
 int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t len, const char *name,
               const struct bus_range_ops *ops, void *ctx, struct plx_err *err);
 /* Undo a claim (PCI BARs move). No-op when none with this base and ctx exists. */
