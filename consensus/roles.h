@@ -26,7 +26,7 @@ enum {
     ROLES_KEY_LEN = 32,      /* a CURVE public key */
     ROLES_UUID_LEN = 16,
     ROLES_VMS_MAX = 256,
-    ROLES_RECENT = 8 /* request ids remembered per VM */
+    ROLES_RECENT = 256 /* ids of applied requests remembered */
 };
 
 /* One replica as the record names it. node 0: there is none. */
@@ -69,10 +69,6 @@ struct roles_vm {
     bool primary_lost; /* its node says that the primary's process is gone; the backup may ask */
     enum roles_stop stop;
     uint64_t stop_code;
-    struct {
-        uint64_t id;
-        uint8_t result; /* enum roles_result */
-    } recent[ROLES_RECENT]; /* newest first; id 0: free */
 };
 
 /* The commands. Who may give them and when stands in one table in roles.c. */
@@ -126,9 +122,9 @@ const char *roles_phase_name(enum roles_phase p);
 
 struct roles_cmd {
     enum roles_op op;
-    uint64_t request; /* random, not 0: the same id again answers what it answered, changes nothing */
+    uint64_t request; /* random, not 0: once applied, the same id again is DONE and changes nothing */
     uint8_t uuid[ROLES_UUID_LEN];
-    uint64_t epoch;       /* the epoch the command was made in; all but DEFINE */
+    uint64_t epoch;       /* START, READY, DROP_BACKUP, TAKEOVER, RESUME: that it was made in */
     uint64_t incarnation; /* READY, DROP_BACKUP, TAKEOVER, RESUME, STOP, LOST: who asks */
     struct role_replica primary, backup; /* START */
     enum roles_stop stop;                /* STOP */
@@ -140,14 +136,16 @@ struct roles_cmd {
 struct roles_state {
     struct roles_vm *vms; /* sorted by uuid; owned */
     unsigned n;
-    uint64_t applied; /* commands applied so far */
+    uint64_t applied; /* commands seen so far, refused ones included */
+    uint64_t recent[ROLES_RECENT]; /* a ring of request ids; 0: free */
+    unsigned recent_next;
 };
 
 void roles_init(struct roles_state *s);
 void roles_free(struct roles_state *s); /* ready for use again */
 
 /* Apply one command. *vm (may be NULL) is its record afterwards, NULL if there is none; valid until
- * the next change. A refused command changes nothing but the memory of its request id.
+ * the next change. A refused command changes nothing (and may be asked again).
  * Running out of memory is a PLX_CHECK: nodes would differ. */
 enum roles_result roles_apply(struct roles_state *s, const struct roles_cmd *c,
                               const struct roles_vm **vm);
