@@ -45,6 +45,9 @@ enum {
     INSN_REPNE = 4,   /* F2 on a string instruction */
     INSN_BRANCH = 8,  /* ends a decoded block */
     INSN_ENDS_BLOCK = 16, /* may change mode, interrupts or paging: ends a block too */
+    INSN_SINGLE = 32,     /* executed outside of a block: spans two pages, or CS has a limit */
+    INSN_LIN64 = 64,      /* decoded for 64-bit mode: ea + segment base is the linear address */
+    INSN_BAD = 128,       /* no such form: fn raises #UD, or #GP if longer than 15 bytes */
 };
 
 enum { REG_NONE = 0xff };
@@ -70,6 +73,11 @@ struct insn {
     uint8_t opcode;             /* last opcode byte, for families that share a function */
     uint8_t imm2;               /* second immediate (ENTER's level, far pointers' high part unused) */
     uint16_t far_sel;           /* far direct JMP and CALL: selector; imm is the offset */
+    /* The memory operand again, for the inline paths (mem.h): byte offsets in struct vcpu of what
+     * is added, a mask for the address size, and where the segment base is in 64-bit mode. */
+    uint8_t scale_shift;
+    uint16_t base_off, index_off, seg_off;
+    uint64_t ea_mask;
 };
 
 /* Binding of one mnemonic. Either fn serves every form, or pick chooses (and may specialise by

@@ -19,7 +19,14 @@
 enum { MEM_R = 1, MEM_W = 2, MEM_X = 4 };
 
 /* The effective address (offset) of the instruction's memory operand, cut to its address size. */
-uint64_t mem_ea(const struct vcpu *v, const struct insn *in);
+static inline uint64_t mem_ea(const struct vcpu *v, const struct insn *in)
+{
+    const char *at = (const char *)v;
+
+    return (*(const uint64_t *)(at + in->base_off) +
+            (*(const uint64_t *)(at + in->index_off) << in->scale_shift) + (uint64_t)in->disp) &
+           in->ea_mask;
+}
 
 /* @size 1, 2, 4 or 8. Values are zero-extended. */
 uint64_t mem_read(struct vcpu *v, unsigned seg, uint64_t off, unsigned size);
@@ -33,7 +40,8 @@ void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len);
 /* Read-modify-write: the page must be writable before the read counts. begin gives the old value,
  * end stores the new one and cannot fault. Nothing else may access memory in between. */
 struct mem_rmw {
-    uint8_t *hva; /* NULL: not one plain page; linear/size are used */
+    uint8_t *hva; /* NULL: not one plain page; linear, size and user are used */
+    bool user;
     gva_t linear;
     unsigned size;
     uint64_t old;
@@ -51,10 +59,118 @@ void mem_write_lin(struct vcpu *v, gva_t lin, unsigned size, uint64_t value, boo
 void mem_push(struct vcpu *v, unsigned size, uint64_t value);
 uint64_t mem_pop(struct vcpu *v, unsigned size);
 
+/* --- inline paths ------------------------------------------------------------------------
+ * One entry of the translation cache of the current privilege. A tag is the linear page, or
+ * TLB_NONE. wtag is set only where a store needs nothing else: D and RAM_DIRTY are set, the page
+ * has neither RAM_TABLE nor RAM_CODE. xtag: fetch. */
+struct tlb_entry {
+    gva_t rtag, wtag, xtag;
+    uintptr_t addend; /* HVA = linear address + addend */
+};
+
+#define TLB_NONE UINT64_MAX
+
+static inline struct tlb_entry *tlb_slot(const struct vcpu *v, gva_t lin)
+{
+    return &v->tlb[(lin >> PAGE_SHIFT) & v->tlb_mask];
+}
+
+/* The bytes at @lin if a @size (a power of two) access there is aligned and cached; else NULL. */
+static inline void *tlb_read(const struct vcpu *v, gva_t lin, unsigned size)
+{
+    const struct tlb_entry *e = tlb_slot(v, lin);
+
+    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->rtag ? (void *)(lin + e->addend) : NULL;
+}
+
+static inline void *tlb_write(const struct vcpu *v, gva_t lin, unsigned size)
+{
+    const struct tlb_entry *e = tlb_slot(v, lin);
+
+    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->wtag ? (void *)(lin + e->addend) : NULL;
+}
+
+static inline uint64_t host_load(const void *p, unsigned size)
+{
+    switch (size) {
+    case 1:
+        return *(const uint8_t *)p;
+    case 2:
+        return *(const uint16_t *)p;
+    case 4:
+        return *(const uint32_t *)p;
+    default:
+        return *(const uint64_t *)p;
+    }
+}
+
+static inline void host_store(void *p, unsigned size, uint64_t value)
+{
+    switch (size) {
+    case 1:
+        *(uint8_t *)p = (uint8_t)value;
+        break;
+    case 2:
+        *(uint16_t *)p = (uint16_t)value;
+        break;
+    case 4:
+        *(uint32_t *)p = (uint32_t)value;
+        break;
+    default:
+        *(uint64_t *)p = value;
+        break;
+    }
+}
+
+/* The memory operand of @in, as mem_read(v, in->seg, mem_ea(v, in), size) would; fastest when
+ * @size is a constant. */
+static inline uint64_t mem_load(struct vcpu *v, const struct insn *in, unsigned size)
+{
+    uint64_t ea = mem_ea(v, in);
+
+    if ((in->flags & INSN_LIN64) != 0) {
+        const void *p =
+            tlb_read(v, ea + *(const uint64_t *)((const char *)v + in->seg_off), size);
+        if (__builtin_expect(p != NULL, 1)) {
+            return host_load(p, size);
+        }
+    }
+    return mem_read(v, in->seg, ea, size);
+}
+
+static inline void mem_store(struct vcpu *v, const struct insn *in, unsigned size, uint64_t value)
+{
+    uint64_t ea = mem_ea(v, in);
+
+    if ((in->flags & INSN_LIN64) != 0) {
+        void *p = tlb_write(v, ea + *(const uint64_t *)((const char *)v + in->seg_off), size);
+        if (__builtin_expect(p != NULL, 1)) {
+            host_store(p, size, value);
+            return;
+        }
+    }
+    mem_write(v, in->seg, ea, size, value);
+}
+
 /* --- caches ---------------------------------------------------------------------------- */
-int vcpu_mem_create(struct vcpu *v, unsigned entries);
+int vcpu_mem_create(struct vcpu *v, unsigned entries); /* 0: default. PLX_ENOMEM. */
 void vcpu_mem_destroy(struct vcpu *v);
 void vcpu_mem_drop_all(struct vcpu *v);    /* everything; changes no result */
 void vcpu_mem_drop_writes(struct vcpu *v); /* permissions to write fast (ram_clean) */
+/* Someone else changed bytes of a page that translations were read from. */
+void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len);
+/* A page got RAM_CODE: no cached permission to write it fast may stay. */
+void vcpu_mem_protect(struct vcpu *v, gpa_t gpa);
+/* Choose the cache of the current privilege; after CPL, debug state or paging changed. */
+void vcpu_mem_select(struct vcpu *v);
+
+/* Translate @lin for fetching an instruction at the current privilege; may raise #PF. */
+gpa_t mem_fetch(struct vcpu *v, gva_t lin);
+
+/* For REP string instructions: how many bytes from the access at seg:off upwards can be used
+ * through *@hva without any further check, at most @len and never past the page; 0: take the
+ * checked path, one element at a time. Never raises. */
+unsigned mem_window(struct vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write,
+                    uint8_t **hva);
 
 #endif

@@ -55,6 +55,7 @@ struct vcpu {
     bool yield;       /* end the round after this instruction */
     bool stopping;    /* the machine has stopped */
     bool parallel;    /* this run is a parallel part */
+    bool alone;       /* the only runnable vCPU: PAUSE does not yield (R5) */
     unsigned id;      /* APIC id */
     unsigned vcpus;   /* of the whole VM, for CPUID's topology; 0 counts as 1 */
 
@@ -77,6 +78,10 @@ struct vcpu {
     struct ram *ram;
     struct vcpu_mem *mem;
     struct blocks *blocks;
+    /* Derived, for the inline paths of mem.h; kept by mem.c. */
+    struct tlb_entry *tlb; /* of the current privilege */
+    uint64_t tlb_mask;
+    uint64_t zero;         /* always 0: stands for an absent base or index (insn.h) */
 
     /* Fault in flight: cpu_raise fills it and jumps. */
     jmp_buf fault_jmp;
@@ -84,6 +89,7 @@ struct vcpu {
     bool fault_has_error;
     uint32_t fault_error;
     uint8_t fault_kind; /* enum fault_kind */
+    uint8_t stop;       /* FAULT_STOP: enum vcpu_stop */
     const struct insn *cur; /* instruction being executed; NULL outside */
     uint64_t cr2;           /* of a #PF in flight */
 };
@@ -103,6 +109,9 @@ uint64_t vcpu_tsc(const struct vcpu *v);
 _Noreturn void cpu_raise(struct vcpu *v, unsigned vector);
 _Noreturn void cpu_raise_error(struct vcpu *v, unsigned vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
+/* Leave the run loop with VCPU_SERIAL and no effect of the instruction, if this is a parallel
+ * part. Called before every access to something the vCPUs share: PIO, MMIO, LAPIC registers. */
+void vcpu_need_serial(struct vcpu *v);
 #define cpu_ud(v) cpu_raise((v), VEC_UD)
 #define cpu_gp0(v) cpu_raise_error((v), VEC_GP, 0)
 

@@ -30,6 +30,7 @@ struct engine_run {
     enum engine_part part;
     uint64_t t0, t_end; /* virtual ns at the start; no view of time passes t_end */
     uint32_t rate;      /* virtual ns per progress, in 1/65536 */
+    bool alone;         /* the only runnable vCPU: PAUSE does not yield */
     /* out */
     enum vcpu_stop stop;
 };

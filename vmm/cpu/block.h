@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/cpu/block.h - decoded instructions, cached per guest-physical page.
+ *
+ * A block is a run of instructions inside one page, keyed by the GPA it starts at and the decoder
+ * mode. Pages with blocks have RAM_CODE; a store to one of their 64-byte chunks that holds code
+ * drops the blocks it touches and sets v->attention, so the next instruction is decoded anew (R7).
+ * Owned by one vCPU; dropping any of it changes no result (R1). */
+#ifndef VMM_CPU_BLOCK_H
+#define VMM_CPU_BLOCK_H
+
+#include "vmm/cpu/decode.h"
+#include "vmm/cpu/vcpu.h"
+
+enum { BLOCK_INSNS_MAX = 32 };
+
+struct block {
+    struct block *hash_next;
+    struct block *page_next;
+    gpa_t gpa;
+    uint8_t mode; /* enum decode_mode */
+    uint8_t n;
+    uint16_t bytes;
+    struct insn insns[];
+};
+
+int vcpu_blocks_create(struct vcpu *v, unsigned entries); /* 0: default. PLX_ENOMEM. */
+void vcpu_blocks_destroy(struct vcpu *v);
+void vcpu_blocks_drop(struct vcpu *v);
+
+/* The instructions at CS:rip, at least one; never beyond the page, except for a single instruction
+ * that spans two. Valid until the next call or drop. May raise: #PF, #GP of the fetch. */
+const struct insn *block_at(struct vcpu *v, unsigned *n);
+
+/* A store to a page with RAM_CODE, about to happen or done. */
+void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len);
+
+#endif
