@@ -42,7 +42,7 @@ endif
 
 PARTS := base vmm replica consensus storage migrate
 MAINS := ops/pollux.c ops/polluxd.c ops/pollux_replica.c
-LIB_SRC := $(filter-out $(MAINS),$(sort $(shell find $(PARTS) ops proto -name '*.c')))
+LIB_SRC := $(filter-out $(MAINS),$(sort $(shell find $(PARTS) ops proto 2>/dev/null -name '*.c')))
 PROTO_SRC := $(sort $(wildcard proto/*.proto))
 PROTO_C := $(PROTO_SRC:%.proto=$(B)/%.pb-c.c)
 PROTO_H := $(PROTO_C:.c=.h)
