@@ -9,6 +9,11 @@
 
 #define MS UINT64_C(1000000)
 
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
 int rep_create(const struct rep_config *cfg, const struct rep_ops *ops, uint64_t now,
                struct rep **out)
 {
@@ -108,11 +113,17 @@ void rep_ask_for(struct rep *r, enum rep_ask ask, uint64_t now)
     r->ops.ask(r->ops.ctx, ask, r->epoch);
 }
 
+/* Below what a backup takes for a dead primary, pings and the way of the last one included. */
+static uint64_t gap_ns(const struct rep *r)
+{
+    return min_u64(REP_GAP_NS, r->cfg.peer_lost_ns / 2);
+}
+
 /* Every entry point passes here first: were we off the processor for long (I3)? Our own absence
  * says nothing about the peer, so its silence is measured anew. */
 static void observe(struct rep *r, uint64_t now)
 {
-    if (now - r->last_seen > REP_GAP_NS && now > r->last_seen) {
+    if (now > r->last_seen && now - r->last_seen > gap_ns(r)) {
         r->last_heard = now;
         if (r->phase == REP_PAIRED && r->role == REP_PRIMARY) {
             struct rep_msg ping = {.kind = REP_PING, .seq = r->sealed, .released = r->released};
@@ -332,11 +343,6 @@ void rep_tick(struct rep *r, uint64_t now)
     }
 }
 
-static uint64_t min_u64(uint64_t a, uint64_t b)
-{
-    return a < b ? a : b;
-}
-
 uint64_t rep_deadline(const struct rep *r)
 {
     switch (r->phase) {
@@ -344,7 +350,7 @@ uint64_t rep_deadline(const struct rep *r)
         return r->next_hello;
     case REP_PAIRED:
         return min_u64(r->next_ping, min_u64(r->last_heard + r->cfg.peer_lost_ns + 1,
-                                             r->last_seen + REP_GAP_NS / 2));
+                                             r->last_seen + gap_ns(r) / 2));
     case REP_ASKED:
         return min_u64(r->next_ask, r->next_probe);
     case REP_TAKEOVER:

@@ -12,7 +12,8 @@
  *       epoch in which this replica is alone.
  *   I2  Once a replica has asked to go on alone it neither seals, acknowledges nor releases in the
  *       old epoch; only an applied roles record of a later epoch moves it on.
- *   I3  A replica that was not scheduled for REP_GAP_NS releases nothing before it knows that its
+ *   I3  A replica that was not scheduled for REP_GAP_NS (or half the time after which a peer is
+ *       declared lost, if that is less) releases nothing before it knows that its
  *       epoch still stands: from the control plane, or from a peer's answer to a question asked
  *       after the gap.
  *
