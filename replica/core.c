@@ -113,6 +113,17 @@ void rep_ask_for(struct rep *r, enum rep_ask ask, uint64_t now)
     r->ops.ask(r->ops.ctx, ask, r->epoch);
 }
 
+/* I3: release nothing before the control plane or the peer has said that the epoch stands. */
+static void doubt(struct rep *r)
+{
+    struct rep_msg ping = {.kind = REP_PING, .seq = r->sealed, .released = r->released};
+
+    r->in_doubt = true;
+    r->doubt_nonce = ping.nonce = ++r->nonce;
+    rep_send(r, &ping);
+    r->ops.reread(r->ops.ctx, r->doubt_nonce);
+}
+
 /* Below what a backup takes for a dead primary, pings and the way of the last one included. */
 static uint64_t gap_ns(const struct rep *r)
 {
@@ -126,12 +137,7 @@ static void observe(struct rep *r, uint64_t now)
     if (now > r->last_seen && now - r->last_seen > gap_ns(r)) {
         r->last_heard = now;
         if (r->phase == REP_PAIRED && r->role == REP_PRIMARY) {
-            struct rep_msg ping = {.kind = REP_PING, .seq = r->sealed, .released = r->released};
-
-            r->in_doubt = true;
-            r->doubt_nonce = ping.nonce = ++r->nonce;
-            rep_send(r, &ping);
-            r->ops.reread(r->ops.ctx);
+            doubt(r);
         }
     }
     if (now > r->last_seen) {
@@ -228,7 +234,6 @@ static void go_paired(struct rep *r, uint64_t now)
     bool first = r->phase == REP_JOINING;
 
     r->ask = REP_ASK_NONE;
-    r->in_doubt = false;
     r->last_heard = now;
     r->next_ping = now;
     rep_enter(r, REP_PAIRED);
@@ -237,6 +242,7 @@ static void go_paired(struct rep *r, uint64_t now)
     }
     r->ops.event(r->ops.ctx, REP_EV_RESUMED, r->epoch, "paired again");
     if (r->role == REP_PRIMARY) {
+        doubt(r); /* the record may have waited for us longer than its epoch lasted */
         primary_resend(r, r->acked, now);
     } else {
         backup_ack(r, false);
@@ -261,7 +267,7 @@ void rep_roles(struct rep *r, const struct rep_roles *roles, uint64_t now)
         return;
     }
     if (roles->epoch == r->epoch && r->phase != REP_JOINING) {
-        if (r->phase == REP_PAIRED) {
+        if (r->phase == REP_PAIRED && r->in_doubt && roles->nonce == r->doubt_nonce) {
             r->in_doubt = false;
             primary_release(r, now);
         }

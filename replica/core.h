@@ -84,9 +84,10 @@ struct rep_msg {
     size_t len;
 };
 
-/* What the control plane has applied. Incarnation 0: nobody. */
+/* What the control plane has applied. Incarnation 0: nobody. @nonce: of the reread that it answers,
+ * 0 if unasked (such a one may have waited for us: it resolves no doubt). */
 struct rep_roles {
-    uint64_t epoch, primary, backup;
+    uint64_t epoch, primary, backup, nonce;
     bool in_sync;
 };
 
@@ -96,8 +97,8 @@ struct rep_ops {
     void (*emit)(void *ctx, const struct output *o, const uint8_t *data);
     /* Ask the control plane. Idempotent by (@ask, epoch); repeated until answered by rep_roles. */
     void (*ask)(void *ctx, enum rep_ask ask, uint64_t epoch);
-    /* Ask for the applied roles again (I3); answered by rep_roles. */
-    void (*reread)(void *ctx);
+    /* Ask for the applied roles again (I3); answered by rep_roles with this nonce. */
+    void (*reread)(void *ctx, uint64_t nonce);
     void (*event)(void *ctx, enum rep_event ev, uint64_t detail, const char *text);
     /* The VM thread may have something to do: run, go on alone, end. */
     void (*wake)(void *ctx);

@@ -35,7 +35,7 @@ struct ev {
     uint8_t data[64];
     struct rep_roles roles;
     enum rep_ask ask;
-    uint64_t epoch;
+    uint64_t epoch; /* EV_REREAD: the nonce */
 };
 
 struct node {
@@ -138,12 +138,13 @@ static void op_ask(void *ctx, enum rep_ask ask, uint64_t epoch)
     }
 }
 
-static void op_reread(void *ctx)
+static void op_reread(void *ctx, uint64_t nonce)
 {
     struct node *n = ctx;
 
     if (!n->cut) {
-        (void)event_at(S->now + MS / 2 + prng_below(&S->g, MS), EV_REREAD, (int)(n - S->n));
+        struct ev *e = event_at(S->now + MS / 2 + prng_below(&S->g, MS), EV_REREAD, (int)(n - S->n));
+        e->epoch = nonce;
     }
 }
 
@@ -263,6 +264,7 @@ static void run_event(struct ev *e)
     case EV_REREAD:
         answer = event_at(S->now + prng_below(&S->g, MS), EV_APPLIED, e->node);
         answer->roles = S->roles;
+        answer->roles.nonce = e->epoch;
         break;
     case EV_SLICE_DONE:
         slice_done(n);
