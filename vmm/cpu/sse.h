@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/cpu/sse.h - what the MMX and SSE families share: availability checks, operand fetch, and the
+ * one way floating-point work reaches the host's SSE unit.
+ *
+ * Integer SIMD uses the host's instructions as they are: they are exact everywhere. Floating point
+ * does too, under the guest's rounding control, DAZ and FTZ with every exception masked; what the
+ * guest has unmasked is judged afterwards from the flags. Outside of fp_enter/fp_leave the host's
+ * MXCSR is always MXCSR_HOST. Kernels are asm volatile, so the compiler cannot move them across.
+ *
+ * Threading: the vCPU's thread. Determinism (R6): nothing here may depend on the host's model; what
+ * differs between vendors is computed in software (reciprocals, NaN order of horizontal sums). */
+#ifndef VMM_CPU_SSE_H
+#define VMM_CPU_SSE_H
+
+#include <emmintrin.h>
+#include <string.h>
+
+#include "vmm/cpu/operand.h"
+#include "vmm/cpu/x87.h"
+
+/* MXCSR (SDM Vol. 1, "MXCSR Control and Status Register"):
+ *
+ *   15  14 13  12..7   6   5..0
+ *   FZ   RC    masks  DAZ  flags: PE UE OE ZE DE IE */
+enum {
+    MXCSR_IE = 0x01, MXCSR_DE = 0x02, MXCSR_ZE = 0x04, MXCSR_OE = 0x08, MXCSR_UE = 0x10,
+    MXCSR_PE = 0x20, MXCSR_FLAGS = 0x3f, MXCSR_PRE = 0x07 /* found before computing */,
+    MXCSR_DAZ = 0x40, MXCSR_MASKS = 0x1f80, MXCSR_MASK_SHIFT = 7, MXCSR_RC = 0x6000,
+    MXCSR_RC_SHIFT = 13, MXCSR_FZ = 0x8000, MXCSR_VALID = 0xffff, MXCSR_HOST = 0x1f80
+};
+
+union vec {
+    uint8_t b[16];
+    uint16_t w[8];
+    uint32_t d[4];
+    uint64_t q[2];
+    int8_t sb[16];
+    int16_t sw[8];
+    int32_t sd[4];
+    int64_t sq[2];
+    __m128i x;
+};
+
+static inline union vec *sse_xmm(struct vcpu *v, unsigned reg)
+{
+    return (union vec *)(void *)v->c.fpu.xmm[reg];
+}
+
+/* Raise what an unavailable SSE unit raises; does not return. */
+_Noreturn void sse_unavailable(struct vcpu *v);
+
+/* Every SSE instruction on XMM registers or MXCSR starts here (SDM Vol. 2, "Exceptions Type 1-5"
+ * of the legacy encodings): CR0.EM or CR4.OSFXSR clear: #UD; CR0.TS: #NM. */
+static inline void sse_check(struct vcpu *v)
+{
+    if (__builtin_expect((v->c.cr0 & (CR0_EM | CR0_TS)) != 0 || (v->c.cr4 & CR4_OSFXSR) == 0, 0)) {
+        sse_unavailable(v);
+    }
+}
+
+/* Every instruction on MMX registers: CR0.EM: #UD; CR0.TS: #NM; a pending x87 exception: #MF. */
+static inline void mmx_check(struct vcpu *v)
+{
+    if (__builtin_expect((v->c.cr0 & (CR0_EM | CR0_TS)) != 0, 0)) {
+        cpu_raise(v, (v->c.cr0 & CR0_EM) != 0 ? VEC_UD : VEC_NM);
+    }
+    x87_check_pending(v);
+}
+
+/* What executing any MMX instruction but EMMS does to the x87 state: TOP 0, all valid. */
+static inline void mmx_enter(struct vcpu *v)
+{
+    v->c.fpu.fsw &= (uint16_t)~X87_SW_TOP;
+    v->c.fpu.ftw = 0xff;
+}
+
+static inline uint64_t mmx_read(const struct vcpu *v, unsigned reg)
+{
+    uint64_t q;
+    memcpy(&q, v->c.fpu.st[reg], 8);
+    return q;
+}
+
+static inline void mmx_write(struct vcpu *v, unsigned reg, uint64_t q)
+{
+    memcpy(v->c.fpu.st[reg], &q, 8);
+    v->c.fpu.st[reg][8] = 0xff;
+    v->c.fpu.st[reg][9] = 0xff;
+}
+
+/* The offset of the memory operand; a linear address that is no multiple of @align (a power of two)
+ * raises #GP(0). */
+uint64_t ea_aligned(struct vcpu *v, const struct insn *in, unsigned align);
+
+/* Operand @i as a source: a register in place, or memory read once into *tmp, zero-extended. Only
+ * a 16-byte operand is held to its alignment, and only if @aligned. */
+static inline const union vec *sse_src(struct vcpu *v, const struct insn *in, unsigned i,
+                                       union vec *tmp, bool aligned)
+{
+    const struct opd *o = &in->opd[i];
+
+    if (o->kind == OPD_XMM) {
+        return sse_xmm(v, o->reg);
+    }
+    if (o->size == 16) {
+        uint64_t off = aligned ? ea_aligned(v, in, 16) : mem_ea(v, in);
+        mem_read_bytes(v, in->seg, off, tmp, 16);
+    } else {
+        tmp->q[0] = mem_read(v, in->seg, mem_ea(v, in), o->size);
+        tmp->q[1] = 0;
+    }
+    return tmp;
+}
+
+/* As sse_src for an MMX operand or memory of at most 8 bytes. */
+static inline uint64_t mmx_src(struct vcpu *v, const struct insn *in, unsigned i)
+{
+    const struct opd *o = &in->opd[i];
+
+    return o->kind == OPD_MM ? mmx_read(v, o->reg) : mem_read(v, in->seg, mem_ea(v, in), o->size);
+}
+
+/* --- floating point ------------------------------------------------------------------------ */
+
+static inline uint32_t mxcsr_get(void)
+{
+    uint32_t m;
+    __asm__ volatile("stmxcsr %0" : "=m"(m) : : "memory");
+    return m;
+}
+
+static inline void mxcsr_set(uint32_t m)
+{
+    __asm__ volatile("ldmxcsr %0" : : "m"(m) : "memory");
+}
+
+/* Give the host's unit the guest's controls. The register is written only when it differs. FTZ
+ * acts only while underflow is masked (SDM Vol. 1, "Flush-To-Zero"). */
+static inline void fp_enter_mode(uint32_t mxcsr)
+{
+    uint32_t want = (mxcsr & (MXCSR_RC | MXCSR_DAZ)) | MXCSR_MASKS;
+
+    if ((mxcsr & (MXCSR_FZ | MXCSR_UE << MXCSR_MASK_SHIFT)) ==
+        (MXCSR_FZ | MXCSR_UE << MXCSR_MASK_SHIFT)) {
+        want |= MXCSR_FZ;
+    }
+    if (mxcsr_get() != want) {
+        mxcsr_set(want);
+    }
+}
+
+static inline void fp_enter(const struct vcpu *v)
+{
+    fp_enter_mode(v->c.fpu.mxcsr);
+}
+
+/* Take the flags raised since fp_enter and give the host its MXCSR back. */
+static inline uint32_t fp_leave(void)
+{
+    uint32_t now = mxcsr_get();
+
+    if (now != MXCSR_HOST) {
+        mxcsr_set(MXCSR_HOST);
+    }
+    return now & MXCSR_FLAGS;
+}
+
+/* Which lanes of a result can be tiny: an unmasked underflow is raised by a tiny result even when
+ * it is exact, which masked flags do not tell (SDM Vol. 1, "Numeric Underflow Exception (#U)"). */
+enum fp_lanes { FP_NONE, FP_PS, FP_SS, FP_PD, FP_SD };
+
+/* Record @flags and raise #XM (#UD without CR4.OSXMMEXCPT) if one is unmasked. An unmasked
+ * exception found before computing hides those found after (SDM Vol. 1, "SIMD Floating-Point
+ * Exception Conditions"). The destination is untouched: the caller writes it afterwards. */
+void fp_flags_slow(struct vcpu *v, uint32_t flags, const union vec *result, enum fp_lanes lanes);
+
+static inline void fp_flags(struct vcpu *v, uint32_t flags, const union vec *result,
+                            enum fp_lanes lanes)
+{
+    if (flags != 0 || (v->c.fpu.mxcsr & MXCSR_UE << MXCSR_MASK_SHIFT) == 0) {
+        fp_flags_slow(v, flags, result, lanes);
+    }
+}
+
+/* --- families: each file chooses the function of a form, or NULL: no such form --------------- */
+insn_fn sse_int_pick(const struct insn *in);
+insn_fn sse_move_pick(const struct insn *in);
+insn_fn sse_shuffle_pick(const struct insn *in);
+insn_fn sse_fp_pick(const struct insn *in);
+insn_fn sse_cvt_pick(const struct insn *in);
+insn_fn sse_str_pick(const struct insn *in);
+
+/* One row of a family's table. */
+struct sse_op {
+    ZydisMnemonic mnemonic;
+    insn_fn xmm; /* the form on XMM registers; NULL: none */
+    insn_fn mmx; /* the form on MMX registers; NULL: none */
+};
+
+/* The row's function for this form: MMX if an operand is an MMX register. */
+insn_fn sse_op_find(const struct sse_op *ops, size_t n, const struct insn *in);
+#define SSE_OP_FIND(ops, in) sse_op_find((ops), sizeof(ops) / sizeof((ops)[0]), (in))
+
+#endif
