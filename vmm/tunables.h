@@ -10,11 +10,12 @@
 #define PIT_HZ UINT64_C(1193182)        /* D */
 
 #define SLICE_SPAN_NS 1000000           /* virtual ns of a slice while the VM is busy */
+#define SLICE_SPAN_MAX_NS 100000000     /* D: a record may ask for no more */
 #define ROUND_QUANTUM 200000            /* D: progress budget of one vCPU in one round */
 #define RATE_ONE 65536                  /* record.rate of 1 virtual ns per progress */
 #define RATE_DEFAULT (10 * RATE_ONE)    /* before the pacer has measured anything */
-#define RATE_MIN (1 * RATE_ONE / 4)
-#define RATE_MAX (20 * RATE_ONE)        /* a slower host makes a slower VM, not a coarser clock */
+#define RATE_MIN (1 * RATE_ONE / 4)     /* D */
+#define RATE_MAX (20 * RATE_ONE)        /* D: a slower host makes a slower VM, not a coarser clock */
 #define CATCH_UP_PERCENT 200            /* a VM behind wall time runs at most at 2x (R5) */
 #define PAUSE_YIELD 16                  /* D: PAUSEs in a row that end a round (R5) */
 

@@ -71,6 +71,9 @@ struct digest_page {
     struct hash128 hash;
 };
 
+/* How many pages the next digest has to scrub so that all of RAM is covered every SCRUB_NS of
+ * virtual time: a function of the state and of when the last digest was taken. */
+uint64_t vm_scrub_pages(const struct vm *vm);
 /* Digest of the state after the last slice. Re-hashes dirty pages and the next @scrub_pages of
  * RAM. @pages (may be NULL) receives every page hashed now, in address order: equal earlier
  * digests mean that a difference is among these. Owned by the VM until the next call. */

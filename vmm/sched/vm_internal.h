@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/sched/vm_internal.h - struct vm, shared by the files of vmm/sched only. */
+#ifndef VMM_SCHED_VM_INTERNAL_H
+#define VMM_SCHED_VM_INTERNAL_H
+
+#include "base/prng.h"
+#include "vmm/pc.h"
+#include "vmm/sched/cpu_section.h"
+#include "vmm/sched/vm.h"
+
+struct digest_cache; /* digest.c */
+
+struct vm {
+    struct vm_config cfg;
+    struct pc *pc;
+    struct machine *m; /* of pc */
+    struct cpu_section cpu_sections[VCPUS_MAX];
+
+    /* Section "sched". The clock is now + fraction / 65536 ns: what rounds leave over below a
+     * nanosecond is carried on, so that time is an exact sum of progress x rate. */
+    uint64_t seq;
+    uint64_t now;
+    uint32_t fraction; /* < 65536 */
+    bool idle;         /* the last slice ended because every vCPU is halted */
+
+    /* Derived, in no section. */
+    bool broken;                 /* a host error in the middle of a slice: the state is undefined */
+    struct digest_cache *digest; /* page hashes */
+    struct prng chaos;           /* never consulted when cfg.chaos is 0 */
+    struct wbuf scratch;         /* chaos: sections saved and loaded in place */
+};
+
+/* digest.c */
+int digest_cache_create(struct vm *vm, struct plx_err *err);
+void digest_cache_destroy(struct vm *vm);
+/* RAM was replaced: nothing that is cached holds any more. */
+void digest_cache_reset(struct vm *vm);
+/* Bring the hash of every page up to date; the array has one entry a page. A zero page has a zero
+ * hash. */
+const struct hash128 *digest_pages(struct vm *vm);
+/* H(GPA, content) of one page; zero for a page of zeros. */
+struct hash128 digest_page_hash(gpa_t gpa, const uint8_t *page);
+
+/* state.c: all sections, without RAM. */
+void sections_save(struct vm *vm, struct wbuf *out);
+int sections_load(struct vm *vm, struct rbuf *in, struct plx_err *err);
+
+/* chaos.c: what may happen at a slice boundary. */
+int chaos_boundary(struct vm *vm, struct plx_err *err);
+
+#endif
