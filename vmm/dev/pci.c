@@ -9,9 +9,12 @@
 #include "base/alloc.h"
 #include "base/check.h"
 #include "base/log.h"
+#include "vmm/abi/pc_layout.h"
 #include "vmm/dev/pci_internal.h"
 
-enum { PCI_PORTS = 0xcf8, PCI_PORTS_LEN = 8, PCI_PORT_RESET = 1, PCI_PORT_DATA = 4 };
+/* Both ports in one range, relative to PCI_CONFIG_ADDRESS_PORT. */
+enum { PCI_PORTS_LEN = 8, PCI_PORT_RESET = RESET_CONTROL_PORT - PCI_CONFIG_ADDRESS_PORT,
+       PCI_PORT_DATA = PCI_CONFIG_DATA_PORT - PCI_CONFIG_ADDRESS_PORT };
 enum { PCI_SECTION_VERSION = 1 };
 /* Reset control register, as PIIX3 and its successors have it at 0xcf9. */
 enum { RCR_SYSTEM_RESET = 0x02, RCR_GO = 0x04 };
@@ -52,7 +55,7 @@ static bool bar_wanted(const struct pci_function *fn, unsigned bar, uint64_t *ba
         return false;
     }
     *base = bar_register(fn, bar) & ~(uint32_t)(b->size - 1);
-    return *base != 0 && (b->space == BUS_MMIO || *base + b->size <= PCI_PIO_END);
+    return *base != 0 && (b->space == BUS_MMIO || *base + b->size <= PCI_IO_END + 1);
 }
 
 static void bar_unmap(struct pci_function *fn, unsigned bar)
@@ -70,7 +73,9 @@ static bool bar_map(struct pci_function *fn, unsigned bar, uint64_t base)
 {
     struct pci_bar *b = &fn->bars[bar];
 
-    if (bus_claim(fn->bus->m->bus, b->space, base, b->size, fn->name, b->ops, b->ctx, NULL) != 0) {
+    int rc = bus_claim(fn->bus->m->bus, b->space, base, b->size, fn->name, b->ops, b->ctx, NULL);
+    PLX_CHECK(rc != PLX_ENOMEM); /* or replicas would differ by it */
+    if (rc != 0) {
         return false;
     }
     b->mapped = true;
@@ -121,7 +126,7 @@ bool pci_bar_access(struct pci_function *fn, unsigned bar, uint64_t off, unsigne
 void pci_assign_bars(struct pci_bus *bus)
 {
     uint64_t mmio = PCI_MMIO_FIRST;
-    uint64_t pio = PCI_PIO_FIRST;
+    uint64_t pio = PCI_IO_BASE;
 
     for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
         struct pci_function *fn = bus->slots[slot];
@@ -136,7 +141,7 @@ void pci_assign_bars(struct pci_bus *bus)
                 continue;
             }
             *next = (*next + b->size - 1) & ~(b->size - 1);
-            PLX_CHECK(*next + b->size <= (b->space == BUS_PIO ? PCI_PIO_END : PCI_MMIO_END));
+            PLX_CHECK(*next + b->size <= (b->space == BUS_PIO ? PCI_IO_END + 1 : PCI_HOLE_END + 1));
             put32(fn->config + PCI_BAR0 + 4 * bar,
                   (uint32_t)*next | (b->space == BUS_PIO ? BAR_IO : 0));
             *next += b->size;
@@ -473,7 +478,7 @@ int pci_create(struct machine *m, struct pci_bus **out, struct plx_err *err)
     if (rc != 0) {
         goto err_free;
     }
-    rc = bus_claim(m->bus, BUS_PIO, PCI_PORTS, PCI_PORTS_LEN, "pci", &ports_ops, bus, err);
+    rc = bus_claim(m->bus, BUS_PIO, PCI_CONFIG_ADDRESS_PORT, PCI_PORTS_LEN, "pci", &ports_ops, bus, err);
     if (rc != 0) {
         goto err_function;
     }
@@ -506,6 +511,6 @@ void pci_destroy(struct pci_bus *bus)
         }
         plx_free(fn);
     }
-    bus_release(bus->m->bus, BUS_PIO, PCI_PORTS, bus);
+    bus_release(bus->m->bus, BUS_PIO, PCI_CONFIG_ADDRESS_PORT, bus);
     plx_free(bus);
 }

@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "vmm/abi/pc_layout.h"
 #include "vmm/dev/bus.h"
 #include "vmm/machine.h"
 
@@ -28,16 +29,14 @@ enum {
     PCI_MSIX_PBA = 2048,
 };
 
-/* Where pci_assign_bars places BARs: inside the hole that vmm/abi/pc_layout.h and ACPI describe. */
+/* pci_assign_bars places memory BARs from here to PCI_HOLE_END, I/O BARs in PCI_IO_BASE..PCI_IO_END.
+ * The hole below is left to devices at fixed places. */
 #define PCI_MMIO_FIRST UINT64_C(0xe0000000)
-#define PCI_MMIO_END UINT64_C(0xfec00000)
-#define PCI_PIO_FIRST 0xc000u
-#define PCI_PIO_END 0x10000u
 
 /* INTA of slot n is wired to this GSI (the _PRT says the same). */
 static inline unsigned pci_slot_gsi(unsigned slot)
 {
-    return 16 + (slot & 3);
+    return PCI_INTX_GSI + slot % PCI_INTX_COUNT;
 }
 
 /* Offsets in configuration space. */
