@@ -17,6 +17,10 @@
 #define RATE_MIN (1 * RATE_ONE / 4)     /* D */
 #define RATE_MAX (20 * RATE_ONE)        /* D: a slower host makes a slower VM, not a coarser clock */
 #define CATCH_UP_PERCENT 200            /* a VM behind wall time runs at most at 2x (R5) */
+#define PACER_CATCH_UP_NS UINT64_C(100000000) /* a VM this far behind catches up at full speed */
+#define PACER_JUMP_NS UINT64_C(5000000000)    /* one further behind jumps */
+#define PACER_GAP_NS UINT64_C(500000000)      /* a slice of this length means that the host stood */
+#define PACER_MIN_PROGRESS 5000         /* less says nothing about the host's speed */
 #define PAUSE_YIELD 16                  /* D: PAUSEs in a row that end a round (R5) */
 
 #define DIGEST_EVERY_SLICES 64
