@@ -6,9 +6,15 @@
 #include "vmm/abi/pc_layout.h"
 #include "vmm/dev/ioapic.h"
 #include "vmm/dev/lapic.h"
+#include "vmm/dev/pci.h"
 #include "vmm/dev/pic.h"
 #include "vmm/dev/pit.h"
 #include "vmm/dev/uart.h"
+#include "vmm/dev/virtio_devices.h"
+
+/* PCI slots; visible to guests. */
+enum { SLOT_NIC = 2, SLOT_DISK = SLOT_NIC + NICS_MAX, SLOT_RNG = SLOT_DISK + DISKS_MAX,
+       SLOT_CONSOLE };
 
 struct pc_devices {
     struct apic_bus apics;
@@ -296,6 +302,31 @@ static int create_devices(struct pc *pc, struct plx_err *err)
     return rc;
 }
 
+/* The PCI bus and what is plugged in; reset together once all are there, which places the BARs. */
+static int create_pci(struct pc *pc, struct plx_err *err)
+{
+    struct machine *m = &pc->m;
+    unsigned first = m->ndevices;
+    int rc = pci_create(m, &m->pci, err);
+
+    for (unsigned i = 0; rc == 0 && i < m->cfg.nnics; i++) {
+        rc = virtio_net_create(m, SLOT_NIC + i, i, err);
+    }
+    for (unsigned i = 0; rc == 0 && i < m->cfg.ndisks; i++) {
+        rc = virtio_blk_create(m, SLOT_DISK + i, i, err);
+    }
+    if (rc == 0) {
+        rc = virtio_rng_create(m, SLOT_RNG, err);
+    }
+    if (rc == 0) {
+        rc = virtio_console_create(m, SLOT_CONSOLE, err);
+    }
+    for (unsigned i = first; rc == 0 && i < m->ndevices; i++) {
+        m->devices[i].ops->reset(m->devices[i].dev);
+    }
+    return rc;
+}
+
 int pc_create(const struct machine_config *cfg, const struct machine_host *host,
               const struct engine_ops *engine, unsigned cache_entries, struct pc **out,
               struct plx_err *err)
@@ -317,6 +348,9 @@ int pc_create(const struct machine_config *cfg, const struct machine_host *host,
     if (rc == 0) {
         rc = create_devices(pc, err);
     }
+    if (rc == 0) {
+        rc = create_pci(pc, err);
+    }
     if (rc != 0) {
         pc_destroy(pc);
         return rc;
@@ -335,6 +369,7 @@ void pc_destroy(struct pc *pc)
     if (pc == NULL) {
         return;
     }
+    pci_destroy(pc->m.pci);
     if (pc->devices != NULL) {
         uart_destroy(pc->devices->uart[1]);
         uart_destroy(pc->devices->uart[0]);
