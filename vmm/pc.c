@@ -4,11 +4,15 @@
 
 #include "base/alloc.h"
 #include "vmm/abi/pc_layout.h"
+#include "vmm/dev/acpipm.h"
+#include "vmm/dev/debugexit.h"
+#include "vmm/dev/i8042.h"
 #include "vmm/dev/ioapic.h"
 #include "vmm/dev/lapic.h"
 #include "vmm/dev/pci.h"
 #include "vmm/dev/pic.h"
 #include "vmm/dev/pit.h"
+#include "vmm/dev/rtc.h"
 #include "vmm/dev/uart.h"
 #include "vmm/dev/virtio_devices.h"
 
@@ -21,6 +25,9 @@ struct pc_devices {
     struct ioapic *ioapic;
     struct pic *pic;
     struct pit *pit;
+    struct rtc *rtc;
+    struct acpipm *acpipm;
+    struct i8042 *i8042;
     struct uart *uart[2];
 };
 
@@ -293,6 +300,18 @@ static int create_devices(struct pc *pc, struct plx_err *err)
     }
     m->msi = (struct msi_sink){.send = apic_msi_send, .ctx = &d->apics};
     rc = pit_create(m, &d->pit, err);
+    if (rc == 0) {
+        rc = rtc_create(m, &d->rtc, err);
+    }
+    if (rc == 0) {
+        rc = acpipm_create(m, &d->acpipm, err);
+    }
+    if (rc == 0) {
+        rc = i8042_create(m, &d->i8042, err);
+    }
+    if (rc == 0) {
+        rc = debugexit_create(m, err);
+    }
     for (unsigned i = 0; rc == 0 && i < 2; i++) {
         const struct uart_config cfg = {.name = uarts[i].name, .console = uarts[i].console,
                                         .port = uarts[i].port, .irq = m->gsi[uarts[i].irq]};
@@ -373,6 +392,9 @@ void pc_destroy(struct pc *pc)
     if (pc->devices != NULL) {
         uart_destroy(pc->devices->uart[1]);
         uart_destroy(pc->devices->uart[0]);
+        i8042_destroy(pc->devices->i8042);
+        acpipm_destroy(pc->devices->acpipm);
+        rtc_destroy(pc->devices->rtc);
         pit_destroy(pc->devices->pit);
         pic_destroy(pc->devices->pic);
         ioapic_destroy(pc->devices->ioapic);
