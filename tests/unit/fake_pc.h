@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "vmm/cpu/msr.h"
 #include "vmm/pc.h"
 #include "vmm/sched/vm.h"
 #include "vmm/tunables.h"
@@ -49,6 +50,7 @@ void cpu_reset(struct cpu *c, unsigned id)
     c->rflags = FLAG_ONE;
     c->xcr0 = 1;
     c->pat = 0x0007040600070406;
+    c->misc_enable = MISC_ENABLE_RESET;
     c->rng.s[0] = 1;
 }
 

@@ -65,6 +65,18 @@ enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define CR4_SMEP UINT64_C(0x100000)
 #define CR4_SMAP UINT64_C(0x200000)
 
+/* What the model offers: CPUID, CR4 and XCR0 agree. */
+#define CR4_OFFERED                                                                              \
+    (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |           \
+     CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
+#define XCR0_OFFERED UINT64_C(3) /* x87, SSE */
+
+/* DR6 and DR7: bits that always read as 1, and those that software can change. */
+#define DR6_FIXED UINT64_C(0xffff0ff0)
+#define DR6_WRITABLE UINT64_C(0xe00f)
+#define DR7_FIXED UINT64_C(0x400)
+#define DR7_WRITABLE UINT64_C(0xffff23ff)
+
 /* Physical address width (CPUID 80000008H): higher bits of paging structures are reserved. */
 enum { CPU_PHYS_BITS = 40 };
 
@@ -136,6 +148,7 @@ struct cpu {
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_phys[16];
     struct cpu_fpu fpu;
     struct prng rng;       /* RDRAND and RDSEED (R6) */
+    uint64_t spec_ctrl;
     uint64_t retired;      /* instructions; a REP counts max(1, iterations) */
     uint64_t progress;     /* 1 per instruction; a REP 1 per 32 bytes started, at least 1 */
     uint32_t pause_run;    /* PAUSEs without other progress worth the name (R5) */

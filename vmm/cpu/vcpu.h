@@ -138,6 +138,8 @@ void exc_step_before(struct vcpu *v);
 int exc_step_after(struct vcpu *v);
 /* A data access while v->debug: notes the breakpoints it hits (mem.c). */
 void exc_data_access(struct vcpu *v, gva_t lin, unsigned size, bool write);
+/* IN and OUT while v->debug: I/O breakpoints (CR4.DE). */
+void exc_io_access(struct vcpu *v, uint16_t port, unsigned size);
 /* c.dr[7] changed, or v->c was replaced: derives v->debug. */
 void exc_debug_update(struct vcpu *v);
 

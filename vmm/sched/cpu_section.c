@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "vmm/cpu/msr.h"
 
 #define FIELD(f) #f, offsetof(struct cpu, f), (uint8_t)sizeof(((struct cpu *)0)->f), 1, 0
 #define ARRAY(f)                                                              \
@@ -76,6 +77,7 @@ const struct cpu_field cpu_fields[] = {
     {FIELD(fpu.mxcsr)},
     {"fpu.xmm", offsetof(struct cpu, fpu.xmm), 8, 32, 8},
     {ARRAY(rng.s)},
+    {FIELD(spec_ctrl)},
     {FIELD(retired)},
     {FIELD(progress)},
     {FIELD(pause_run)},
@@ -128,10 +130,6 @@ static bool canonical(uint64_t a)
      FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
 #define CR0_KNOWN \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
-#define CR4_KNOWN                                                                                  \
-    (CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE |      \
-     CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | \
-     CR4_SMAP)
 #define SEG_KNOWN (SEG_TYPE | SEG_S | SEG_DPL | SEG_P | SEG_NULL | SEG_AVL | SEG_L | SEG_DB | SEG_G)
 
 static bool rflags_ok(const struct cpu *c)
@@ -139,9 +137,10 @@ static bool rflags_ok(const struct cpu *c)
     return (c->rflags & ~FLAGS_KNOWN) == 0 && (c->rflags & FLAG_ONE) != 0;
 }
 
+/* In 64-bit mode anything: running off the canonical half is a fault of the next fetch. */
 static bool rip_ok(const struct cpu *c)
 {
-    return cpu_is64(c) ? canonical(c->rip) : c->rip <= UINT32_MAX;
+    return cpu_is64(c) || c->rip <= UINT32_MAX;
 }
 
 static bool cr0_ok(const struct cpu *c)
@@ -157,7 +156,7 @@ static bool cr3_ok(const struct cpu *c)
 
 static bool cr4_ok(const struct cpu *c)
 {
-    return (c->cr4 & ~CR4_KNOWN) == 0 && ((c->cr4 & CR4_PCIDE) == 0 || (c->efer & EFER_LMA) != 0);
+    return (c->cr4 & ~CR4_OFFERED) == 0 && ((c->cr4 & CR4_PCIDE) == 0 || (c->efer & EFER_LMA) != 0);
 }
 
 static bool efer_ok(const struct cpu *c)
@@ -205,8 +204,9 @@ static bool msrs_ok(const struct cpu *c)
         }
     }
     return canonical(c->lstar) && canonical(c->cstar) && canonical(c->kernel_gs_base) &&
-           canonical(c->sysenter_esp) && canonical(c->sysenter_eip) && c->tsc_aux <= UINT32_MAX &&
-           c->xss == 0;
+           canonical(c->sysenter_esp) && canonical(c->sysenter_eip) &&
+           c->sysenter_cs <= UINT32_MAX && c->sfmask <= UINT32_MAX && c->tsc_aux <= UINT32_MAX &&
+           (c->misc_enable | 1) == MISC_ENABLE_RESET && c->spec_ctrl <= 3 && c->xss == 0;
 }
 
 static bool fpu_ok(const struct cpu *c)
