@@ -1,8 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-# The stock guest (ops/guest): the same for every MODE. GUEST_REFRESH=1 takes new packages.
+# What runs inside: the stock guest (ops/guest), and the programs of tests/guest. The same for
+# every MODE. GUEST_REFRESH=1 takes new packages.
 GUEST := build/guest
 
 guest: $(GUEST)/initrd.img
 
 $(GUEST)/initrd.img: ops/guest/build.sh ops/guest/init $(if $(GUEST_REFRESH),FORCE)
 	@ops/guest/build.sh $(GUEST) build/cache
+
+# Guest programs: 64-bit code, linked at 1 MiB, in the ELF32 container that multiboot 1 takes.
+GUEST_PROGRAMS := $(patsubst tests/guest/%.c,build/tests/guest/%.elf,$(wildcard tests/guest/*.c))
+GUEST_CFLAGS := -std=gnu11 -O1 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie \
+	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
+	-fno-asynchronous-unwind-tables -Wl,-T,tests/guest/lib/link.ld -Wl,--build-id=none -Wl,-n \
+	-Wl,--no-warn-rwx-segments -Itests/guest/lib
+
+build-all: $(GUEST_PROGRAMS)
+
+build/tests/guest/%.elf: tests/guest/%.c $(wildcard tests/guest/lib/*)
+	@mkdir -p $(@D)
+	@$(CC) $(GUEST_CFLAGS) -o $@.64 tests/guest/lib/start.S $< tests/guest/lib/guest.c
+	@objcopy -O elf32-i386 $@.64 $@
+	@rm $@.64
