@@ -38,6 +38,7 @@ start:
     mov $ist_top, %eax          /* RSP0 and IST1: not the stack that a trap must leave alone */
     mov %eax, tss + 4
     mov %eax, tss + 36
+    movw $104, tss + 102       /* no I/O bitmap */
     lgdt gdt_pointer
     mov $0x620, %eax            /* PAE, OSFXSR, OSXMMEXCPT */
     mov %eax, %cr4
