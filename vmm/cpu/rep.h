@@ -15,14 +15,14 @@
 struct rep {
     uint64_t progress0, retired0; /* at the start of this execution */
     uint64_t first;               /* units the count at the start stands for */
-    uint64_t per_unit;            /* E */
+    unsigned shift;               /* E = 1 << shift */
     uint64_t count;               /* remaining iterations */
     uint64_t done;                /* iterations of this execution */
 };
 
 static inline uint64_t rep_units(const struct rep *r, uint64_t count)
 {
-    return (count + r->per_unit - 1) / r->per_unit;
+    return (count >> r->shift) + ((count & ((UINT64_C(1) << r->shift) - 1)) != 0);
 }
 
 /* Start with the count register of in->asz. False: the count is 0, nothing to do. */

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/cpu/block.c - see block.h. When the cache is full everything is dropped: simple, rare, and
+ * of no consequence. */
+#include "vmm/cpu/block.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "vmm/cpu/mem.h"
+
+enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 16, CHUNK_SHIFT = 6, SINGLES = 256 };
+
+struct code_page {
+    uint64_t chunks; /* bit i: code in bytes [64 i, 64 i + 64) */
+    struct block *list;
+};
+
+/* An instruction that spans two pages, or whose CS has a limit: checked byte by byte each time. */
+struct single {
+    uint8_t bytes[INSN_BYTES_MAX];
+    uint8_t len; /* of the bytes that decide what it is; 0: free */
+    uint8_t mode;
+    struct insn insn;
+};
+
+struct blocks {
+    unsigned max, n;
+    uint64_t hash_mask;
+    struct block **hash;
+    struct code_page **pages; /* per page of RAM; NULL: no code known */
+    uint64_t *listed;         /* pages that are not NULL */
+    unsigned nlisted, listed_max;
+    struct block *retired; /* dropped, perhaps while it ran: freed at the next block_at */
+    struct single singles[SINGLES];
+    struct insn build[BLOCK_INSNS_MAX];
+};
+
+int vcpu_blocks_create(struct vcpu *v, unsigned entries)
+{
+    struct blocks *b = plx_calloc(1, sizeof *b);
+
+    if (b == NULL) {
+        return PLX_ENOMEM;
+    }
+    decode_init();
+    v->blocks = b;
+    b->max = entries == 0 || entries > BLOCKS_DEFAULT ? BLOCKS_DEFAULT
+             : entries < BLOCKS_MIN                   ? BLOCKS_MIN
+                                                      : entries;
+    b->hash_mask = 1;
+    while (b->hash_mask < b->max) {
+        b->hash_mask *= 2;
+    }
+    b->hash = plx_calloc(b->hash_mask * 2, sizeof(struct block *));
+    b->hash_mask = b->hash_mask * 2 - 1;
+    b->pages = plx_calloc(ram_pages(v->ram), sizeof(struct code_page *));
+    b->listed = plx_calloc(b->max, sizeof *b->listed);
+    if (b->hash == NULL || b->pages == NULL || b->listed == NULL) {
+        vcpu_blocks_destroy(v);
+        return PLX_ENOMEM;
+    }
+    return 0;
+}
+
+static void free_retired(struct blocks *b)
+{
+    while (b->retired != NULL) {
+        struct block *next = b->retired->page_next;
+        plx_free(b->retired);
+        b->retired = next;
+    }
+}
+
+void vcpu_blocks_destroy(struct vcpu *v)
+{
+    if (v->blocks != NULL) {
+        if (v->blocks->listed != NULL) {
+            vcpu_blocks_drop(v);
+        }
+        free_retired(v->blocks);
+        plx_free(v->blocks->hash);
+        plx_free(v->blocks->pages);
+        plx_free(v->blocks->listed);
+        plx_free(v->blocks);
+        v->blocks = NULL;
+    }
+}
+
+void vcpu_blocks_drop(struct vcpu *v)
+{
+    struct blocks *b = v->blocks;
+
+    for (unsigned i = 0; i < b->nlisted; i++) {
+        struct code_page *p = b->pages[b->listed[i]];
+        while (p->list != NULL) {
+            struct block *next = p->list->page_next;
+            p->list->page_next = b->retired;
+            b->retired = p->list;
+            p->list = next;
+        }
+        plx_free(p);
+        b->pages[b->listed[i]] = NULL;
+        if (v->ram->nwatchers <= 1) {
+            v->ram->flags[b->listed[i]] &= (uint8_t)~RAM_CODE;
+        }
+    }
+    b->nlisted = 0;
+    b->n = 0;
+    memset(b->hash, 0, (b->hash_mask + 1) * sizeof(struct block *));
+    v->attention = true;
+}
+
+static struct block **bucket(const struct blocks *b, gpa_t gpa, unsigned mode)
+{
+    return &b->hash[(gpa ^ (gpa >> 12) ^ ((uint64_t)mode << 5)) & b->hash_mask];
+}
+
+static void unhash(struct blocks *b, struct block *block)
+{
+    struct block **at = bucket(b, block->gpa, block->mode);
+
+    while (*at != block) {
+        at = &(*at)->hash_next;
+    }
+    *at = block->hash_next;
+}
+
+static uint64_t chunks_of(uint64_t off, uint64_t len)
+{
+    unsigned first = (unsigned)(off >> CHUNK_SHIFT);
+    unsigned last = (unsigned)((off + len - 1) >> CHUNK_SHIFT);
+
+    return (UINT64_MAX >> (63 - last)) & (UINT64_MAX << first);
+}
+
+void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
+{
+    struct blocks *b = v->blocks;
+    uint64_t page;
+
+    if (len == 0 || !ram_page_of(v->ram, gpa, &page)) {
+        return;
+    }
+    struct code_page *p = b->pages[page];
+    if (p == NULL) {
+        if (v->ram->nwatchers <= 1) {
+            v->ram->flags[page] &= (uint8_t)~RAM_CODE;
+        }
+        return;
+    }
+    if ((p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) == 0) {
+        return;
+    }
+    p->chunks = 0;
+    for (struct block **at = &p->list; *at != NULL;) {
+        struct block *block = *at;
+        if (block->gpa < gpa + len && gpa < block->gpa + block->bytes) {
+            *at = block->page_next;
+            unhash(b, block);
+            block->page_next = b->retired;
+            b->retired = block;
+            b->n--;
+            v->attention = true;
+        } else {
+            p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
+            at = &block->page_next;
+        }
+    }
+}
+
+static enum decode_mode mode_now(const struct vcpu *v)
+{
+    uint16_t attr = v->c.seg[SEG_CS].attr;
+
+    if (cpu_is64(&v->c)) {
+        return DECODE_64;
+    }
+    return (attr & SEG_DB) != 0 ? DECODE_32 : DECODE_16;
+}
+
+/* The bytes of the next page, as many as 15 bytes need. */
+static void fetch_rest(struct vcpu *v, enum decode_mode mode, gva_t lin, uint8_t *out, unsigned len)
+{
+    gva_t next = PAGE_BASE(lin) + PAGE_SIZE;
+    const uint8_t *hva = ram_page_hva(v->ram, mem_fetch(v, mode == DECODE_64 ? next
+                                                                             : (uint32_t)next));
+
+    if (hva != NULL) {
+        memcpy(out, hva, len);
+    } else {
+        memset(out, 0xff, len);
+    }
+}
+
+/* One instruction at @lin, whose first @have bytes (the rest of its page) are at @first. The next
+ * page is fetched from only if the instruction reaches into it. */
+static const struct insn *single(struct vcpu *v, enum decode_mode mode, gva_t lin,
+                                 const uint8_t *first, unsigned have)
+{
+    struct single *s = &v->blocks->singles[lin % SINGLES];
+    uint8_t bytes[INSN_BYTES_MAX];
+    unsigned len = have < INSN_BYTES_MAX ? have : INSN_BYTES_MAX;
+
+    memcpy(bytes, first, len);
+    if (s->len != 0 && s->mode == mode &&
+        memcmp(s->bytes, bytes, s->len < len ? s->len : len) == 0) {
+        if (s->len <= len) {
+            return &s->insn;
+        }
+        fetch_rest(v, mode, lin, bytes + len, INSN_BYTES_MAX - len);
+        len = INSN_BYTES_MAX;
+        if (memcmp(s->bytes, bytes, s->len) == 0) {
+            return &s->insn;
+        }
+    }
+    s->len = 0;
+    if (decode_insn(mode, bytes, len, &s->insn) != 0) {
+        fetch_rest(v, mode, lin, bytes + len, INSN_BYTES_MAX - len);
+        len = INSN_BYTES_MAX;
+        PLX_CHECK(decode_insn(mode, bytes, len, &s->insn) == 0);
+    }
+    s->insn.flags |= INSN_SINGLE;
+    memcpy(s->bytes, bytes, len);
+    s->len = (s->insn.flags & INSN_BAD) != 0 ? (uint8_t)len : s->insn.len;
+    s->mode = (uint8_t)mode;
+    return &s->insn;
+}
+
+/* SDM Vol. 3A, "Limit Checking": every byte of the instruction lies within CS. */
+static void check_limit(struct vcpu *v, unsigned len)
+{
+    if (!cpu_is64(&v->c) && v->c.rip + len - 1 > v->c.seg[SEG_CS].limit) {
+        cpu_gp0(v);
+    }
+}
+
+static struct code_page *code_page(struct vcpu *v, uint64_t page)
+{
+    struct blocks *b = v->blocks;
+
+    if (b->pages[page] == NULL) {
+        struct code_page *p = plx_calloc(1, sizeof *p);
+        PLX_CHECK(p != NULL); /* small allocations: nothing sensible is left to do */
+        b->pages[page] = p;
+        b->listed[b->nlisted++] = page;
+    }
+    if ((v->ram->flags[page] & RAM_CODE) == 0) {
+        v->ram->flags[page] |= RAM_CODE;
+        vcpu_mem_protect(v, ram_gpa_of_page(v->ram, page));
+    }
+    return b->pages[page];
+}
+
+/* Decode from @at (@have bytes to the page's end). NULL: the first instruction spans pages. */
+static struct block *build(struct vcpu *v, enum decode_mode mode, gpa_t gpa, const uint8_t *at,
+                           unsigned have, uint64_t page)
+{
+    struct blocks *b = v->blocks;
+    unsigned n = 0, bytes = 0;
+
+    while (n < BLOCK_INSNS_MAX && bytes < have) {
+        struct insn *in = &b->build[n];
+        if (decode_insn(mode, at + bytes, have - bytes, in) != 0) {
+            break;
+        }
+        n++;
+        bytes += in->len;
+        if ((in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0) {
+            break;
+        }
+    }
+    if (n == 0) {
+        return NULL;
+    }
+    /* An instruction that does not exist may owe that to more bytes than its length says. */
+    if ((b->build[n - 1].flags & INSN_BAD) != 0) {
+        unsigned seen = bytes - 1 + INSN_BYTES_MAX;
+        bytes = seen < have ? seen : have;
+    }
+
+    struct block *block = plx_calloc(1, sizeof *block + n * sizeof(struct insn));
+    PLX_CHECK(block != NULL);
+    block->gpa = gpa;
+    block->mode = (uint8_t)mode;
+    block->n = (uint8_t)n;
+    block->bytes = (uint16_t)bytes;
+    memcpy(block->insns, b->build, n * sizeof(struct insn));
+
+    struct code_page *p = code_page(v, page);
+    block->page_next = p->list;
+    p->list = block;
+    p->chunks |= chunks_of(PAGE_OFFSET(gpa), bytes);
+    struct block **head = bucket(b, gpa, mode);
+    block->hash_next = *head;
+    *head = block;
+    b->n++;
+    return block;
+}
+
+const struct insn *block_at(struct vcpu *v, unsigned *n)
+{
+    struct blocks *b = v->blocks;
+    const struct cpu_seg *cs = &v->c.seg[SEG_CS];
+    enum decode_mode mode = mode_now(v);
+    gva_t lin = mode == DECODE_64 ? v->c.rip : (uint32_t)(cs->base + v->c.rip);
+    bool limited = mode != DECODE_64 && cs->limit != UINT32_MAX;
+    uint64_t page;
+
+    if (mode != DECODE_64) {
+        v->c.rip &= UINT32_MAX;
+    }
+    if (limited) {
+        check_limit(v, 1);
+    }
+    gpa_t gpa = mem_fetch(v, lin);
+    for (struct block *block = limited ? NULL : *bucket(b, gpa, mode); block != NULL;
+         block = block->hash_next) {
+        if (block->gpa == gpa && block->mode == mode) {
+            *n = block->n;
+            return block->insns;
+        }
+    }
+    if (b->retired != NULL) {
+        free_retired(b);
+    }
+    *n = 1;
+    unsigned have = (unsigned)(PAGE_SIZE - PAGE_OFFSET(gpa));
+    if (!ram_page_of(v->ram, gpa, &page)) {
+        static const uint8_t ones[INSN_BYTES_MAX] = {
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}; /* a bus without memory */
+        return single(v, mode, lin, ones, INSN_BYTES_MAX);
+    }
+    const uint8_t *at = v->ram->hva + (page << PAGE_SHIFT) + PAGE_OFFSET(gpa);
+    if (limited) {
+        const struct insn *in = single(v, mode, lin, at, have);
+        check_limit(v, in->len);
+        return in;
+    }
+    if (b->n == b->max || b->nlisted == b->max) {
+        vcpu_blocks_drop(v);
+        free_retired(b);
+    }
+    struct block *block = build(v, mode, gpa, at, have, page);
+    if (block == NULL) {
+        return single(v, mode, lin, at, have);
+    }
+    *n = block->n;
+    return block->insns;
+}

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/interp.c - the reference engine: runs decoded instructions one after the other.
+ *
+ * Progress: 1 for every instruction that retires (a REP: rep.h), 1 for every attempt that ends in
+ * a fault, 1 for every interrupt taken; so nothing goes on for ever without using up its budget,
+ * and where a budget ends changes nothing but where run returns. */
+#include "vmm/engine/engine.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "vmm/cpu/block.h"
+#include "vmm/cpu/mem.h"
+
+/* A shadow in force during an instruction; set anew (1) only by the instruction itself. */
+enum { SHADOW_EXPIRES = 2 };
+
+static void shadows_begin(struct cpu *c)
+{
+    c->sti_shadow = c->sti_shadow != 0 ? (uint8_t)SHADOW_EXPIRES : 0;
+    c->movss_shadow = c->movss_shadow != 0 ? (uint8_t)SHADOW_EXPIRES : 0;
+}
+
+static void shadows_end(struct cpu *c)
+{
+    c->sti_shadow = c->sti_shadow == 1;
+    c->movss_shadow = c->movss_shadow == 1;
+}
+
+static void shadows_undo(struct cpu *c)
+{
+    c->sti_shadow = c->sti_shadow != 0;
+    c->movss_shadow = c->movss_shadow != 0;
+}
+
+static inline void execute(struct vcpu *v, const struct insn *in)
+{
+    v->cur = in;
+    v->next_rip = v->c.rip + in->len;
+    in->fn(v, in);
+    v->c.rip = v->next_rip;
+    v->c.retired++;
+    v->c.progress++;
+}
+
+/* One instruction under a shadow, TF, RF or breakpoints. */
+static int step(struct vcpu *v)
+{
+    bool stepping = exc_must_step(v);
+    unsigned n;
+    int rc = 0;
+
+    shadows_begin(&v->c);
+    if (stepping) {
+        exc_step_before(v);
+    }
+    execute(v, block_at(v, &n));
+    v->cur = NULL;
+    shadows_end(&v->c);
+    if (stepping) {
+        rc = exc_step_after(v);
+        v->step_tf = v->step_rf = false;
+    }
+    return rc;
+}
+
+static void run_block(struct vcpu *v)
+{
+    unsigned n;
+    const struct insn *in = block_at(v, &n);
+    uint64_t left = v->stop_progress - v->c.progress;
+    const struct insn *end = in + (n < left ? n : left);
+
+    do {
+        execute(v, in);
+    } while (++in != end && !v->attention);
+}
+
+/* An event to take now? Sets *rc to the result of its delivery. */
+static bool take_event(struct vcpu *v, int *rc)
+{
+    struct cpu *c = &v->c;
+
+    if (c->movss_shadow != 0) {
+        return false;
+    }
+    if (c->nmi_pending != 0 && c->nmi_blocked == 0) {
+        c->nmi_pending = 0;
+        *rc = exc_deliver_nmi(v);
+    } else if (v->irq_pending && (c->rflags & FLAG_IF) != 0 && c->sti_shadow == 0) {
+        int vector = v->ops->irq_take(v->ops_ctx);
+        if (vector < 0) {
+            return false;
+        }
+        *rc = exc_deliver_interrupt(v, (unsigned)vector);
+    } else {
+        return false;
+    }
+    c->halted = 0;
+    c->sti_shadow = 0;
+    c->progress++;
+    return true;
+}
+
+static bool wakes(const struct vcpu *v)
+{
+    return (v->c.nmi_pending != 0 && v->c.nmi_blocked == 0) ||
+           (v->irq_pending && (v->c.rflags & FLAG_IF) != 0);
+}
+
+static enum vcpu_stop loop(struct vcpu *v)
+{
+    struct cpu *c = &v->c;
+
+    for (;;) {
+        int rc = 0;
+
+        v->cur = NULL;
+        v->attention = false;
+        if (v->stopping) {
+            return VCPU_STOPPED;
+        }
+        if (v->yield) {
+            v->yield = false;
+            return VCPU_YIELD;
+        }
+        if (c->wait_sipi != 0 || (c->halted != 0 && !wakes(v))) {
+            return VCPU_HALT;
+        }
+        if (c->progress >= v->stop_progress) {
+            return VCPU_BUDGET;
+        }
+        if (!(v->irq_pending || c->nmi_pending != 0) || !take_event(v, &rc)) {
+            if (c->halted != 0) {
+                return VCPU_HALT; /* the interrupt was none after all */
+            }
+            if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0)) {
+                rc = step(v);
+            } else {
+                run_block(v);
+            }
+        }
+        if (PLX_UNLIKELY(rc != 0)) {
+            return (enum vcpu_stop)rc;
+        }
+    }
+}
+
+static void interp_run(struct vcpu *v, struct engine_run *run)
+{
+    v->t0 = run->t0;
+    v->t_end = run->t_end;
+    v->rate = run->rate;
+    v->alone = run->alone;
+    v->parallel = run->part == PART_PARALLEL;
+    v->progress0 = v->c.progress;
+    v->stop_progress = v->c.progress + run->budget;
+    if (setjmp(v->fault_jmp) != 0) {
+        if (v->fault_kind == FAULT_STOP) {
+            shadows_undo(&v->c);
+            v->cur = NULL;
+            run->stop = v->stop;
+            return;
+        }
+        shadows_end(&v->c);
+        v->cur = NULL;
+        v->step_tf = v->step_rf = false;
+        int rc = exc_deliver_fault(v);
+        v->c.progress++;
+        if (rc != 0) {
+            run->stop = (enum vcpu_stop)rc;
+            return;
+        }
+    }
+    run->stop = loop(v);
+}
+
+static void watch_written(void *ctx, gpa_t gpa, uint64_t len)
+{
+    vcpu_mem_written(ctx, gpa, len);
+    blocks_written(ctx, gpa, len);
+}
+
+static void watch_cleaned(void *ctx)
+{
+    vcpu_mem_drop_writes(ctx);
+}
+
+static void interp_destroy(struct vcpu *v)
+{
+    if (v != NULL) {
+        ram_unwatch(v->ram, v);
+        vcpu_blocks_destroy(v);
+        vcpu_mem_destroy(v);
+        plx_free(v);
+    }
+}
+
+static void interp_state_changed(struct vcpu *v)
+{
+    vcpu_mem_drop_all(v);
+    vcpu_context_changed(v);
+    exc_debug_update(v);
+    vcpu_mem_select(v);
+}
+
+static int interp_create(const struct engine_config *cfg, struct vcpu **out, struct plx_err *err)
+{
+    struct vcpu *v = plx_calloc(1, sizeof *v);
+
+    *out = NULL;
+    if (v == NULL) {
+        return plx_fail(err, PLX_ENOMEM, "out of memory");
+    }
+    v->id = cfg->id;
+    v->vcpus = cfg->vcpus;
+    v->ram = cfg->ram;
+    v->ops = cfg->ops;
+    v->ops_ctx = cfg->ops_ctx;
+    if (vcpu_mem_create(v, cfg->cache_entries) != 0 ||
+        vcpu_blocks_create(v, cfg->cache_entries) != 0) {
+        interp_destroy(v);
+        return plx_fail(err, PLX_ENOMEM, "out of memory");
+    }
+    ram_watch(v->ram, &(struct ram_watcher){watch_written, watch_cleaned, v});
+    cpu_reset(&v->c, cfg->id);
+    v->c.wait_sipi = !cfg->bsp;
+    interp_state_changed(v);
+    *out = v;
+    return 0;
+}
+
+static void interp_drop(struct vcpu *v)
+{
+    vcpu_mem_drop_all(v);
+    vcpu_blocks_drop(v);
+}
+
+const struct engine_ops engine_interp = {
+    .name = "interp",
+    .create = interp_create,
+    .destroy = interp_destroy,
+    .run = interp_run,
+    .drop = interp_drop,
+    .state_changed = interp_state_changed,
+};
