@@ -53,7 +53,7 @@ uint64_t diskfile_sectors(const struct diskfile *d); /* of 512 bytes */
  * the disk, id in use, change of a read-only disk), PLX_ENOMEM. */
 int diskfile_submit(struct diskfile *d, const struct output *o, const void *data,
                     struct plx_err *err);
-/* Ids finished since the last call, in the order in which they finished; at most @cap. */
+/* Ids finished well since the last call, in the order in which they finished; at most @cap. */
 unsigned diskfile_poll(struct diskfile *d, uint64_t *ids, unsigned cap);
 /* Readable while diskfile_poll has something to say. Borrowed. */
 int diskfile_fd(const struct diskfile *d);
@@ -61,6 +61,8 @@ int diskfile_fd(const struct diskfile *d);
  * request), PLX_EIO (the host could not do it; message says what), PLX_EINVAL (@len). */
 int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len,
                     struct plx_err *err);
+/* 0, or PLX_EIO and what failed when any request did (for good: it is never reported as finished). */
+int diskfile_error(struct diskfile *d, struct plx_err *err);
 int diskfile_drain(struct diskfile *d, struct plx_err *err); /* wait until nothing runs */
 
 /* Overlay mode only (plain: no-ops that give zeros). */

@@ -41,6 +41,7 @@ struct hostio_disk {
     const char *overlay; /* NULL: the image itself is written (unless readonly) */
     bool create_overlay; /* a fresh one; must not exist */
     bool readonly;
+    uint8_t base_sha256[SHA256_LEN]; /* see struct diskfile_config */
 };
 
 enum hostio_console_kind {
@@ -98,6 +99,8 @@ unsigned hostio_pollfds(struct hostio *h, struct pollfd *fds, unsigned cap, uint
 /* Escapes typed at the console since the last call. */
 enum { HOSTIO_QUIT = 1, HOSTIO_MONITOR = 2 };
 unsigned hostio_events(struct hostio *h);
+/* Give the terminal its line editing back (for a monitor prompt), or take it away again. */
+void hostio_console_cooked(struct hostio *h, bool cooked);
 
 /* Carry out one output: disks at once (any replica), network and console when released. Kinds that
  * do not concern it are ignored. A full or absent TAP drops the frame, counted.
@@ -116,9 +119,10 @@ int hostio_disk_result(void *ctx, unsigned disk, uint64_t id, void *data, uint32
 int hostio_drain(struct hostio *h, struct plx_err *err);
 /* Durably write the stamp of every overlay (before the first write of an epoch). */
 int hostio_stamp(struct hostio *h, const struct disk_stamp *stamp, struct plx_err *err);
+void hostio_get_stamp(const struct hostio *h, unsigned disk, struct disk_stamp *out);
 
 struct hostio_stats {
-    uint64_t net_rx, net_tx, net_tx_dropped, disk_requests;
+    uint64_t net_rx, net_rx_dropped, net_tx, net_tx_dropped, disk_requests;
 };
 void hostio_stats(const struct hostio *h, struct hostio_stats *out);
 
