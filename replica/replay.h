@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * replica/replay.h - run a recording again and compare every digest it holds (R9).
+ *
+ * The directory is judged whole before anything runs: manifest, copies, bases of disks, log. Disks
+ * get a fresh overlay each, removed afterwards. Console and network outputs go nowhere, unless the
+ * caller takes them. Threading: the calling thread. */
+#ifndef REPLICA_REPLAY_H
+#define REPLICA_REPLAY_H
+
+#include "vmm/sched/vm.h"
+
+struct replay_config {
+    const char *dir;
+    const struct engine_ops *engine;
+    unsigned cache_entries; /* as vm_config */
+    uint64_t chaos;
+    uint64_t until;         /* stop after this slice; 0: all */
+    const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */
+    uint64_t digest_every;  /* also digest every so many slices for digest_log; 0: logged ones only */
+    /* Sees the VM after every slice with the slice's outputs; not 0 ends the replay with that
+     * number. May be NULL. */
+    int (*slice)(void *ctx, struct vm *vm, const struct output_list *out, struct plx_err *err);
+    void *ctx;
+};
+
+struct replay_result {
+    uint64_t slices, compared, differ;
+    uint64_t first_differing; /* slice of the first digest that differs; 0 if none */
+    char what[512];           /* its sections and pages */
+    bool sealed;              /* false: the recording was interrupted */
+    bool stopped;             /* the VM stopped by itself */
+    enum power_event event;
+    uint64_t code;
+};
+
+/* 0 also when digests differ: judge by @out with replay_verdict. Errors: those of the recording's
+ * files, each named; PLX_ECORRUPT: a record does not fit the state it meets. */
+int replay_run(const struct replay_config *cfg, struct replay_result *out, struct plx_err *err);
+/* 0; PLX_EDIVERGED: some digest differs; PLX_ESTATE: none was compared. Fills @err. */
+int replay_verdict(const struct replay_result *r, struct plx_err *err);
+
+#endif
