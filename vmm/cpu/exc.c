@@ -408,6 +408,7 @@ static bool bp_covers(const struct cpu *c, unsigned i, uint64_t addr, unsigned s
 void exc_debug_update(struct vcpu *v)
 {
     v->debug = (v->c.dr[7] & 0xff) != 0;
+    vcpu_mem_select(v); /* data breakpoints see every access */
 }
 
 void exc_step_before(struct vcpu *v)
