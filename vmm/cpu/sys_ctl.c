@@ -275,7 +275,7 @@ static void mov_to_dr(struct vcpu *v, const struct insn *in)
     }
     v->c.dr[n] = value;
     exc_debug_update(v);
-    v->attention = true;
+    vcpu_context_changed(v); /* accesses are watched, or no longer */
 }
 
 insn_fn sys_pick_mov_ctl(const struct insn *in)
