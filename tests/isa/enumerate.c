@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/isa/enumerate.c - walks the legacy opcode maps with Zydis and keeps one example of every
+ * form: mnemonic, mandatory prefix, opcode, operand kinds and sizes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "tests/isa/isa.h"
+#include "vmm/cpu/decode.h"
+
+/* The instruction sets of the model; a form of any other must be refused. */
+static bool in_model(const ZydisDecodedInstruction *z)
+{
+    switch (z->meta.isa_set) {
+    case ZYDIS_ISA_SET_I86:
+    case ZYDIS_ISA_SET_I186:
+    case ZYDIS_ISA_SET_I286PROTECTED:
+    case ZYDIS_ISA_SET_I286REAL:
+    case ZYDIS_ISA_SET_I386:
+    case ZYDIS_ISA_SET_I486:
+    case ZYDIS_ISA_SET_I486REAL:
+    case ZYDIS_ISA_SET_PENTIUMREAL:
+    case ZYDIS_ISA_SET_PENTIUMMMX:
+    case ZYDIS_ISA_SET_PPRO:
+    case ZYDIS_ISA_SET_CMOV:
+    case ZYDIS_ISA_SET_X87:
+    case ZYDIS_ISA_SET_FCMOV:
+    case ZYDIS_ISA_SET_SSE:
+    case ZYDIS_ISA_SET_SSEMXCSR:
+    case ZYDIS_ISA_SET_SSE_PREFETCH:
+    case ZYDIS_ISA_SET_SSE2:
+    case ZYDIS_ISA_SET_SSE2MMX:
+    case ZYDIS_ISA_SET_SSE3:
+    case ZYDIS_ISA_SET_SSE3X87:
+    case ZYDIS_ISA_SET_SSSE3:
+    case ZYDIS_ISA_SET_SSSE3MMX:
+    case ZYDIS_ISA_SET_SSE4:
+    case ZYDIS_ISA_SET_SSE42:
+    case ZYDIS_ISA_SET_LAHF:
+    case ZYDIS_ISA_SET_LONGMODE:
+    case ZYDIS_ISA_SET_CMPXCHG16B:
+    case ZYDIS_ISA_SET_FXSAVE:
+    case ZYDIS_ISA_SET_FXSAVE64:
+    case ZYDIS_ISA_SET_PAUSE:
+    case ZYDIS_ISA_SET_POPCNT:
+    case ZYDIS_ISA_SET_FAT_NOP:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Cannot be single-stepped in a user process, or means something only with a system's tables. Each
+ * is exercised by the programs in tests/guest or by booting kernels. */
+static bool privileged(const ZydisDecodedInstruction *z)
+{
+    static const ZydisMnemonic list[] = {
+        ZYDIS_MNEMONIC_HLT, ZYDIS_MNEMONIC_CLI, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_IN,
+        ZYDIS_MNEMONIC_OUT, ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, ZYDIS_MNEMONIC_INSD,
+        ZYDIS_MNEMONIC_OUTSB, ZYDIS_MNEMONIC_OUTSW, ZYDIS_MNEMONIC_OUTSD, ZYDIS_MNEMONIC_LGDT,
+        ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT, ZYDIS_MNEMONIC_LLDT,
+        ZYDIS_MNEMONIC_LTR, ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_STR, ZYDIS_MNEMONIC_LMSW,
+        ZYDIS_MNEMONIC_SMSW, ZYDIS_MNEMONIC_CLTS, ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_WBINVD,
+        ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_RDMSR, ZYDIS_MNEMONIC_WRMSR, ZYDIS_MNEMONIC_RDPMC,
+        ZYDIS_MNEMONIC_RDTSC, ZYDIS_MNEMONIC_RSM, ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET,
+        ZYDIS_MNEMONIC_SYSENTER, ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_SWAPGS,
+        ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_INT1, ZYDIS_MNEMONIC_INT3, ZYDIS_MNEMONIC_INTO,
+        ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_CPUID,
+        ZYDIS_MNEMONIC_LDS, ZYDIS_MNEMONIC_LES, ZYDIS_MNEMONIC_LFS, ZYDIS_MNEMONIC_LGS,
+        ZYDIS_MNEMONIC_LSS, ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL, ZYDIS_MNEMONIC_VERR,
+        ZYDIS_MNEMONIC_VERW, ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD, ZYDIS_MNEMONIC_PUSHFQ,
+        ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ,
+    };
+
+    for (size_t i = 0; i < PLX_COUNT(list); i++) {
+        if (z->mnemonic == list[i]) {
+            return true;
+        }
+    }
+    return z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
+           (z->attributes & ZYDIS_ATTRIB_IS_FAR_BRANCH) != 0 ||
+           (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0;
+}
+
+static bool segment_operand(const ZydisDecodedOperand *ops, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_SEGMENT) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* "add r32, m32 (66? F3? map.opcode)": what makes a form a form. */
+static void name_form(struct form *f, const ZydisDecodedInstruction *z,
+                      const ZydisDecodedOperand *ops)
+{
+    size_t at = (size_t)snprintf(f->name, sizeof f->name, "%s",
+                                 ZydisMnemonicGetString(z->mnemonic));
+
+    for (unsigned i = 0; i < z->operand_count_visible && at < sizeof f->name; i++) {
+        const char *kind = "?";
+        switch (ops[i].type) {
+        case ZYDIS_OPERAND_TYPE_REGISTER:
+            switch (ZydisRegisterGetClass(ops[i].reg.value)) {
+            case ZYDIS_REGCLASS_XMM:
+                kind = "xmm";
+                break;
+            case ZYDIS_REGCLASS_MMX:
+                kind = "mm";
+                break;
+            case ZYDIS_REGCLASS_X87:
+                kind = "st";
+                break;
+            case ZYDIS_REGCLASS_SEGMENT:
+                kind = "seg";
+                break;
+            case ZYDIS_REGCLASS_CONTROL:
+                kind = "cr";
+                break;
+            case ZYDIS_REGCLASS_DEBUG:
+                kind = "dr";
+                break;
+            default:
+                kind = "r";
+                break;
+            }
+            break;
+        case ZYDIS_OPERAND_TYPE_MEMORY:
+            kind = ops[i].mem.type == ZYDIS_MEMOP_TYPE_AGEN ? "agen" : "m";
+            break;
+        case ZYDIS_OPERAND_TYPE_POINTER:
+            kind = "ptr";
+            break;
+        default:
+            kind = "imm";
+            break;
+        }
+        at += (size_t)snprintf(f->name + at, sizeof f->name - at, "%s%s%u", i == 0 ? " " : ", ",
+                               kind, ops[i].size);
+    }
+    if (at < sizeof f->name) {
+        (void)snprintf(f->name + at, sizeof f->name - at, " [%s%s%u.%02x]",
+                       (z->attributes & ZYDIS_ATTRIB_HAS_REP) != 0     ? "rep "
+                       : (z->attributes & ZYDIS_ATTRIB_HAS_REPE) != 0  ? "repe "
+                       : (z->attributes & ZYDIS_ATTRIB_HAS_REPNE) != 0 ? "repne "
+                                                                       : "",
+                       z->operand_width == 16 ? "o16 " : "", (unsigned)z->opcode_map, z->opcode);
+    }
+}
+
+static void note_details(struct form *f, const ZydisDecodedInstruction *z,
+                         const ZydisDecodedOperand *ops)
+{
+    for (int i = 0; i < 2; i++) {
+        f->imm_at[i] = z->raw.imm[i].offset;
+        f->imm_len[i] = (uint8_t)(z->raw.imm[i].size / 8);
+    }
+    f->disp_at = z->raw.disp.offset;
+    f->rep = (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
+                               ZYDIS_ATTRIB_HAS_REPNE)) != 0;
+    f->branch = z->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
+    f->flags_undefined = z->cpu_flags != NULL ? z->cpu_flags->undefined : 0;
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            f->mem = true;
+        }
+        if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            ZydisRegisterClass c = ZydisRegisterGetClass(ops[i].reg.value);
+            f->fp = f->fp || c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_MMX ||
+                    c == ZYDIS_REGCLASS_X87;
+        }
+    }
+    f->fp = f->fp || z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_ext == ZYDIS_ISA_EXT_MMX ||
+            z->meta.isa_ext == ZYDIS_ISA_EXT_SSE || z->meta.isa_ext == ZYDIS_ISA_EXT_SSE2;
+}
+
+static void classify(struct form *f, const ZydisDecodedInstruction *z,
+                     const ZydisDecodedOperand *ops)
+{
+    static const enum decode_mode modes[] = {DECODE_64, DECODE_32, DECODE_16};
+    struct insn in;
+    bool bad = decode_insn(modes[f->mode], f->bytes, sizeof f->bytes, &in) != 0 ||
+               (in.flags & INSN_BAD) != 0;
+    bool ud = z->mnemonic == ZYDIS_MNEMONIC_UD0 || z->mnemonic == ZYDIS_MNEMONIC_UD1 ||
+              z->mnemonic == ZYDIS_MNEMONIC_UD2;
+
+    if (bad) {
+        f->class = in_model(z) && !ud && z->mnemonic != ZYDIS_MNEMONIC_RSM &&
+                           z->mnemonic != ZYDIS_MNEMONIC_SALC
+                       ? FORM_MISSING
+                       : FORM_REFUSED;
+    } else if (privileged(z) || segment_operand(ops, z->operand_count) || !in_model(z)) {
+        f->class = FORM_PRIVILEGED;
+    } else {
+        f->class = FORM_CHECKED;
+    }
+}
+
+static bool known(const struct forms *l, const struct form *f)
+{
+    for (unsigned i = l->n; i-- > 0;) {
+        if (l->items[i].mode == f->mode && strcmp(l->items[i].name, f->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void try_bytes(const ZydisDecoder *d, enum isa_mode mode, const uint8_t *bytes,
+                      struct forms *out)
+{
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    struct form f = {.mode = mode};
+
+    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(d, bytes, 15, &z, ops)) ||
+        z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+        return;
+    }
+    name_form(&f, &z, ops);
+    if (known(out, &f)) {
+        return;
+    }
+    f.mnemonic = z.mnemonic;
+    memcpy(f.bytes, bytes, sizeof f.bytes);
+    f.len = z.length;
+    note_details(&f, &z, ops);
+    classify(&f, &z, ops);
+    if (out->n == out->cap) {
+        out->cap = out->cap == 0 ? 1024 : out->cap * 2;
+        out->items = realloc(out->items, out->cap * sizeof out->items[0]);
+        PLX_CHECK(out->items != NULL);
+    }
+    out->items[out->n++] = f;
+}
+
+void enumerate(enum isa_mode mode, struct forms *out)
+{
+    static const uint8_t maps[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
+    static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3};
+    static const ZydisMachineMode machine[] = {ZYDIS_MACHINE_MODE_LONG_64,
+                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
+    static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
+                                            ZYDIS_STACK_WIDTH_16};
+    static const ZydisDecoderMode off[] = {ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,
+                                           ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET,
+                                           ZYDIS_DECODER_MODE_WBNOINVD,
+                                           ZYDIS_DECODER_MODE_CLDEMOTE};
+    unsigned rex_max = mode == ISA_64 ? 2 : 1;
+    ZydisDecoder d;
+
+    PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(&d, machine[mode], stack[mode])));
+    for (size_t i = 0; i < PLX_COUNT(off); i++) {
+        PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(&d, off[i], ZYAN_FALSE)));
+    }
+    decode_init();
+    for (unsigned map = 0; map < 4; map++) {
+        for (unsigned op = 0; op < 256; op++) {
+            for (unsigned v = 0; v < 4 * rex_max * 8 * 9; v++) {
+                unsigned prefix = v % 4, rex = v / 4 % rex_max, reg = v / 4 / rex_max % 8;
+                unsigned rm = v / 4 / rex_max / 8; /* 0-7: register; 8: memory at rBX + disp8 */
+                uint8_t b[15] = {0};
+                unsigned n = 0;
+
+                if (prefixes[prefix] != 0) {
+                    b[n++] = prefixes[prefix];
+                }
+                if (rex != 0) {
+                    b[n++] = 0x48;
+                }
+                for (int k = 0; k < 2; k++) {
+                    if (maps[map][k] != 0) {
+                        b[n++] = maps[map][k];
+                    }
+                }
+                b[n++] = (uint8_t)op;
+                b[n++] = rm == 8 ? (uint8_t)(0x40 | reg << 3 | (mode == ISA_16 ? 7 : 3))
+                                 : (uint8_t)(0xc0 | reg << 3 | rm);
+                try_bytes(&d, mode, b, out);
+            }
+        }
+    }
+}

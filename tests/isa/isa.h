@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/isa/isa.h - every instruction form of the model against the processor of this host.
+ *
+ * enumerate.c lists forms with Zydis; native.c executes one instruction on the host, in a child
+ * that is single-stepped; ours.c executes it on an engine; main.c makes operands, compares, and
+ * prints the table. Both sides see the same addresses: code, data and stack at fixed places. */
+#ifndef TESTS_ISA_ISA_H
+#define TESTS_ISA_ISA_H
+
+#include <Zydis/Zydis.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/prng.h"
+
+enum isa_mode { ISA_64, ISA_32, ISA_16, ISA_MODES };
+
+#define CODE_AT UINT64_C(0x10000000)
+#define DATA_AT UINT64_C(0x10010000)
+#define STACK_AT UINT64_C(0x10020000)
+enum { CODE_SIZE = 0x2000, DATA_SIZE = 0x4000, STACK_SIZE = 0x4000, INSN_OFFSET = 0x800 };
+
+enum form_class {
+    FORM_CHECKED,    /* executed on the host and here */
+    FORM_REFUSED,    /* not in the model: #UD here */
+    FORM_PRIVILEGED, /* needs ring 0 or a system's tables: a guest program checks it */
+    FORM_MISSING,    /* in the model, but nothing implements it: a failure */
+};
+
+struct form {
+    char name[72]; /* mnemonic and operands */
+    enum isa_mode mode;
+    enum form_class class;
+    ZydisMnemonic mnemonic;
+    uint8_t bytes[15]; /* an example */
+    uint8_t len;
+    uint8_t imm_at[2], imm_len[2]; /* immediates within bytes, to be randomised */
+    bool mem;     /* has a memory operand at rBX + disp8 */
+    uint8_t disp_at;
+    bool rep;     /* a string instruction with F2 or F3 */
+    bool fp;      /* touches x87, MMX or SSE */
+    bool branch;  /* target registers must be canonical */
+    uint32_t flags_undefined; /* EFLAGS bits */
+    unsigned trials, differ;
+};
+
+struct forms {
+    struct form *items;
+    unsigned n, cap;
+};
+
+void enumerate(enum isa_mode mode, struct forms *out);
+
+/* What one instruction starts from and leads to. */
+struct isa_state {
+    uint64_t gpr[16]; /* order of enum cpu_reg */
+    uint64_t rip, rflags;
+    uint8_t fx[512]; /* FXSAVE64 image */
+    uint8_t data[DATA_SIZE], stack[STACK_SIZE];
+};
+
+/* Outcome of a step: 0, or the signal the kernel would send for the exception. */
+struct isa_outcome {
+    int signal;
+    struct isa_state s;
+};
+
+int native_open(void);
+void native_close(void);
+void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
+                 const struct isa_state *in, struct isa_outcome *out);
+
+int ours_open(void);
+void ours_close(void);
+void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, const struct isa_state *in,
+               struct isa_outcome *out);
+
+#endif
