@@ -79,7 +79,6 @@ static bool privileged(const ZydisDecodedInstruction *z)
         }
     }
     return z->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR ||
-           (z->attributes & ZYDIS_ATTRIB_IS_FAR_BRANCH) != 0 ||
            (z->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED) != 0;
 }
 
