@@ -103,8 +103,8 @@ TO_INT_OPS(DEFINE_TO_INT)
         fp_enter(v);                                                                             \
         __asm__ volatile(#host " %0, %0" : "+x"(s.x));                                           \
         flags = fp_leave();                                                                      \
+        mmx_enter(v); /* even if the result is an exception */                                   \
         fp_flags(v, flags, &s, FP_NONE);                                                         \
-        mmx_enter(v);                                                                            \
         mmx_write(v, in->opd[0].reg, s.q[0]);                                                    \
     }
 
@@ -122,8 +122,8 @@ static void do_cvtpi2ps(struct vcpu *v, const struct insn *in)
     fp_enter(v);
     __asm__ volatile("cvtdq2ps %0, %0" : "+x"(s.x));
     flags = fp_leave();
-    fp_flags(v, flags, &s, FP_NONE);
     mmx_enter(v);
+    fp_flags(v, flags, &s, FP_NONE);
     d->q[0] = s.q[0];
 }
 
