@@ -41,7 +41,7 @@ struct blk_request {
     uint32_t len; /* bytes to read */
     uint64_t sector;
     unsigned nin;
-    struct virtq_segment in[VIRTQ_SIZE_MAX]; /* data, then one byte of status at the very end */
+    struct virtq_segment *in; /* constant, VIRTQ_SIZE_MAX: data, one byte of status at the end */
 };
 
 struct virtio_blk {
@@ -56,13 +56,14 @@ struct virtio_blk {
     uint64_t last_id;
     struct hash128 requests;
     unsigned inflight;
-    struct blk_request *slots; /* INFLIGHT_MAX; a slot's number has no meaning */
+    struct blk_request slots[INFLIGHT_MAX]; /* a slot's number has no meaning */
+    struct virtq_segment *segments;         /* of all slots */
     /* scratch */
     struct virtq_chain chain;
     uint8_t *data; /* HDR_LEN + DATA_MAX */
 };
 
-static struct blk_request *find(const struct virtio_blk *b, uint64_t id)
+static struct blk_request *find(struct virtio_blk *b, uint64_t id)
 {
     for (unsigned i = 0; i < INFLIGHT_MAX; i++) {
         if (b->slots[i].id == id) {
@@ -413,7 +414,7 @@ static void blk_destroy(void *ctx)
 {
     struct virtio_blk *b = ctx;
 
-    plx_free(b->slots);
+    plx_free(b->segments);
     plx_free(b->data);
     plx_free(b);
 }
@@ -458,11 +459,14 @@ int virtio_blk_create(struct machine *m, unsigned slot, unsigned disk, struct pl
     b->sectors = m->cfg.disks[disk].sectors;
     b->readonly = m->cfg.disks[disk].readonly;
     (void)snprintf(b->name, sizeof b->name, "virtio-blk%u", disk);
-    b->slots = plx_calloc(INFLIGHT_MAX, sizeof *b->slots);
+    b->segments = plx_calloc((size_t)INFLIGHT_MAX * VIRTQ_SIZE_MAX, sizeof *b->segments);
     b->data = plx_calloc(1, HDR_LEN + DATA_MAX);
-    if (b->slots == NULL || b->data == NULL) {
+    if (b->segments == NULL || b->data == NULL) {
         rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", b->name);
         goto err_free;
+    }
+    for (unsigned i = 0; i < INFLIGHT_MAX; i++) {
+        b->slots[i].in = b->segments + (size_t)i * VIRTQ_SIZE_MAX;
     }
     features |= b->readonly ? VIRTIO_BLK_F_RO : VIRTIO_BLK_F_DISCARD | VIRTIO_BLK_F_WRITE_ZEROES;
     virtio_init(&b->v, m, b->name, BLK_TYPE, &blk_ops, b, features, 1);
