@@ -12,7 +12,7 @@ enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X
 #define APIC_BASE_BSP UINT64_C(0x100)
 #define APIC_BASE_EXTD UINT64_C(0x400)
 #define APIC_BASE_EN UINT64_C(0x800)
-#define APIC_BASE_ADDR ((UINT64_C(1) << 40) - PAGE_SIZE) /* MAXPHYADDR 40 (CPUID) */
+#define APIC_BASE_ADDR ((UINT64_C(1) << CPU_PHYS_BITS) - PAGE_SIZE)
 
 /* Registers by their offset / 16, which is also their x2APIC MSR number. */
 enum {
