@@ -260,15 +260,14 @@ static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *e
 
     for (unsigned i = 0; rc == 0 && i < m->cfg.vcpus; i++) {
         struct pc_cpu *cpu = &pc->cpus[i];
-        const struct engine_config cfg = {.id = i, .bsp = i == 0, .ram = m->ram,
-                                          .ops = &vcpu_wiring, .ops_ctx = cpu,
+        const struct engine_config cfg = {.id = i, .bsp = i == 0, .vcpus = m->cfg.vcpus,
+                                          .ram = m->ram, .ops = &vcpu_wiring, .ops_ctx = cpu,
                                           .cache_entries = cache_entries};
         const struct lapic_wires wires = {extint_take, vcpu_init, vcpu_sipi, cpu};
 
         cpu->pc = pc;
         rc = pc->engine->create(&cfg, &cpu->v, err);
         if (rc == 0) {
-            cpu->v->vcpus = m->cfg.vcpus;
             rc = lapic_create(m, &pc->devices->apics, cpu->v, &wires, &cpu->lapic, err);
         }
     }

@@ -4,10 +4,9 @@
 #ifndef VMM_DEV_LAPIC_INTERNAL_H
 #define VMM_DEV_LAPIC_INTERNAL_H
 
+#include "vmm/cpu/msr.h"
 #include "vmm/dev/lapic.h"
 #include "vmm/tunables.h"
-
-enum { MSR_APIC_BASE = 0x1b, MSR_TSC_DEADLINE = 0x6e0, MSR_X2APIC = 0x800, MSR_X2APIC_END = 0x900 };
 
 #define APIC_BASE_BSP UINT64_C(0x100)
 #define APIC_BASE_EXTD UINT64_C(0x400)

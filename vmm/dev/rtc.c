@@ -22,6 +22,7 @@ enum { D_VALID = 0x80, PM_BIT = 0x80, ALARM_ANY = 0xc0 };
 #define NS UINT64_C(1000000000)
 #define UPDATE_NS UINT64_C(244000) /* UIP is set this long before the update */
 #define DAY_S UINT64_C(86400)
+#define BASE_HZ 32768U
 
 struct rtc {
     struct machine *m;
@@ -148,16 +149,19 @@ static void take_time(struct rtc *r, uint64_t now)
 
 /* --- flags ------------------------------------------------------------------------------------ */
 
-/* Virtual ns of a period; 0: none. Rates 1 and 2 are those of 8 and 9 with a 32.768 kHz base. */
-static uint64_t period_ns(const struct rtc *r)
+/* The first periodic tick after @now: the k-th is at k / 32768 s shifted left by the rate - 1, counted
+ * from power-on. Rates 1 and 2 are those of 8 and 9 with a 32.768 kHz base. */
+static uint64_t next_tick(const struct rtc *r, uint64_t now)
 {
     unsigned rate = r->cmos[REG_A] & A_RATE;
+    unsigned __int128 scaled, period;
 
     if (rate == 0) {
-        return 0;
+        return VTIMER_NEVER;
     }
-    rate = rate < 3 ? rate + 7 : rate;
-    return (NS << (rate - 1)) >> 15;
+    period = (unsigned __int128)NS << ((rate < 3 ? rate + 7 : rate) - 1); /* in ns / 32768 */
+    scaled = ((unsigned __int128)now * BASE_HZ / period + 1) * period;
+    return (uint64_t)((scaled + BASE_HZ - 1) / BASE_HZ);
 }
 
 /* The first wall-clock second after @s that the alarm matches; UINT64_MAX if it never does. With
@@ -189,11 +193,10 @@ static uint64_t next_alarm(const struct rtc *r, uint64_t s)
 /* What an interrupt source does next after @now, in virtual time. */
 static uint64_t next_event(const struct rtc *r, unsigned source, uint64_t now)
 {
-    uint64_t wall = wall_time(r, now), s, period;
+    uint64_t wall = wall_time(r, now), s;
 
     if (source == IRQ_PERIODIC) {
-        period = period_ns(r);
-        return period == 0 ? VTIMER_NEVER : (now / period + 1) * period;
+        return next_tick(r, now);
     }
     if ((r->cmos[REG_B] & B_SET) != 0) {
         return VTIMER_NEVER; /* no updates, hence no alarms */
