@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * pollux-replica - runs one replica of one VM; started by polluxd with its channel on descriptor 3.
+ *
+ * main sets up, starts the VM thread and becomes the I/O thread (ops/replica/proc.h). */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "ops/replica/proc.h"
+
+enum { CONTROL_FD = 3, STATS_MS = 1000, ANNOUNCE_MS = 500, BUSY_POLL_MS = 20 };
+
+#define MS UINT64_C(1000000)
+
+static void recv_from_peer(struct proc *p)
+{
+    const uint8_t *data;
+    size_t len;
+
+    while (p->link != NULL && link_recv(p->link, &data, &len) == 1) {
+        struct rep_wire *w;
+        struct rep_msg m;
+        int rc = rep_wire_decode(data, len, &p->id, &w, &m);
+
+        if (rc != 0) {
+            log_warn("a message from the peer was refused: %s", plx_strerror(rc));
+            continue;
+        }
+        rep_recv(p->rep, &m, clock_mono_ns());
+        rep_wire_free(w);
+    }
+}
+
+/* Returns whether anything was sent. */
+static bool send_to_peer(struct proc *p)
+{
+    const uint8_t *data;
+    size_t len;
+    bool any = false;
+
+    while (packets_get(&p->to_peer, &data, &len)) {
+        any = true;
+        if (p->link != NULL) {
+            (void)link_send(p->link, data, len); /* lost ones are repeated by the protocol */
+        }
+    }
+    return any;
+}
+
+static void report_ready(struct proc *p)
+{
+    Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
+    Ctl__Ready r = CTL__READY__INIT;
+
+    if (!p->ready_wanted || rep_role(p->rep) != REP_PRIMARY) {
+        return;
+    }
+    p->ready_wanted = false;
+    r.epoch = rep_epoch(p->rep);
+    r.incarnation = p->start->incarnation;
+    m.msg_case = CTL__FROM_REPLICA__MSG_READY;
+    m.ready = &r;
+    control_send(p, &m);
+}
+
+/* The VM's own end is said once its last output is out: then both replicas have it. */
+static void report_stopped(struct proc *p)
+{
+    static const unsigned events[] = {[POWER_OFF] = 1, [POWER_RESET] = 2, [POWER_DEBUG_EXIT] = 3,
+                                      [POWER_TRIPLE_FAULT] = 4};
+    struct rep_stats s;
+
+    if (p->stopped_at == 0 || p->stop_reported || rep_role(p->rep) != REP_PRIMARY) {
+        return;
+    }
+    rep_stats(p->rep, &s);
+    if (s.released >= p->stopped_at) {
+        control_stopped(p, events[p->stop_event], p->stop_code, "");
+        p->stop_reported = true;
+    }
+}
+
+static void periodic(struct proc *p, uint64_t now)
+{
+    rep_tick(p->rep, now);
+    if (p->announce_left > 0 && now >= p->announce_next) {
+        output_announce(p);
+        p->announce_left--;
+        p->announce_next = now + ANNOUNCE_MS * MS;
+    }
+    if (now >= p->next_stats) {
+        p->next_stats = now + STATS_MS * MS;
+        control_stats(p, 0);
+    }
+    report_ready(p);
+    report_stopped(p);
+    if (rep_phase(p->rep) == REP_OUT) {
+        atomic_store(&p->ending, true);
+        proc_wake(p->wake_vm);
+    }
+}
+
+static int timeout_ms(const struct proc *p, uint64_t now)
+{
+    uint64_t at = rep_deadline(p->rep);
+
+    at = at < p->next_stats ? at : p->next_stats;
+    if (p->announce_left > 0 && p->announce_next < at) {
+        at = p->announce_next;
+    }
+    return at <= now ? 0 : (int)((at - now + MS - 1) / MS);
+}
+
+static void io_loop(struct proc *p)
+{
+    while (!atomic_load(&p->ending)) {
+        struct pollfd fds[5];
+        nfds_t n = 0;
+        int timeout;
+
+        (void)pthread_mutex_lock(&p->lock);
+        control_recv(p);
+        do {
+            recv_from_peer(p);
+        } while (send_to_peer(p)); /* sending may have eaten the edge that told of a message */
+        periodic(p, clock_mono_ns());
+        output_console_flush(p);
+        control_flush(p);
+        if (send_to_peer(p)) {
+            recv_from_peer(p);
+        }
+        timeout = p->to_peer.read < p->to_peer.bytes.len ? 0 : timeout_ms(p, clock_mono_ns());
+        (void)pthread_mutex_unlock(&p->lock);
+
+        fds[n++] = (struct pollfd){.fd = p->wake_io, .events = POLLIN};
+        if (p->link != NULL) {
+            fds[n++] = (struct pollfd){.fd = link_fd(p->link), .events = POLLIN};
+            fds[n++] = (struct pollfd){.fd = link_auth_fd(p->link), .events = POLLIN};
+        }
+        if (p->ctl >= 0) {
+            fds[n++] = (struct pollfd){.fd = p->ctl, .events = POLLIN};
+        } else if (p->ctl_listen >= 0) {
+            fds[n++] = (struct pollfd){.fd = p->ctl_listen, .events = POLLIN};
+        }
+        (void)poll(fds, n, timeout);
+        proc_drain(p->wake_io);
+        if (p->ctl < 0 && p->ctl_listen >= 0) {
+            (void)pthread_mutex_lock(&p->lock);
+            control_accept(p);
+            (void)pthread_mutex_unlock(&p->lock);
+        }
+    }
+}
+
+static int run(struct proc *p, struct plx_err *err)
+{
+    pthread_t vm;
+    int rc = control_wait_start(p, err);
+
+    if (rc == 0) {
+        rc = setup_vm(p, err);
+    }
+    if (rc == 0) {
+        rc = setup_rep(p, err);
+    }
+    if (rc == 0) {
+        rc = sandbox_enter(err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (pthread_create(&vm, NULL, vm_thread, p) != 0) {
+        return plx_fail(err, PLX_ENOMEM, "cannot start the VM thread");
+    }
+    io_loop(p);
+    atomic_store(&p->ending, true);
+    proc_wake(p->wake_vm);
+    (void)pthread_join(vm, NULL);
+    control_flush(p);
+    return 0;
+}
+
+static void release(struct proc *p)
+{
+    rep_destroy(p->rep);
+    link_close(p->link);
+    vm_destroy(p->vm);
+    hostio_destroy(p->io);
+    packets_free(&p->to_peer);
+    packets_free(&p->to_polluxd);
+    for (int i = 0; i < CONSOLE_PORTS; i++) {
+        wbuf_free(&p->typed[i]);
+    }
+    if (p->roles != NULL) {
+        ctl__roles__free_unpacked(p->roles, NULL);
+    }
+    if (p->start != NULL) {
+        ctl__start__free_unpacked(p->start, NULL);
+    }
+    plx_free(p);
+}
+
+int main(int argc, char **argv)
+{
+    struct plx_err err = {0};
+    struct proc *p;
+    int rc;
+
+    if (argc > 1) {
+        (void)fprintf(stderr, "%s is started by polluxd, with its channel on descriptor 3\n",
+                      argv[0]);
+        return 1;
+    }
+    log_init("pollux-replica", LOG_INFO);
+    (void)signal(SIGPIPE, SIG_IGN);
+    p = plx_calloc(1, sizeof *p);
+    PLX_CHECK(p != NULL);
+    (void)pthread_mutex_init(&p->lock, NULL);
+    p->ctl = CONTROL_FD;
+    p->ctl_listen = -1;
+    p->wake_io = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    p->wake_vm = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    PLX_CHECK(p->wake_io >= 0 && p->wake_vm >= 0);
+    rc = run(p, &err);
+    if (rc != 0) {
+        log_error("%s", err.msg);
+        control_stopped(p, 7, 0, err.msg);
+        control_flush(p);
+        p->exit_code = 1;
+    }
+    rc = p->exit_code;
+    release(p);
+    return rc;
+}

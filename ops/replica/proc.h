@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/replica/proc.h - what the threads of one pollux-replica share.
+ *
+ * Two threads. The VM thread (vm_thread.c) owns the VM and its host I/O: it gathers inputs, seals
+ * or fetches records and runs slices. The I/O thread (main) owns the link to the peer and the
+ * control channel to polluxd. Between them stands proc.lock: it guards the protocol state and the
+ * queues below; nobody holds it while a slice runs or a descriptor is waited for.
+ *
+ *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, rep_next)-- VM thread
+ *   polluxd  <---> io thread --(rep_roles)-> rep --(emit)--> TAP, console ring */
+#ifndef OPS_REPLICA_PROC_H
+#define OPS_REPLICA_PROC_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "base/buf.h"
+#include "proto/control.pb-c.h"
+#include "replica/core.h"
+#include "replica/link.h"
+#include "replica/wire.h"
+#include "vmm/dev/backend/hostio.h"
+#include "vmm/sched/vm.h"
+
+enum { CONSOLE_RING = 1 << 18, TYPED_MAX = 1 << 16, EVENTS_QUEUED_MAX = 256 };
+
+/* The last CONSOLE_RING bytes a port has let out; position 0 is the first byte ever. */
+struct console_ring {
+    uint8_t bytes[CONSOLE_RING];
+    uint64_t end;  /* position after the last byte */
+    uint64_t sent; /* position up to which polluxd has it */
+    bool attached;
+};
+
+/* A queue of byte strings: messages to the peer, packets to polluxd. */
+struct packets {
+    struct wbuf bytes;
+    size_t read;
+};
+
+struct proc {
+    pthread_mutex_t lock;
+    int wake_io, wake_vm; /* eventfds */
+    _Atomic bool ending;  /* both threads leave their loops */
+    int exit_code;
+
+    Ctl__Start *start; /* read-only once the threads run */
+    struct rep_identity id;
+
+    struct vm *vm;     /* VM thread */
+    struct hostio *io; /* VM thread */
+    int tap[NICS_MAX]; /* for letting frames out; -1: none */
+    unsigned nnics;
+
+    /* Guarded by lock. */
+    struct rep *rep;
+    struct packets to_peer, to_polluxd;
+    struct console_ring console[CONSOLE_PORTS];
+    struct wbuf typed[CONSOLE_PORTS];
+    bool power_button;
+    uint64_t stopped_at; /* seq whose slice stopped the VM; 0: it runs */
+    enum power_event stop_event;
+    uint64_t stop_code;
+    bool stop_reported;
+    uint64_t announce_next; /* when to announce the MACs again */
+    unsigned announce_left;
+    uint64_t virtual_ns, retired, frames_out, frames_in, vm_cpu_ns;
+    bool ready_wanted; /* tell polluxd that the pair has the same state */
+    Ctl__Roles *roles; /* as last read */
+
+    /* I/O thread only. */
+    struct link *link;
+    int ctl, ctl_listen; /* -1: none */
+    uint64_t next_stats;
+    struct {
+        enum rep_ask ask;
+        uint64_t epoch, id;
+    } request; /* the one in flight: an id is used again for the same question */
+};
+
+/* packets.c */
+void packets_put(struct packets *q, const void *data, size_t len);
+/* The next one, valid until packets_put; false: empty. */
+bool packets_get(struct packets *q, const uint8_t **data, size_t *len);
+void packets_free(struct packets *q);
+void proc_wake(int eventfd);
+void proc_drain(int eventfd);
+
+/* output.c: what leaves the VM. Called under the lock by struct rep. */
+void output_emit(struct proc *p, const struct output *o, const uint8_t *data);
+/* Reverse ARP requests with the VM's MACs, so that switches learn where it lives now. */
+void output_announce(struct proc *p);
+/* Console bytes polluxd has not seen: one ConsoleData into to_polluxd for each attached port. */
+void output_console_flush(struct proc *p);
+
+/* control.c: I/O thread. */
+int control_wait_start(struct proc *p, struct plx_err *err); /* Hello, then Start and its TAPs */
+void control_hello(struct proc *p);
+void control_recv(struct proc *p); /* everything there is; the channel's end starts adoption */
+void control_accept(struct proc *p);
+void control_send(struct proc *p, const Ctl__FromReplica *m); /* any thread, under the lock */
+void control_flush(struct proc *p);
+void control_ask(struct proc *p, enum rep_ask ask, uint64_t epoch);
+void control_event(struct proc *p, const char *kind, const char *text);
+void control_stats(struct proc *p, uint64_t nonce);
+void control_stopped(struct proc *p, unsigned event, uint64_t code, const char *text);
+/* An applied record into the protocol. */
+void control_apply_roles(struct proc *p, const Ctl__Roles *roles, uint64_t now);
+
+/* setup.c: from Start to a VM that stands before its first slice. */
+int setup_vm(struct proc *p, struct plx_err *err);
+int setup_rep(struct proc *p, struct plx_err *err);
+
+/* vm_thread.c */
+void *vm_thread(void *proc);
+
+/* sandbox.c: no new privileges, only the system calls a running replica needs. */
+int sandbox_enter(struct plx_err *err);
+
+#endif

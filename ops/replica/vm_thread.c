@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/replica/vm_thread.c - gathers inputs, seals or fetches records, runs slices.
+ *
+ * The straight way of one slice: gather (hostio) -> seal (rep: logged and shipped) -> vm_slice ->
+ * disk requests to the local disks at once -> rep_ran (frames and console bytes are held under the
+ * record until it is committed). A backup fetches instead of gathering and sealing. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "ops/replica/proc.h"
+#include "vmm/sched/pacer.h"
+#include "vmm/tunables.h"
+
+enum { WAIT_FDS_MAX = 64, REPORT_EVERY = 16 };
+#define WAIT_MAX_NS UINT64_C(1000000000)
+
+struct vm_run {
+    struct proc *p;
+    struct input_batch in; /* gathered, not yet in a record */
+    struct output_list out;
+    struct wbuf rec;
+    struct pacer pacer;
+    bool was_primary;
+    uint64_t digest_every;
+    uint64_t wake_wall; /* primary with nothing to do before this */
+};
+
+/* --- what happened on this host ---------------------------------------------------------------- */
+
+/* On a backup only the completions of its own disks count: the rest of the world talks to the
+ * primary. They are kept until the primary's record says that they are seen. */
+static void keep_disk_completions(struct input_batch *b, size_t from)
+{
+    size_t kept = from;
+
+    for (size_t i = from; i < b->n; i++) {
+        if (b->items[i].kind == INPUT_DISK_DONE) {
+            b->items[kept] = b->items[i];
+            b->offsets[kept] = b->offsets[i];
+            kept++;
+        }
+    }
+    b->n = kept;
+}
+
+static void forget_completion(struct input_batch *b, const struct input *done)
+{
+    for (size_t i = 0; i < b->n; i++) {
+        const struct input *in = &b->items[i];
+        if (in->kind == INPUT_DISK_DONE && in->dev == done->dev && in->arg == done->arg) {
+            memmove(&b->items[i], &b->items[i + 1], (b->n - i - 1) * sizeof b->items[0]);
+            memmove(&b->offsets[i], &b->offsets[i + 1], (b->n - i - 1) * sizeof b->offsets[0]);
+            b->n--;
+            return;
+        }
+    }
+}
+
+/* What was typed, and the power button, as inputs. */
+static int take_control_inputs(struct vm_run *r)
+{
+    struct proc *p = r->p;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&p->lock);
+    for (unsigned port = 0; port < CONSOLE_PORTS && rc == 0; port++) {
+        if (p->typed[port].len != 0) {
+            struct input in = {.kind = INPUT_CONSOLE_RX,
+                               .dev = (uint16_t)port,
+                               .data = p->typed[port].data,
+                               .len = (uint32_t)p->typed[port].len};
+            rc = input_batch_add(&r->in, &in);
+            wbuf_clear(&p->typed[port]);
+        }
+    }
+    if (p->power_button && rc == 0) {
+        struct input in = {.kind = INPUT_POWER_BUTTON};
+        p->power_button = false;
+        rc = input_batch_add(&r->in, &in);
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    return rc;
+}
+
+/* The VM's first record brings what no replica may choose for itself. */
+static int first_inputs(struct vm_run *r)
+{
+    uint8_t seed[32];
+    struct input entropy = {.kind = INPUT_ENTROPY, .data = seed, .len = sizeof seed};
+    struct input clock = {.kind = INPUT_WALLCLOCK, .arg = clock_wall_ns()};
+    int rc;
+
+    host_random(seed, sizeof seed);
+    rc = input_batch_add(&r->in, &entropy);
+    return rc != 0 ? rc : input_batch_add(&r->in, &clock);
+}
+
+/* --- one slice --------------------------------------------------------------------------------- */
+
+static void after_slice(struct vm_run *r, const struct record *rec)
+{
+    struct proc *p = r->p;
+    bool due = rec->seq % r->digest_every == 0;
+    const struct digest_page *pages = NULL;
+    struct vm_digest d;
+    size_t npages = 0;
+
+    if (due) {
+        vm_digest(p->vm, vm_scrub_pages(p->vm), &d, &pages, &npages);
+    }
+    (void)pthread_mutex_lock(&p->lock);
+    p->virtual_ns = vm_now(p->vm);
+    p->retired = vm_retired(p->vm);
+    if (rec->seq % REPORT_EVERY == 0) {
+        p->vm_cpu_ns = clock_thread_cpu_ns();
+    }
+    if (p->stopped_at == 0 && vm_stopped(p->vm, &p->stop_event, &p->stop_code)) {
+        p->stopped_at = rec->seq;
+        proc_wake(p->wake_io);
+    }
+    rep_ran(p->rep, rec->seq, &r->out, clock_mono_ns());
+    if (due) {
+        rep_digest(p->rep, &d, pages, npages, clock_mono_ns());
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+static int run_slice(struct vm_run *r, const struct record *rec, struct plx_err *err)
+{
+    int rc;
+
+    output_list_clear(&r->out);
+    rc = vm_slice(r->p->vm, rec, &r->out, err);
+    if (rc == 0) {
+        rc = hostio_submit(r->p->io, &r->out, err);
+    }
+    if (rc == 0) {
+        after_slice(r, rec);
+    }
+    return rc;
+}
+
+/* Run the next record that was received. 1: did; 0: there is none. */
+static int step_backup(struct vm_run *r, struct plx_err *err)
+{
+    struct proc *p = r->p;
+    struct input *inputs = NULL;
+    struct record rec;
+    const uint8_t *data;
+    size_t len;
+    uint64_t seq;
+    bool have;
+    int rc;
+
+    (void)pthread_mutex_lock(&p->lock);
+    have = rep_next(p->rep, &seq, &data, &len);
+    (void)pthread_mutex_unlock(&p->lock);
+    if (!have) {
+        return 0;
+    }
+    rc = record_decode(data, len, &rec, &inputs, err);
+    for (uint32_t i = 0; rc == 0 && i < rec.ninputs; i++) {
+        if (inputs[i].kind == INPUT_DISK_DONE) {
+            forget_completion(&r->in, &inputs[i]);
+        }
+    }
+    if (rc == 0) {
+        rc = run_slice(r, &rec, err);
+    }
+    plx_free(inputs);
+    return rc != 0 ? rc : 1;
+}
+
+/* Seal and run the next record. 1: did; 0: nothing to do before r->wake_wall. */
+static int step_primary(struct vm_run *r, struct plx_err *err)
+{
+    struct proc *p = r->p;
+    struct pacer_state now = {.wall_ns = clock_mono_ns(),
+                              .virtual_ns = vm_now(p->vm),
+                              .progress = vm_progress(p->vm),
+                              .idle = vm_idle(p->vm),
+                              .next_timer = vm_next_timer(p->vm),
+                              .inputs = r->in.n != 0};
+    struct pacer_plan plan;
+    struct record rec;
+    uint64_t before;
+    bool sealed = false;
+    int rc;
+
+    pacer_plan(&r->pacer, &now, &plan);
+    if (plan.wait_ns != 0) {
+        r->wake_wall = now.wall_ns + plan.wait_ns;
+        return 0;
+    }
+    if (plan.jump) {
+        struct input jump = {.kind = INPUT_JUMP};
+        rc = input_batch_add(&r->in, &jump);
+        if (rc != 0) {
+            return plx_fail(err, rc, "out of memory");
+        }
+    }
+    rec = (struct record){.seq = vm_seq(p->vm) + 1,
+                          .start_ns = plan.start_ns,
+                          .span_ns = plan.span_ns,
+                          .rate = plan.rate,
+                          .ninputs = (uint32_t)r->in.n,
+                          .inputs = r->in.items};
+    wbuf_clear(&r->rec);
+    record_encode(&rec, &r->rec);
+    (void)pthread_mutex_lock(&p->lock);
+    if (rep_may_seal(p->rep) && !r->rec.failed) {
+        rep_seal(p->rep, rec.seq, rec.start_ns, r->rec.data, r->rec.len, clock_mono_ns());
+        sealed = true;
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    if (!sealed) {
+        r->wake_wall = UINT64_MAX; /* the protocol wakes us */
+        return 0;
+    }
+    before = clock_thread_cpu_ns();
+    rc = run_slice(r, &rec, err);
+    pacer_ran(&r->pacer, clock_thread_cpu_ns() - before, vm_progress(p->vm) - now.progress);
+    input_batch_clear(&r->in);
+    return rc != 0 ? rc : 1;
+}
+
+/* --- the loop ---------------------------------------------------------------------------------- */
+
+static void wait_for_work(struct vm_run *r, uint64_t until)
+{
+    struct pollfd fds[WAIT_FDS_MAX];
+    uint64_t now = clock_mono_ns(), timeout = until > now ? until - now : 0;
+    struct timespec ts;
+    unsigned n;
+
+    timeout = timeout < WAIT_MAX_NS ? timeout : WAIT_MAX_NS;
+    fds[0] = (struct pollfd){.fd = r->p->wake_vm, .events = POLLIN};
+    n = 1 + hostio_pollfds(r->p->io, fds + 1, WAIT_FDS_MAX - 1, &timeout);
+    ts = (struct timespec){.tv_sec = (time_t)(timeout / 1000000000),
+                           .tv_nsec = (long)(timeout % 1000000000)};
+    (void)ppoll(fds, n, &ts, NULL);
+}
+
+static int gather(struct vm_run *r, bool primary, struct plx_err *err)
+{
+    size_t before = r->in.n;
+    int rc = hostio_poll(r->p->io, 0, &r->in, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    if (!primary) {
+        keep_disk_completions(&r->in, before);
+        return 0;
+    }
+    r->p->frames_in += r->in.n - before;
+    rc = take_control_inputs(r);
+    return rc == 0 ? 0 : plx_fail(err, rc, "out of memory");
+}
+
+/* Becoming primary: the pacer starts from the VM's clock as it is now. */
+static int become_primary(struct vm_run *r, struct plx_err *err)
+{
+    r->was_primary = true;
+    pacer_init(&r->pacer, clock_mono_ns(), vm_now(r->p->vm));
+    if (vm_seq(r->p->vm) == 0 && first_inputs(r) != 0) {
+        return plx_fail(err, PLX_ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+static int loop(struct vm_run *r, struct plx_err *err)
+{
+    struct proc *p = r->p;
+
+    while (!atomic_load(&p->ending)) {
+        bool primary, may;
+        int rc;
+
+        proc_drain(p->wake_vm);
+        (void)pthread_mutex_lock(&p->lock);
+        primary = rep_role(p->rep) == REP_PRIMARY;
+        may = rep_may_seal(p->rep);
+        (void)pthread_mutex_unlock(&p->lock);
+        rc = gather(r, primary, err);
+        if (rc == 0 && primary && may && !r->was_primary) {
+            rc = become_primary(r, err);
+        }
+        r->wake_wall = UINT64_MAX;
+        if (rc == 0 && !vm_stopped(p->vm, NULL, NULL)) {
+            if (!primary) {
+                rc = step_backup(r, err);
+            } else if (may) {
+                rc = step_primary(r, err);
+            }
+        }
+        if (rc < 0) {
+            return rc;
+        }
+        if (rc == 0) {
+            wait_for_work(r, r->wake_wall);
+        }
+    }
+    return 0;
+}
+
+/* A replica whose host fails leaves; the guest never sees the error. */
+static void leave(struct proc *p, const char *why)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    control_event(p, "host-error", why);
+    p->exit_code = 1;
+    atomic_store(&p->ending, true);
+    proc_wake(p->wake_io);
+    (void)pthread_mutex_unlock(&p->lock);
+}
+
+void *vm_thread(void *arg)
+{
+    struct proc *p = arg;
+    const Ctl__Tunables *t = p->start->tunables;
+    struct vm_run r = {.p = p, .digest_every = DIGEST_EVERY_SLICES};
+    struct plx_err err = {0};
+
+    if (t != NULL && t->digest_slices != 0) {
+        r.digest_every = t->digest_slices;
+    }
+    input_batch_init(&r.in);
+    output_list_init(&r.out);
+    wbuf_init(&r.rec);
+    if (loop(&r, &err) != 0) {
+        log_error("%s", err.msg);
+        leave(p, err.msg);
+    }
+    input_batch_free(&r.in);
+    output_list_free(&r.out);
+    wbuf_free(&r.rec);
+    return NULL;
+}
