@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ops/replica/proc.h"
+#include "ops/replica/sandbox.h"
 
 enum { CONTROL_FD = 3, STATS_MS = 1000, ANNOUNCE_MS = 500, BUSY_POLL_MS = 20 };
 

@@ -115,7 +115,4 @@ int setup_rep(struct proc *p, struct plx_err *err);
 /* vm_thread.c */
 void *vm_thread(void *proc);
 
-/* sandbox.c: no new privileges, only the system calls a running replica needs. */
-int sandbox_enter(struct plx_err *err);
-
 #endif

@@ -6,10 +6,11 @@
  * kill, because the same mistake would then kill both replicas. */
 #include <errno.h>
 #include <seccomp.h>
+#include <stddef.h>
 #include <sys/prctl.h>
 
 #include "base/check.h"
-#include "ops/replica/proc.h"
+#include "ops/replica/sandbox.h"
 
 /* Each with its reason. */
 static const int allowed[] = {

@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "ops/replica/proc.h"
 #include "vmm/boot/boot.h"
+#include "vmm/dev/virtio_devices.h"
 #include "vmm/tunables.h"
 
 enum { KERNEL_MAX = 256 << 20 };

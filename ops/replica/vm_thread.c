@@ -180,21 +180,20 @@ static int step_backup(struct vm_run *r, struct plx_err *err)
 static int step_primary(struct vm_run *r, struct plx_err *err)
 {
     struct proc *p = r->p;
-    struct pacer_state now = {.wall_ns = clock_mono_ns(),
-                              .virtual_ns = vm_now(p->vm),
-                              .progress = vm_progress(p->vm),
-                              .idle = vm_idle(p->vm),
-                              .next_timer = vm_next_timer(p->vm),
-                              .inputs = r->in.n != 0};
-    struct pacer_plan plan;
+    struct pacer_view now = {.host_ns = clock_mono_ns(),
+                             .virt_ns = vm_now(p->vm),
+                             .progress = vm_progress(p->vm),
+                             .idle = vm_idle(p->vm),
+                             .next_timer = vm_next_timer(p->vm),
+                             .input = r->in.n != 0};
+    struct pacer_step plan;
     struct record rec;
-    uint64_t before;
     bool sealed = false;
     int rc;
 
-    pacer_plan(&r->pacer, &now, &plan);
+    pacer_next(&r->pacer, &now, &plan);
     if (plan.wait_ns != 0) {
-        r->wake_wall = now.wall_ns + plan.wait_ns;
+        r->wake_wall = plan.wait_ns == PACER_FOREVER ? UINT64_MAX : now.host_ns + plan.wait_ns;
         return 0;
     }
     if (plan.jump) {
@@ -222,9 +221,7 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
         r->wake_wall = UINT64_MAX; /* the protocol wakes us */
         return 0;
     }
-    before = clock_thread_cpu_ns();
     rc = run_slice(r, &rec, err);
-    pacer_ran(&r->pacer, clock_thread_cpu_ns() - before, vm_progress(p->vm) - now.progress);
     input_batch_clear(&r->in);
     return rc != 0 ? rc : 1;
 }
