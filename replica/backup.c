@@ -72,7 +72,7 @@ void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
     }
 }
 
-bool rep_next(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len)
+bool rep_next_record(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len)
 {
     const struct rep_rec *rec = r->recs.first;
 

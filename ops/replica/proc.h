@@ -6,7 +6,7 @@
  * control channel to polluxd. Between them stands proc.lock: it guards the protocol state and the
  * queues below; nobody holds it while a slice runs or a descriptor is waited for.
  *
- *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, rep_next)-- VM thread
+ *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, ...)-- VM thread
  *   polluxd  <---> io thread --(rep_roles)-> rep --(emit)--> TAP, console ring */
 #ifndef OPS_REPLICA_PROC_H
 #define OPS_REPLICA_PROC_H

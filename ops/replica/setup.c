@@ -86,6 +86,7 @@ static int boot(struct proc *p, struct plx_err *err)
             .cmdline = s->cmdline,
         };
         rc = boot_load(vm_machine(p->vm), &vm_vcpu(p->vm, 0)->c, &b, err);
+        engine_interp.state_changed(vm_vcpu(p->vm, 0));
     }
     wbuf_free(&kernel);
     wbuf_free(&initrd);

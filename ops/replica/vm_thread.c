@@ -158,7 +158,7 @@ static int step_backup(struct vm_run *r, struct plx_err *err)
     int rc;
 
     (void)pthread_mutex_lock(&p->lock);
-    have = rep_next(p->rep, &seq, &data, &len);
+    have = rep_next_record(p->rep, &seq, &data, &len);
     (void)pthread_mutex_unlock(&p->lock);
     if (!have) {
         return 0;

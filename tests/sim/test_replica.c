@@ -202,7 +202,7 @@ static void vm_step(struct node *n)
         return;
     }
     if (rep_role(n->rep) == REP_BACKUP) {
-        if (rep_next(n->rep, &seq, &data, &len)) {
+        if (rep_next_record(n->rep, &seq, &data, &len)) {
             n->vm_state = hash128(data, len, n->vm_state).lo;
             n->running = seq;
         }
