@@ -43,7 +43,7 @@ static unsigned read16(unsigned ch)
 {
     unsigned low = in8(&b.m, (uint16_t)(PIT_PORT + ch));
 
-    return low | in8(&b.m, (uint16_t)(PIT_PORT + ch)) * 256U;
+    return low | (unsigned)in8(&b.m, (uint16_t)(PIT_PORT + ch)) << 8;
 }
 
 static void counts_follow_virtual_time(void **state)
