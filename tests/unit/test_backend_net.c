@@ -18,6 +18,7 @@
 #include <net/if.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "vmm/dev/backend/hostio.h"
@@ -149,6 +150,46 @@ static void disks_through_hostio(void **state)
     hostio_destroy(h);
     output_list_free(&out);
     input_batch_free(&b);
+    (void)close(fd);
+    (void)unlink(path);
+}
+
+/* Every allocation of opening fails once; nothing stays open, no half-made overlay stays behind. */
+static void opening_unwinds(void **state)
+{
+    static const char *const forwards[] = {"tcp:1-:1x"};
+    struct hostio_config cfg = {.ndisks = 1, .nnics = 1, .console = HOSTIO_CONSOLE_FILE,
+                                .console_path = "/dev/null"};
+    char path[] = "/tmp/pollux-test-unwind-XXXXXX", overlay[64];
+    struct hostio *h = NULL;
+    struct plx_err err;
+    int fd = mkstemp(path), rc = -1, free_fd;
+
+    (void)state;
+    assert_int_equal(ftruncate(fd, 65536), 0);
+    (void)snprintf(overlay, sizeof overlay, "%s.overlay", path);
+    cfg.disks[0] = (struct hostio_disk){.path = path, .overlay = overlay, .create_overlay = true};
+    cfg.nets[0].kind = HOSTIO_NET_USER;
+    free_fd = dup(0);
+    (void)close(free_fd);
+    for (int k = 0; rc != 0; k++) {
+        plx_heap_fail_at(k);
+        rc = hostio_create(&cfg, &h, &err);
+        plx_heap_fail_never();
+        assert_true(rc == 0 || k < 100);
+        if (rc != 0) {
+            assert_null(h);
+            int now = dup(0);
+            (void)close(now);
+            assert_int_equal(now, free_fd);
+        }
+        (void)unlink(overlay);
+    }
+    hostio_destroy(h);
+    memcpy(cfg.nets[0].hostfwd, forwards, sizeof forwards);
+    cfg.nets[0].nhostfwd = 1;
+    assert_int_equal(hostio_create(&cfg, &h, &err), PLX_EINVAL);
+    (void)unlink(overlay);
     (void)close(fd);
     (void)unlink(path);
 }
@@ -314,6 +355,7 @@ int main(void)
         cmocka_unit_test(batches_keep_their_data),
         cmocka_unit_test(console_escapes_and_output),
         cmocka_unit_test(disks_through_hostio),
+        cmocka_unit_test(opening_unwinds),
         cmocka_unit_test(user_network_forwards),
         cmocka_unit_test(bad_hostfwd_is_refused),
         cmocka_unit_test(tap_refuses),

@@ -31,14 +31,15 @@ enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2, S_IN_FLIGHT = 0xff /* ours: no statu
 enum { SECTOR = 512, HDR_LEN = 16, ID_LEN = 20, RANGE_LEN = 16, RANGE_UNMAP = 1 };
 enum { DATA_MAX = 4 << 20,      /* bytes of one read or write */
        RANGE_SECTORS_MAX = 1 << 21, /* of one discard or write-zeroes */
-       INFLIGHT_MAX = VIRTQ_SIZE_MAX };
+       INFLIGHT_MAX = VIRTQ_SIZE_MAX,
+       INFLIGHT_BYTES = 32 << 20 /* no request is taken while this much is in flight */ };
 
 struct blk_request {
     uint64_t id; /* 0: free */
     uint8_t op;  /* enum disk_op */
     bool orphan; /* the ring it came from is gone */
     uint16_t head;
-    uint32_t len; /* bytes to read */
+    uint32_t len; /* bytes to read or write */
     uint64_t sector;
     unsigned nin;
     struct virtq_segment *in; /* constant, VIRTQ_SIZE_MAX: data, one byte of status at the end */
@@ -56,12 +57,24 @@ struct virtio_blk {
     uint64_t last_id;
     struct hash128 requests;
     unsigned inflight;
+    uint64_t inflight_bytes; /* sum of their len */
     struct blk_request slots[INFLIGHT_MAX]; /* a slot's number has no meaning */
     struct virtq_segment *segments;         /* of all slots */
     /* scratch */
     struct virtq_chain chain;
     uint8_t *data; /* HDR_LEN + DATA_MAX */
 };
+
+static bool full(const struct virtio_blk *b)
+{
+    return b->inflight == INFLIGHT_MAX || b->inflight_bytes >= INFLIGHT_BYTES;
+}
+
+/* Of the bytes of a request, those that go to the guest. */
+static uint32_t read_len(const struct blk_request *r)
+{
+    return r->op == DISK_READ && !r->orphan ? r->len : 0;
+}
 
 static struct blk_request *find(struct virtio_blk *b, uint64_t id)
 {
@@ -107,11 +120,12 @@ static void submit(struct virtio_blk *b, enum disk_op op, uint64_t sector, uint3
     r->op = (uint8_t)op;
     r->orphan = false;
     r->head = c->head;
-    r->len = op == DISK_READ ? len : 0;
+    r->len = len;
     r->sector = sector;
     r->nin = c->nin;
     memcpy(r->in, c->seg + c->nout, c->nin * sizeof r->in[0]);
     b->inflight++;
+    b->inflight_bytes += len;
     output_add(b->v.m->out, &o, data);
 }
 
@@ -200,7 +214,7 @@ static void blk_notify(void *dev, unsigned q)
     struct virtio_blk *b = dev;
     const struct virtq_chain *c = &b->chain;
 
-    while (b->inflight < INFLIGHT_MAX && virtq_pop(&b->v, q, &b->chain)) {
+    while (!full(b) && virtq_pop(&b->v, q, &b->chain)) {
         uint32_t written = 0;
         if (c->in_len == 0) {
             virtio_broken(&b->v, "request without room for its status");
@@ -240,8 +254,7 @@ static int blk_input(void *ctx, const struct input *in, struct plx_err *err)
         return plx_fail(err, PLX_ECORRUPT, "%s: no request %llu in flight", b->name,
                         (unsigned long long)in->arg);
     }
-    int rc = host->disk_result(host->ctx, b->disk, r->id, r->orphan ? NULL : b->data,
-                               r->orphan ? 0 : r->len, &status, err);
+    int rc = host->disk_result(host->ctx, b->disk, r->id, b->data, read_len(r), &status, err);
     if (rc != 0) {
         return rc;
     }
@@ -251,18 +264,20 @@ static int blk_input(void *ctx, const struct input *in, struct plx_err *err)
     if (!r->orphan && virtio_running(&b->v)) {
         uint32_t written = 0;
         if (status == DISK_OK) {
-            written = virtq_write(&b->v, r->in, r->nin, 0, b->data, r->len);
+            written = virtq_write(&b->v, r->in, r->nin, 0, b->data, read_len(r));
         }
         finish(b, r->head, r->in, r->nin,
                status == DISK_OK ? S_OK : status == DISK_UNSUPPORTED ? S_UNSUPP : S_IOERR,
                written);
     }
+    bool was_full = full(b);
     r->id = 0;
     b->inflight--;
+    b->inflight_bytes -= r->len;
     if (virtio_running(&b->v)) {
         virtq_signal(&b->v, 0);
-        if (b->inflight == INFLIGHT_MAX - 1) {
-            virtio_notify(&b->v, 0); /* the table was full: more may be waiting in the ring */
+        if (was_full) {
+            virtio_notify(&b->v, 0); /* more may be waiting in the ring */
         }
     }
     return 0;
@@ -276,6 +291,7 @@ static void blk_reset(void *dev)
     b->last_id = 0;
     b->requests = (struct hash128){0, 0};
     b->inflight = 0;
+    b->inflight_bytes = 0;
     for (unsigned i = 0; i < INFLIGHT_MAX; i++) {
         b->slots[i].id = 0;
     }
@@ -345,8 +361,8 @@ static int load_request(struct virtio_blk *b, struct blk_request *r, struct rbuf
     }
     if (!good || r->id == 0 || r->id > b->last_id || r->op > DISK_ZERO || orphan > 1 ||
         r->nin > VIRTQ_SIZE_MAX || r->len > DATA_MAX || r->len % SECTOR != 0 ||
-        (r->op != DISK_READ && r->len != 0) || !in_disk(b, r->sector, r->len / SECTOR) ||
-        (r->orphan ? r->nin != 0 : in_len == 0 || in_len - 1 < r->len)) {
+        (r->len != 0) != (r->op == DISK_READ || r->op == DISK_WRITE) || !in_disk(b, r->sector, r->len / SECTOR) ||
+        (r->orphan ? r->nin != 0 : in_len == 0 || in_len - 1 < read_len(r))) {
         return plx_fail(err, PLX_ECORRUPT, "%s: request %llu", b->name, (unsigned long long)r->id);
     }
     return 0;
@@ -371,6 +387,7 @@ static int blk_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err
     if (b->inflight > INFLIGHT_MAX) {
         return plx_fail(err, PLX_ECORRUPT, "%s: %u requests in flight", b->name, b->inflight);
     }
+    b->inflight_bytes = 0;
     for (unsigned i = 0; i < INFLIGHT_MAX; i++) {
         b->slots[i].id = 0;
     }
@@ -383,6 +400,7 @@ static int blk_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err
             return plx_fail(err, PLX_ECORRUPT, "%s: order of requests", b->name);
         }
         last = b->slots[i].id;
+        b->inflight_bytes += b->slots[i].len;
     }
     return in->failed ? plx_fail(err, PLX_ETRUNCATED, "%s: truncated", b->name) : 0;
 }
@@ -398,11 +416,11 @@ void virtio_blk_reissue(struct machine *m, struct output_list *out)
         const struct virtio_blk *b = m->devices[i].dev;
         const struct blk_request *r = next_request(b, 0);
         for (; r != NULL; r = next_request(b, r->id)) {
-            bool read = r->op == DISK_READ && !r->orphan;
+            bool read = read_len(r) != 0;
             struct output o = {.kind = OUTPUT_DISK,
                                .op = read ? DISK_READ : DISK_FLUSH,
                                .dev = (uint16_t)b->disk,
-                               .len = read ? r->len : 0,
+                               .len = read_len(r),
                                .pos = read ? r->sector : 0,
                                .arg = r->id};
             output_add(out, &o, NULL);

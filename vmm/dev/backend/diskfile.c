@@ -548,5 +548,5 @@ void diskfile_get_stamp(const struct diskfile *d, struct disk_stamp *out)
 
 uint64_t diskfile_allocated(const struct diskfile *d)
 {
-    return d->overlay != NULL ? d->overlay->allocated * OVERLAY_BLOCK : 0;
+    return d->overlay != NULL ? overlay_allocated(d->overlay) * OVERLAY_BLOCK : 0;
 }

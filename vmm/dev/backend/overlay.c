@@ -274,6 +274,14 @@ void overlay_mark(struct overlay *o, uint64_t block)
     (void)pthread_mutex_unlock(&o->lock);
 }
 
+uint64_t overlay_allocated(struct overlay *o)
+{
+    (void)pthread_mutex_lock(&o->lock);
+    uint64_t n = o->allocated;
+    (void)pthread_mutex_unlock(&o->lock);
+    return n;
+}
+
 /* A bit is set only after its data were written, so bits copied now belong to data that the first
  * fdatasync covers; they go to the file after it. Bits set meanwhile wait for the next flush. */
 int overlay_flush(struct overlay *o)

@@ -49,6 +49,7 @@ void overlay_close(struct overlay *o); /* does not flush; NULL is a no-op */
 
 bool overlay_has(struct overlay *o, uint64_t block);
 void overlay_mark(struct overlay *o, uint64_t block); /* after its data were written */
+uint64_t overlay_allocated(struct overlay *o);       /* blocks */
 /* Everything marked before the call becomes durable, data before bits. 0 or -1 with errno. */
 int overlay_flush(struct overlay *o);
 int overlay_write_stamp(struct overlay *o, const struct disk_stamp *stamp, struct plx_err *err);
