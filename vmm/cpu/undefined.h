@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/cpu/undefined.h - the flags that the SDM leaves undefined in the integer set, and the one
+ * value each has here (R6). Checks against a host mask them. A table for tests and readers: the
+ * semantics in int_*.c are what keeps it true. */
+#ifndef VMM_CPU_UNDEFINED_H
+#define VMM_CPU_UNDEFINED_H
+
+#include "vmm/cpu/cpu.h"
+#include "vmm/cpu/insn.h"
+
+enum undefined_choice {
+    UNDEFINED_CLEARED,
+    UNDEFINED_KEPT,     /* as before the instruction */
+    UNDEFINED_AS_COUNT1 /* the formula the SDM gives for a count of 1 */
+};
+
+enum undefined_when {
+    WHEN_ALWAYS,
+    WHEN_SHIFTED,    /* masked count not 0 */
+    WHEN_COUNT_NOT_1, /* masked count above 1 */
+    WHEN_COUNT_ABOVE_SIZE, /* masked count at or above the operand's bits */
+    WHEN_SOURCE_0,
+};
+
+struct undefined_flags {
+    ZydisMnemonic mnemonic;
+    uint32_t flags;
+    enum undefined_choice choice;
+    enum undefined_when when;
+};
+
+static const struct undefined_flags undefined_flags[] = {
+    {ZYDIS_MNEMONIC_AND, FLAG_AF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_OR, FLAG_AF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_XOR, FLAG_AF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_TEST, FLAG_AF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_SHL, FLAG_AF, UNDEFINED_CLEARED, WHEN_SHIFTED},
+    {ZYDIS_MNEMONIC_SHR, FLAG_AF, UNDEFINED_CLEARED, WHEN_SHIFTED},
+    {ZYDIS_MNEMONIC_SAR, FLAG_AF, UNDEFINED_CLEARED, WHEN_SHIFTED},
+    {ZYDIS_MNEMONIC_SHLD, FLAG_AF, UNDEFINED_CLEARED, WHEN_SHIFTED},
+    {ZYDIS_MNEMONIC_SHRD, FLAG_AF, UNDEFINED_CLEARED, WHEN_SHIFTED},
+    {ZYDIS_MNEMONIC_SHL, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_SHR, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_SAR, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_SHLD, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_SHRD, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_ROL, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_ROR, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_RCL, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    {ZYDIS_MNEMONIC_RCR, FLAG_OF, UNDEFINED_AS_COUNT1, WHEN_COUNT_NOT_1},
+    /* Zeros shifted in come out again; SAR: signs. */
+    {ZYDIS_MNEMONIC_SHL, FLAG_CF, UNDEFINED_CLEARED, WHEN_COUNT_ABOVE_SIZE},
+    {ZYDIS_MNEMONIC_SHR, FLAG_CF, UNDEFINED_CLEARED, WHEN_COUNT_ABOVE_SIZE},
+    /* 16-bit double shifts beyond 16 also have an undefined result: here dst:src:dst moves on. */
+    {ZYDIS_MNEMONIC_SHLD, FLAGS_ARITH, UNDEFINED_AS_COUNT1, WHEN_COUNT_ABOVE_SIZE},
+    {ZYDIS_MNEMONIC_SHRD, FLAGS_ARITH, UNDEFINED_AS_COUNT1, WHEN_COUNT_ABOVE_SIZE},
+    {ZYDIS_MNEMONIC_BT, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_BTS, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_BTR, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_BTC, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    /* With a source of 0 the destination, undefined too, keeps its value. */
+    {ZYDIS_MNEMONIC_BSF, FLAGS_ARITH & ~FLAG_ZF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_BSR, FLAGS_ARITH & ~FLAG_ZF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_MUL, FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_IMUL, FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_DIV, FLAGS_ARITH, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_IDIV, FLAGS_ARITH, UNDEFINED_KEPT, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_DAA, FLAG_OF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_DAS, FLAG_OF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_AAA, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_AAS, FLAG_OF | FLAG_SF | FLAG_ZF | FLAG_PF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_AAM, FLAG_OF | FLAG_AF | FLAG_CF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_AAD, FLAG_OF | FLAG_AF | FLAG_CF, UNDEFINED_CLEARED, WHEN_ALWAYS},
+    {ZYDIS_MNEMONIC_INVALID, 0, UNDEFINED_CLEARED, WHEN_ALWAYS},
+};
+
+/* Flags of @mnemonic that are undefined for some operand, whatever the operands are. */
+static inline uint32_t undefined_mask(ZydisMnemonic mnemonic)
+{
+    uint32_t mask = 0;
+
+    for (const struct undefined_flags *u = undefined_flags;
+         u->mnemonic != ZYDIS_MNEMONIC_INVALID; u++) {
+        mask |= u->mnemonic == mnemonic ? u->flags : 0;
+    }
+    return mask;
+}
+
+#endif
