@@ -233,7 +233,9 @@ static void do_ffree(struct vcpu *v, const struct insn *in)
     x87_check(v);
     x87_check_pending(v);
     v->c.fpu.ftw &= (uint8_t) ~(1U << x87_phys(v, in->opd[0].reg));
-    if (in->mnemonic == ZYDIS_MNEMONIC_FFREEP) {
+    v->c.fpu.fsw &= (uint16_t)~X87_C1;
+    if (in->mnemonic == ZYDIS_MNEMONIC_FFREEP) { /* frees ST(0) too */
+        v->c.fpu.ftw &= (uint8_t) ~(1U << x87_top(v));
         x87_set_top(v, x87_top(v) + 1);
     }
 }

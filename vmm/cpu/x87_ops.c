@@ -21,10 +21,14 @@ void x87_begin(struct vcpu *v, struct f80_env *env)
 void x87_commit(struct vcpu *v, const struct insn *in, const struct f80_env *env)
 {
     struct cpu_fpu *f = &v->c.fpu;
+    unsigned ex = env->ex;
 
-    f->fsw = (uint16_t)((f->fsw & ~(unsigned)X87_C1) | env->ex);
+    if (f80_blocked(env) != 0) { /* nothing was computed */
+        ex &= ~(unsigned)(X87_OE | X87_UE | X87_PE | ((ex & X87_SF) != 0 ? 0 : X87_C1));
+    }
+    f->fsw = (uint16_t)((f->fsw & ~(unsigned)X87_C1) | ex);
     f->fip = v->c.rip;
-    if ((env->ex & ~(unsigned)env->cw & X87_EXC) != 0) {
+    if ((ex & ~(unsigned)env->cw & X87_EXC) != 0) {
         f->fsw |= X87_ES | X87_B;
         if (in->nopd != 0 && in->opd[0].kind == OPD_MEM) {
             f->fdp = mem_ea(v, in);
@@ -240,7 +244,7 @@ static void remainder_of(struct vcpu *v, const struct insn *in, bool nearest)
 {
     struct f80_env env;
     struct f80 r = F80_INDEFINITE;
-    unsigned cc = 0;
+    unsigned cc = F80_NO_QUOTIENT;
 
     x87_begin(v, &env);
     if (x87_is_empty(v, 0) || x87_is_empty(v, 1)) {
@@ -251,7 +255,11 @@ static void remainder_of(struct vcpu *v, const struct insn *in, bool nearest)
     x87_commit(v, in, &env);
     if (f80_blocked(&env) == 0) {
         x87_set_st(v, 0, r);
+    }
+    if (cc != F80_NO_QUOTIENT && f80_blocked(&env) == 0) {
         v->c.fpu.fsw = (uint16_t)((v->c.fpu.fsw & ~(unsigned)X87_CC) | cc);
+    } else { /* the quotient's bits stay as they were */
+        v->c.fpu.fsw &= (uint16_t)~X87_C2;
     }
 }
 
@@ -323,8 +331,8 @@ static inline __attribute__((always_inline)) void compare(struct vcpu *v, const 
     } else {
         order = f80_compare(&env, x87_st(v, 0), b, (how & QUIET) != 0);
     }
+    set_order(v, order, (how & EFLAGS) != 0);
     if (f80_blocked(&env) == 0) {
-        set_order(v, order, (how & EFLAGS) != 0);
         if ((how & (POP | POP2)) != 0) {
             x87_pop(v);
         }
@@ -399,7 +407,7 @@ static void do_fld(struct vcpu *v, const struct insn *in)
     } else {
         x = read_float(v, in, &env);
     }
-    if (!x87_is_empty(v, 7)) {
+    if ((env.ex & X87_SF) == 0 && !x87_is_empty(v, 7)) {
         x87_overflow(&env);
         x = F80_INDEFINITE;
     } else if (src_is_mem(in) && in->opd[0].size != 10) {
@@ -510,6 +518,7 @@ static void do_fcmov(struct vcpu *v, const struct insn *in)
             taken = ((v->c.rflags & conditions[k].flags) != 0) == conditions[k].set;
         }
     }
+    env.ex = v->c.fpu.fsw & X87_C1; /* stays */
     if (x87_is_empty(v, 0) || x87_is_empty(v, i)) {
         if (x87_underflow(&env)) {
             x87_set_st(v, 0, F80_INDEFINITE);
@@ -661,7 +670,6 @@ static const struct x87_op ops[] = {
     {ZYDIS_MNEMONIC_FCMOVNU, do_fcmov},
     {ZYDIS_MNEMONIC_FST, do_fst},
     {ZYDIS_MNEMONIC_FSTP, do_fstp},
-    {ZYDIS_MNEMONIC_FSTPNCE, do_fstp},
     {ZYDIS_MNEMONIC_FIST, do_fist},
     {ZYDIS_MNEMONIC_FISTP, do_fistp},
     {ZYDIS_MNEMONIC_FISTTP, do_fisttp},

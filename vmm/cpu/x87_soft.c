@@ -110,8 +110,13 @@ static struct f80 underflow(struct f80_env *env, bool neg, int32_t e, uint64_t h
 {
     if ((env->cw & X87_UE) == 0) {
         e += UNMASKED_BIAS + r.carry;
+        if (e < 1) { /* too small even so: FSCALE */
+            r = (struct rounded){.inexact = true};
+            note(env, X87_UE, &r);
+            return f80_zero(neg);
+        }
         note(env, X87_UE, &r);
-        return e < 1 ? f80_zero(neg) : f80_make(neg, (unsigned)e, r.m);
+        return f80_make(neg, (unsigned)e, r.m);
     }
     shift_right(&hi, &lo, (unsigned)(e < -200 ? 200 : 1 - e));
     r = round_bits(rounding(env), neg, hi, lo, prec);
@@ -126,8 +131,13 @@ static struct f80 overflow(struct f80_env *env, bool neg, int32_t e, unsigned pr
 
     if ((env->cw & X87_OE) == 0) {
         e -= UNMASKED_BIAS;
+        if (e >= F80_EXP_MAX) { /* too large even so: FSCALE */
+            r = (struct rounded){.inexact = true, .up = true};
+            note(env, X87_OE, &r);
+            return f80_inf(neg);
+        }
         note(env, X87_OE, &r);
-        return e >= F80_EXP_MAX ? f80_inf(neg) : f80_make(neg, (unsigned)e, r.m);
+        return f80_make(neg, (unsigned)e, r.m);
     }
     r.inexact = true;
     r.up = rc == RC_NEAREST || rc == (neg ? RC_DOWN : RC_UP);
@@ -413,13 +423,14 @@ struct f80 f80_rem(struct f80_env *env, struct f80 a, struct f80 b, bool nearest
     enum f80_class ca = f80_class(a), cb = f80_class(b);
     uint64_t q = 0;
 
-    *cc = 0;
+    *cc = F80_NO_QUOTIENT;
     if (f80_nan(env, a, b, &r)) {
         return r;
     }
     if (ca == F80_INF || cb == F80_ZERO) {
         return f80_invalid(env);
     }
+    *cc = 0;
     note_denormals(env, a, b);
     if (ca == F80_ZERO) {
         return a;

@@ -80,7 +80,9 @@ struct f80 f80_div(struct f80_env *env, struct f80 a, struct f80 b);
 struct f80 f80_sqrt(struct f80_env *env, struct f80 a);
 struct f80 f80_rndint(struct f80_env *env, struct f80 a);
 struct f80 f80_scale(struct f80_env *env, struct f80 a, struct f80 b);
-/* FPREM (truncating) and FPREM1 (nearest): *cc gets C0, C3, C1 from the quotient, or C2. */
+/* FPREM (truncating) and FPREM1 (nearest): *cc gets C0, C3, C1 from the quotient, or C2, or
+ * F80_NO_QUOTIENT after a NaN or an invalid operation. */
+enum { F80_NO_QUOTIENT = 0xffff };
 struct f80 f80_rem(struct f80_env *env, struct f80 a, struct f80 b, bool nearest, unsigned *cc);
 /* FXTRACT: the significand; *exponent the exponent. */
 struct f80 f80_extract(struct f80_env *env, struct f80 a, struct f80 *exponent);
