@@ -312,7 +312,8 @@ static bool round_serial(struct vm *vm, uint64_t until, uint32_t rate)
     struct vcpu *v = vm->pc->cpus[0].v;
     uint64_t from = v->c.progress, done;
     uint64_t budget = progress_until(vm, until, rate);
-    struct engine_run run = {.part = PART_SERIAL, .t0 = vm->now, .rate = rate};
+    struct engine_run run = {
+        .part = PART_SERIAL, .t0 = vm->now, .rate = rate, .alone = vm->m->cfg.vcpus == 1};
 
     if (!may_run(v)) {
         return false;
