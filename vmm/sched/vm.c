@@ -16,6 +16,7 @@ enum { SCHED_VERSION = 1, CHAOS_CACHE_ENTRIES = 16 };
 
 /* Virtual time stays below this, so that sums of times never wrap. */
 #define TIME_MAX (UINT64_MAX / 4)
+#define HISTORY_SEED UINT64_C(0x686973746f727901)
 
 /* --- section "sched" ------------------------------------------------------------------------ */
 
@@ -27,6 +28,7 @@ static void sched_reset(void *dev)
     vm->now = 0;
     vm->fraction = 0;
     vm->idle = false;
+    vm->history = (struct hash128){0, 0};
 }
 
 static void sched_save(const void *dev, struct wbuf *out)
@@ -37,6 +39,8 @@ static void sched_save(const void *dev, struct wbuf *out)
     wbuf_u64(out, vm->now);
     wbuf_u32(out, vm->fraction);
     wbuf_u8(out, vm->idle);
+    wbuf_u64(out, vm->history.lo);
+    wbuf_u64(out, vm->history.hi);
 }
 
 static int sched_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err *err)
@@ -51,6 +55,8 @@ static int sched_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
     vm->now = rbuf_u64(in);
     vm->fraction = rbuf_u32(in);
     idle = rbuf_u8(in);
+    vm->history.lo = rbuf_u64(in);
+    vm->history.hi = rbuf_u64(in);
     if (in->failed) {
         return plx_fail(err, PLX_ETRUNCATED, "sched: section too short");
     }
@@ -355,13 +361,33 @@ static void run_rounds(struct vm *vm, uint64_t end, uint32_t rate)
     }
 }
 
+/* Prepared before anything changes, so that it cannot fail half-way. */
+static int next_history(struct vm *vm, const struct record *r, struct hash128 *out,
+                        struct plx_err *err)
+{
+    wbuf_clear(&vm->scratch);
+    wbuf_u64(&vm->scratch, vm->history.lo);
+    wbuf_u64(&vm->scratch, vm->history.hi);
+    record_encode(r, &vm->scratch);
+    if (vm->scratch.failed) {
+        return plx_fail(err, PLX_ENOMEM, "out of memory for record %" PRIu64, r->seq);
+    }
+    *out = hash128(vm->scratch.data, vm->scratch.len, HISTORY_SEED);
+    return 0;
+}
+
 int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, struct plx_err *err)
 {
+    struct hash128 history;
     int rc = check_record(vm, r, err);
 
+    if (rc == 0) {
+        rc = next_history(vm, r, &history, err);
+    }
     if (rc != 0) {
         return rc;
     }
+    vm->history = history;
     vm->seq = r->seq;
     vm->idle = false;
     if (r->start_ns > vm->now) {

@@ -22,12 +22,15 @@ struct vm {
     uint64_t now;
     uint32_t fraction; /* < 65536 */
     bool idle;         /* the last slice ended because every vCPU is halted */
+    /* H over the last history and the record, of every record so far: two states that came about
+     * by different records have different digests, even when no difference shows yet. */
+    struct hash128 history;
 
     /* Derived, in no section. */
     bool broken;                 /* a host error in the middle of a slice: the state is undefined */
     struct digest_cache *digest; /* page hashes */
     struct prng chaos;           /* never consulted when cfg.chaos is 0 */
-    struct wbuf scratch;         /* chaos: sections saved and loaded in place */
+    struct wbuf scratch;         /* a record in its binary form; sections in place (chaos) */
 };
 
 /* digest.c */
