@@ -34,7 +34,7 @@ static uint64_t ns(uint64_t ticks) /* at which @ticks have passed, rounded up */
 
 static void load(unsigned ch, uint8_t mode, uint16_t count)
 {
-    out8(&b.m, CTL, (uint8_t)(ch << 6 | 0x30 | mode << 1));
+    out8(&b.m, CTL, (uint8_t)(ch << 6 | 0x30U | (unsigned)mode << 1));
     out8(&b.m, (uint16_t)(PIT_PORT + ch), (uint8_t)count);
     out8(&b.m, (uint16_t)(PIT_PORT + ch), (uint8_t)(count >> 8));
 }
