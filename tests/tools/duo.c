@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/tools/duo.c - runs two pollux-replica processes without any daemon: it plays polluxd, with
+ * the compare-and-swap on roles in memory. For tests and for finding what a pair does wrong.
+ *
+ *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
+ *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S]
+ *
+ * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
+ * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
+ * when digests were compared and none differs). Exit 0, 1 failed, 4 diverged, 124 timeout. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <zmq.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "proto/control.pb-c.h"
+#include "proto/frame.h"
+
+enum { PRIMARY, BACKUP };
+
+struct side {
+    pid_t pid;
+    int fd;
+    uint64_t incarnation;
+    char endpoint[64];
+    uint8_t public[32], secret[32];
+    bool alive;
+    uint64_t slice, compared, differ, instructions, lag, delay;
+};
+
+static struct {
+    uint64_t memory;
+    const char *mark, *kill, *disk;
+    uint64_t after_ms, stop_ms, chaos, timeout_s;
+    uint32_t digest;
+} opt = {.memory = 256, .mark = "redis ready", .timeout_s = 60, .digest = 64};
+
+static struct side side[2];
+static struct {
+    uint64_t epoch;
+    int primary, backup; /* index of side, -1: none */
+    bool in_sync;
+} roles = {1, PRIMARY, BACKUP, false};
+static bool took_over, diverged, alone;
+static char tail[256]; /* of the console, to find the mark in */
+static uint64_t mark_at;
+
+static void make_keys(struct side *s)
+{
+    char p[41], k[41];
+
+    PLX_CHECK(zmq_curve_keypair(p, k) == 0 && zmq_z85_decode(s->public, p) != NULL &&
+              zmq_z85_decode(s->secret, k) != NULL);
+}
+
+static void spawn(const char *program, struct side *s)
+{
+    int sv[2];
+
+    PLX_CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) == 0);
+    s->pid = fork();
+    if (s->pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)dup2(sv[1], 3);
+        (void)fcntl(3, F_SETFD, 0);
+        (void)execl(program, program, (char *)NULL);
+        perror(program);
+        _exit(1);
+    }
+    (void)close(sv[1]);
+    s->fd = sv[0];
+    s->alive = true;
+}
+
+static void send_to(struct side *s, const Ctl__ToReplica *m)
+{
+    static uint8_t buf[PACKET_MAX];
+
+    if (s->alive) {
+        size_t n = ctl__to_replica__pack(m, buf);
+        (void)packet_send(s->fd, buf, n, NULL, 0);
+    }
+}
+
+static Ctl__Replica wire_replica(const struct side *s, unsigned node)
+{
+    Ctl__Replica r = CTL__REPLICA__INIT;
+
+    r.node = node;
+    r.incarnation = s->incarnation;
+    r.key.data = (uint8_t *)(uintptr_t)s->public;
+    r.key.len = 32;
+    r.endpoint = (char *)(uintptr_t)s->endpoint;
+    return r;
+}
+
+struct wire_roles {
+    Ctl__Roles r;
+    Ctl__Replica p, b;
+};
+
+static void fill_roles(struct wire_roles *w, uint64_t nonce)
+{
+    ctl__roles__init(&w->r);
+    ctl__replica__init(&w->p);
+    ctl__replica__init(&w->b);
+    if (roles.primary >= 0) {
+        w->p = wire_replica(&side[roles.primary], (unsigned)roles.primary + 1);
+    }
+    if (roles.backup >= 0) {
+        w->b = wire_replica(&side[roles.backup], (unsigned)roles.backup + 1);
+    }
+    w->r.epoch = roles.epoch;
+    w->r.primary = &w->p;
+    w->r.backup = &w->b;
+    w->r.in_sync = roles.in_sync;
+    w->r.nonce = nonce;
+}
+
+static void tell_roles(struct side *s, uint64_t nonce)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    struct wire_roles w;
+
+    fill_roles(&w, nonce);
+    m.msg_case = CTL__TO_REPLICA__MSG_ROLES;
+    m.roles = &w.r;
+    send_to(s, &m);
+}
+
+static void start(int i, char **argv)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__Start s = CTL__START__INIT;
+    Ctl__Tunables t = CTL__TUNABLES__INIT;
+    Ctl__Disk d = CTL__DISK__INIT, *disks[1] = {&d};
+    static uint8_t vm[16] = "duo", cluster[16] = "duo";
+    struct wire_roles w;
+    char overlay[64];
+
+    fill_roles(&w, 0);
+    s.vm.data = vm;
+    s.vm.len = 16;
+    s.cluster.data = cluster;
+    s.cluster.len = 16;
+    s.name = (char *)(uintptr_t)"duo";
+    s.role = i == PRIMARY ? CTL__ROLE__PRIMARY : CTL__ROLE__BACKUP;
+    s.roles = &w.r;
+    s.incarnation = side[i].incarnation;
+    s.secret_key.data = side[i].secret;
+    s.secret_key.len = 32;
+    s.bind_endpoint = side[i].endpoint;
+    s.memory = opt.memory << 20;
+    s.vcpus = 1;
+    s.kernel = argv[0];
+    s.initrd = argv[1];
+    s.cmdline = argv[2];
+    if (opt.disk != NULL) {
+        (void)snprintf(overlay, sizeof overlay, "/tmp/pollux-duo-%d-%d.overlay", (int)getpid(), i);
+        (void)unlink(overlay);
+        d.base_path = (char *)(uintptr_t)opt.disk;
+        d.overlay = overlay;
+        s.disks = disks;
+        s.n_disks = 1;
+    }
+    t.digest_slices = opt.digest;
+    t.chaos = opt.chaos == 0 ? 0 : opt.chaos + (uint64_t)i;
+    s.tunables = &t;
+    m.msg_case = CTL__TO_REPLICA__MSG_START;
+    m.start = &s;
+    send_to(&side[i], &m);
+}
+
+static void apply_request(int who, const Ctl__Request *q)
+{
+    if (q->epoch == roles.epoch) {
+        if (q->kind == CTL__REQUEST_KIND__DROP_BACKUP && roles.primary == who) {
+            roles.backup = -1;
+            roles.epoch++;
+        } else if (q->kind == CTL__REQUEST_KIND__TAKEOVER && roles.backup == who &&
+                   roles.in_sync) {
+            roles.primary = who;
+            roles.backup = -1;
+            roles.epoch++;
+        } else if (q->kind == CTL__REQUEST_KIND__RESUME) {
+            roles.epoch++;
+        }
+    }
+    tell_roles(&side[0], 0);
+    tell_roles(&side[1], 0);
+}
+
+static void attach(struct side *s)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__ConsoleAttach a = CTL__CONSOLE_ATTACH__INIT;
+
+    m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_ATTACH;
+    m.console_attach = &a;
+    send_to(s, &m);
+}
+
+static void console(const Ctl__ConsoleData *d)
+{
+    size_t keep = strlen(tail);
+
+    (void)fwrite(d->data.data, 1, d->data.len, stdout);
+    (void)fflush(stdout);
+    for (size_t i = 0; i < d->data.len; i++) {
+        if (keep == sizeof tail - 1) {
+            memmove(tail, tail + 128, keep -= 128);
+        }
+        tail[keep++] = (char)d->data.data[i];
+        tail[keep] = '\0';
+        if (mark_at == 0 && strstr(tail, opt.mark) != NULL) {
+            mark_at = clock_mono_ns();
+        }
+    }
+}
+
+static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
+{
+    struct side *s = &side[i];
+
+    switch (m->msg_case) {
+    case CTL__FROM_REPLICA__MSG_HELLO:
+        start(i, argv);
+        attach(s);
+        break;
+    case CTL__FROM_REPLICA__MSG_READY:
+        roles.in_sync = true;
+        tell_roles(&side[0], 0);
+        tell_roles(&side[1], 0);
+        break;
+    case CTL__FROM_REPLICA__MSG_REQUEST:
+        apply_request(i, m->request);
+        break;
+    case CTL__FROM_REPLICA__MSG_READ_ROLES:
+        tell_roles(s, m->read_roles->nonce);
+        break;
+    case CTL__FROM_REPLICA__MSG_EVENT:
+        (void)fprintf(stderr, "[%d] event %s: %s\n", i, m->event->kind, m->event->text);
+        took_over = took_over || strcmp(m->event->kind, "takeover") == 0;
+        alone = alone || strcmp(m->event->kind, "alone") == 0;
+        diverged = diverged || strcmp(m->event->kind, "divergence") == 0;
+        break;
+    case CTL__FROM_REPLICA__MSG_STATS:
+        s->slice = m->stats->slice;
+        s->compared = m->stats->digests_compared;
+        s->differ = m->stats->digests_differing;
+        s->instructions = m->stats->instructions;
+        s->lag = m->stats->lag_ns;
+        s->delay = m->stats->commit_delay_ns;
+        break;
+    case CTL__FROM_REPLICA__MSG_STOPPED:
+        (void)fprintf(stderr, "[%d] stopped: event %u code %llu %s\n", i, m->stopped->event,
+                      (unsigned long long)m->stopped->code, m->stopped->text);
+        break;
+    case CTL__FROM_REPLICA__MSG_CONSOLE_DATA:
+        console(m->console_data);
+        break;
+    default:
+        break;
+    }
+}
+
+static void receive(int i, char **argv)
+{
+    static uint8_t buf[PACKET_MAX];
+    int fds[PACKET_FDS_MAX];
+    unsigned nfds = 0;
+    ssize_t n = packet_recv(side[i].fd, buf, sizeof buf, fds, &nfds);
+
+    if (n <= 0) {
+        int status = 0;
+        side[i].alive = false;
+        (void)waitpid(side[i].pid, &status, 0);
+        (void)fprintf(stderr, "[%d] ended with status 0x%x\n", i, (unsigned)status);
+        return;
+    }
+    Ctl__FromReplica *m = ctl__from_replica__unpack(NULL, (size_t)n, buf);
+    PLX_CHECK(m != NULL);
+    dispatch(i, m, argv);
+    ctl__from_replica__free_unpacked(m, NULL);
+}
+
+static void print_stats(void)
+{
+    for (int i = 0; i < 2; i++) {
+        (void)fprintf(stderr,
+                      "[%d] slice %llu, %llu instructions, %llu digests compared, %llu differ, lag "
+                      "%.1f ms, mean commit delay %.3f ms\n",
+                      i, (unsigned long long)side[i].slice,
+                      (unsigned long long)side[i].instructions,
+                      (unsigned long long)side[i].compared, (unsigned long long)side[i].differ,
+                      (double)side[i].lag / 1e6, (double)side[i].delay / 1e6);
+    }
+}
+
+static int finish(int rc)
+{
+    print_stats();
+    for (int i = 0; i < 2; i++) {
+        if (side[i].alive) {
+            (void)kill(side[i].pid, SIGKILL);
+            (void)waitpid(side[i].pid, NULL, 0);
+        }
+    }
+    return rc;
+}
+
+/* After the mark: the fault, then the judgement. -1: not yet. */
+static int judge(uint64_t now)
+{
+    static uint64_t slice_then, done_at;
+    int victim = opt.kill != NULL && strcmp(opt.kill, "primary") == 0 ? PRIMARY : BACKUP;
+    int other = 1 - victim;
+
+    if (diverged) {
+        return 4;
+    }
+    if (mark_at == 0 || now < mark_at + opt.after_ms * 1000000) {
+        return side[0].alive || side[1].alive ? -1 : 1;
+    }
+    if (done_at == 0) {
+        done_at = now;
+        slice_then = side[other].slice;
+        if (opt.kill != NULL) {
+            (void)kill(side[victim].pid, opt.stop_ms != 0 ? SIGSTOP : SIGKILL);
+        }
+    }
+    if (opt.stop_ms != 0 && now > done_at + opt.stop_ms * 1000000) {
+        (void)kill(side[victim].pid, SIGCONT);
+    }
+    if (opt.kill == NULL) {
+        return side[BACKUP].compared > 0 && side[BACKUP].differ == 0 ? 0 : -1;
+    }
+    if (now < done_at + (opt.stop_ms + 2500) * 1000000) {
+        return -1;
+    }
+    return (victim == PRIMARY ? took_over : alone) && side[other].slice > slice_then ? 0 : 1;
+}
+
+static void parse(int argc, char **argv)
+{
+    static const struct option longs[] = {{"mem", 1, NULL, 'm'},     {"mark", 1, NULL, 'k'},
+                                          {"kill", 1, NULL, 'x'},    {"stop-ms", 1, NULL, 's'},
+                                          {"after-ms", 1, NULL, 'a'}, {"disk", 1, NULL, 'd'},
+                                          {"chaos", 1, NULL, 'c'},   {"digest", 1, NULL, 'g'},
+                                          {"timeout", 1, NULL, 't'}, {0}};
+    int c;
+
+    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+        uint64_t n = optarg != NULL ? strtoull(optarg, NULL, 0) : 0;
+        switch (c) {
+        case 'm':
+            opt.memory = n;
+            break;
+        case 'k':
+            opt.mark = optarg;
+            break;
+        case 'x':
+            opt.kill = optarg;
+            break;
+        case 's':
+            opt.stop_ms = n;
+            break;
+        case 'a':
+            opt.after_ms = n;
+            break;
+        case 'd':
+            opt.disk = optarg;
+            break;
+        case 'c':
+            opt.chaos = n;
+            break;
+        case 'g':
+            opt.digest = (uint32_t)n;
+            break;
+        case 't':
+            opt.timeout_s = n;
+            break;
+        default:
+            exit(2);
+        }
+    }
+    if (argc - optind != 3) {
+        (void)fprintf(stderr, "usage: duo KERNEL INITRD CMDLINE [options]\n");
+        exit(2);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const char *build = getenv("BUILD");
+    char program[256];
+    uint64_t end;
+    int rc;
+
+    parse(argc, argv);
+    argv += optind;
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)snprintf(program, sizeof program, "%s/pollux-replica", build != NULL ? build : "build");
+    for (int i = 0; i < 2; i++) {
+        side[i].incarnation = 101 + (uint64_t)i;
+        (void)snprintf(side[i].endpoint, sizeof side[i].endpoint, "ipc:///tmp/pollux-duo-%d-%d",
+                       (int)getpid(), i);
+        make_keys(&side[i]);
+        spawn(program, &side[i]);
+    }
+    end = clock_mono_ns() + opt.timeout_s * 1000000000;
+    for (;;) {
+        struct pollfd p[2];
+        uint64_t now = clock_mono_ns();
+
+        for (int i = 0; i < 2; i++) {
+            p[i] = (struct pollfd){.fd = side[i].alive ? side[i].fd : -1, .events = POLLIN};
+        }
+        (void)poll(p, 2, 20);
+        for (int i = 0; i < 2; i++) {
+            if ((p[i].revents & (POLLIN | POLLHUP)) != 0) {
+                receive(i, argv);
+            }
+        }
+        rc = judge(now);
+        if (rc >= 0) {
+            return finish(rc);
+        }
+        if (now > end) {
+            (void)fprintf(stderr, "over the time limit\n");
+            return finish(124);
+        }
+    }
+}
