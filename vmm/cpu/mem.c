@@ -325,6 +325,9 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin)
     if (m->tlb[slot].xtag == PAGE_BASE(lin)) {
         return m->fill[slot].page | PAGE_OFFSET(lin);
     }
+    if ((uint64_t)((int64_t)(lin << 16) >> 16) != lin) {
+        cpu_gp0(v); /* ran or branched past the canonical addresses */
+    }
     return translate(v, lin, MEM_X, user, true)->page | PAGE_OFFSET(lin);
 }
 
