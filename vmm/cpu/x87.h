@@ -115,6 +115,7 @@ struct x87_op {
 
 insn_fn x87_ctl_pick(const struct insn *in);
 insn_fn x87_ops_pick(const struct insn *in);
+insn_fn x87_trans_pick(const struct insn *in);
 insn_fn xsave_pick(const struct insn *in);
 
 static inline insn_fn x87_op_find(const struct x87_op *ops, size_t n, const struct insn *in)

@@ -18,17 +18,22 @@
     X(FSCALE) X(FSQRT) X(FST) X(FSTP) X(FSUB) X(FSUBP) X(FSUBR) X(FSUBRP) X(FTST)     \
     X(FUCOM) X(FUCOMI) X(FUCOMIP) X(FUCOMP) X(FUCOMPP) X(FXAM) X(FXCH) X(FXTRACT)
 
+#define TRANS_MNEMONICS(X)                                                                       \
+    X(F2XM1) X(FCOS) X(FPATAN) X(FPTAN) X(FSIN) X(FSINCOS) X(FYL2X) X(FYL2XP1)
+
 #define XSAVE_MNEMONICS(X)                                                                       \
     X(FXRSTOR) X(FXRSTOR64) X(FXSAVE) X(FXSAVE64) X(XRSTOR) X(XRSTOR64) X(XSAVE) X(XSAVE64)      \
     X(XSAVEOPT) X(XSAVEOPT64)
 
 #define ROW_CTL(M) {ZYDIS_MNEMONIC_##M, NULL, x87_ctl_pick, 0},
 #define ROW_OPS(M) {ZYDIS_MNEMONIC_##M, NULL, x87_ops_pick, 0},
+#define ROW_TRANS(M) {ZYDIS_MNEMONIC_##M, NULL, x87_trans_pick, 0},
 #define ROW_XSAVE(M) {ZYDIS_MNEMONIC_##M, NULL, xsave_pick, 0},
 
 const struct insn_bind insn_bind_x87[] = {
     CTL_MNEMONICS(ROW_CTL)
     OPS_MNEMONICS(ROW_OPS)
+    TRANS_MNEMONICS(ROW_TRANS)
     XSAVE_MNEMONICS(ROW_XSAVE)
     {ZYDIS_MNEMONIC_INVALID, NULL, NULL, 0},
 };
