@@ -54,13 +54,14 @@ static const struct row table[] = {
     {0x4, 3, {CACHE_EAX(3, 3), CACHE_EBX(16), 16383, 0}},        /* L3 16 MiB */
     {0x6, ANY, {.eax = B(2) /* ARAT */}},
     {0x7, 0,
-     {.eax = 0, /* last subleaf */
+     {.eax = 2, /* last subleaf */
       .ebx = B(0) /* FSGSBASE */ | B(1) /* IA32_TSC_ADJUST */ | B(6) /* FDP on x87 exceptions only */ |
              B(7) /* SMEP */ | B(9) /* ERMS */ | B(10) /* INVPCID */ | B(13) /* no FCS, FDS */ |
              B(18) /* RDSEED */ | B(20) /* SMAP */,
       .ecx = B(2) /* UMIP */,
       .edx = B(4) /* fast short REP MOVSB */ | B(26) /* IBRS, IBPB */ | B(27) /* STIBP */ |
              B(29) /* IA32_ARCH_CAPABILITIES */}},
+    {0x7, 2, {.edx = B(4) /* BHI_DIS_S: spares a kernel its own clearing loops */}},
     {0xb, ANY, {0}}, /* topology() */
     {0xd, 0, {.eax = (uint32_t)XCR0_OFFERED, .ebx = 576, .ecx = 576}},
     {0xd, 1, {.eax = B(0) /* XSAVEOPT */}},

@@ -171,7 +171,7 @@ static const struct msr table[] = {
     {MSR_PLATFORM_ID, 1, CONSTANT(0)},
     {MSR_APIC_BASE, 1, CONSTANT(0), .writable = ALL, .read = read_ops, .write = write_ops},
     {MSR_TSC_ADJUST, 1, FIELD(tsc_adjust), .writable = ALL},
-    {MSR_SPEC_CTRL, 1, FIELD(spec_ctrl), .writable = B(0) | B(1)},
+    {MSR_SPEC_CTRL, 1, FIELD(spec_ctrl), .writable = SPEC_CTRL_OFFERED},
     {MSR_PRED_CMD, 1, CONSTANT(0), .writable = B(0), .read = read_nothing,
      .write = write_nothing},
     {MSR_BIOS_SIGN_ID, 1, CONSTANT(BIOS_SIGN), .writable = ALL, .write = write_nothing},

@@ -24,6 +24,7 @@ enum {
 #define MSR_KERNEL_GS_BASE UINT32_C(0xc0000102)
 #define MSR_TSC_AUX UINT32_C(0xc0000103)
 
+#define SPEC_CTRL_OFFERED UINT64_C(0x403) /* IBRS, STIBP, BHI_DIS_S */
 #define MISC_ENABLE_RESET UINT64_C(0x1801) /* fast strings; no BTS, no PEBS */
 #define PAT_RESET UINT64_C(0x0007040600070406)
 /* Enabled, write-back: no firmware runs here that would set the MTRRs up for the loader. */

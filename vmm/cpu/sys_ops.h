@@ -70,7 +70,7 @@
     X(HLT, sys_hlt, SYS_END)                  \
     /* sys_misc.c */                          \
     X(CPUID, sys_cpuid, 0)                    \
-    X(RDMSR, sys_rdmsr, SYS_END)              \
+    X(RDMSR, sys_rdmsr, 0)                    \
     X(WRMSR, sys_wrmsr, SYS_END)              \
     X(RDTSC, sys_rdtsc, 0)                    \
     X(RDTSCP, sys_rdtscp, 0)                  \

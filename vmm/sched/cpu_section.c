@@ -206,7 +206,7 @@ static bool msrs_ok(const struct cpu *c)
     return canonical(c->lstar) && canonical(c->cstar) && canonical(c->kernel_gs_base) &&
            canonical(c->sysenter_esp) && canonical(c->sysenter_eip) &&
            c->sysenter_cs <= UINT32_MAX && c->sfmask <= UINT32_MAX && c->tsc_aux <= UINT32_MAX &&
-           (c->misc_enable | 1) == MISC_ENABLE_RESET && c->spec_ctrl <= 3 && c->xss == 0;
+           (c->misc_enable | 1) == MISC_ENABLE_RESET && (c->spec_ctrl & ~SPEC_CTRL_OFFERED) == 0 && c->xss == 0;
 }
 
 static bool fpu_ok(const struct cpu *c)
