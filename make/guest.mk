@@ -3,7 +3,17 @@
 # every MODE. GUEST_REFRESH=1 takes new packages.
 GUEST := build/guest
 
-guest: $(GUEST)/initrd.img
+guest: $(GUEST)/initrd.img $(GUEST)/redis.state
+
+# Where most tests begin: the guest with redis up, one network card, 256 MiB. Made anew whenever
+# the program that made it is.
+$(GUEST)/redis.state: $(GUEST)/initrd.img build/pollux
+	@echo "guest: booting to redis for $@"
+	@rm -f $@
+	@build/pollux run --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initrd.img --memory 256 \
+		--append "console=ttyS0 panic=-1" --net user --console $(GUEST)/redis.console \
+		--save-at "pollux: redis ready" $@ --timeout 120 </dev/null
+	@test -s $@
 
 $(GUEST)/initrd.img: ops/guest/build.sh ops/guest/init $(if $(GUEST_REFRESH),FORCE)
 	@ops/guest/build.sh $(GUEST) build/cache

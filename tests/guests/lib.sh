@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# tests/guests/lib.sh - sourced by the tests that run the stock guest under `pollux run`.
+cd "$(dirname "$0")/../.." || exit 1
+guest=build/guest
+pollux=${BUILD:-build}/pollux
+[ -s $guest/initrd.img ] || { echo "no guest (make guest)"; exit 77; }
+tmp=$(mktemp -d)
+pids=()
+cleanup() {
+    local p
+    for p in "${pids[@]:-}"; do
+        [ -n "$p" ] && kill "$p" 2>/dev/null
+    done
+    wait 2>/dev/null
+    rm -rf "$tmp"
+}
+trap cleanup EXIT
+
+fail() {
+    echo "FAIL: $*"
+    [ -s "$tmp/console" ] && tail -n 15 "$tmp/console"
+    [ -s "$tmp/err" ] && cat "$tmp/err"
+    exit 1
+}
+
+# boot APPEND [OPTION...]: the stock guest on 256 MiB, console in $tmp/console; sets rc.
+boot() {
+    local append=$1
+    shift
+    "$pollux" run --kernel $guest/vmlinuz --initrd $guest/initrd.img --memory 256 \
+        --append "console=ttyS0 panic=-1 $append" --console "$tmp/console" --timeout 55 "$@" \
+        >"$tmp/out" 2>"$tmp/err" </dev/null
+    rc=$?
+}
+
+# The guest's own verdict on test NAME.
+passed() {
+    grep -q "^pollux: test $1 passed" "$tmp/console" || fail "the guest says: test $1 did not pass"
+}
+
+# wait_for TEXT FILE SECONDS
+wait_for() {
+    local end=$((SECONDS + $3))
+    until grep -qF "$1" "$2" 2>/dev/null; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.1
+    done
+}
+
+# redis PORT COMMAND...: inline commands on one connection; the replies on one line.
+redis() {
+    local port=$1
+    shift
+    printf '%s\r\n' "$@" QUIT | timeout 20 bash -c \
+        "exec 3<>/dev/tcp/127.0.0.1/$port; cat >&3; cat <&3" | tr -d '\r' | tr '\n' ' '
+}
+
+free_port() {
+    local port
+    while :; do
+        port=$((20000 + RANDOM % 30000))
+        (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null || { echo $port; return; }
+    done
+}
