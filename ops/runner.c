@@ -379,6 +379,9 @@ int runner_run(const struct runner_config *cfg, struct runner_result *out, struc
     r.deadline_ns = cfg->timeout_ns == 0 ? UINT64_MAX : now + cfg->timeout_ns;
     pacer_init(&r.pacer, now, vm_now(cfg->vm));
     rc = loop(&r, err);
+    if (rc == 0 && cfg->digest_every != 0 && vm_seq(cfg->vm) % cfg->digest_every != 0) {
+        rc = take_digest(&r, err); /* however short it was, the run ends with one */
+    }
     output_list_free(&r.out);
     input_batch_free(&r.batch);
     plx_free(r.mark.fallback);
