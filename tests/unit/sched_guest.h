@@ -14,7 +14,7 @@
 #include "vmm/sched/vm.h"
 #include "vmm/tunables.h"
 
-extern const uint8_t guest_image[], guest_image_end[];
+extern const uint8_t guest_image[], guest_image_end[], guest_constant[];
 
 /* Guest-physical: code 0x200000, page directory 0x280000, stack below 0x290000, IDT 0x2a0000, data
  * 0x300000. One 4 MiB page at 0x10000000 is mapped to 0x400000 and 0x800000 in turn. */
@@ -64,7 +64,9 @@ __asm__(
     "guest_loop:\n"
     "    incl %ebp\n"
     "    movl $64, %ecx\n"
-    "1:  imull $1103515245, %esi, %esi\n addl $12345, %esi\n"
+    "1:  imull $1103515245, %esi, %esi\n"
+    ".global guest_constant\n"
+    "guest_constant: addl $12345, %esi\n"
     "    movl %esi, %eax\n shrl $8, %eax\n andl $0xfffc, %eax\n movl %esi, 0x300000(%eax)\n"
     "    loop 1b\n"
     "    rdtsc\n roll $5, 0x310000\n xorl %eax, 0x310000\n"
@@ -82,7 +84,10 @@ __asm__(
     "    rep stosl\n"
     /* The PM timer, a clock of a device. */
     "    movw $0x608, %dx\n inl %dx, %eax\n roll $3, 0x310030\n xorl %eax, 0x310030\n"
-    "    testl $63, %ebp\n"
+    /* Has it stood still for the hundreds of instructions since the last look? */
+    "    cmpl %eax, 0x310060\n jne 1f\n incl 0x310064\n"
+    "1:  movl %eax, 0x310060\n"
+    "    testl $511, %ebp\n"
     "    jnz guest_loop\n"
     "    hlt\n"
     "    jmp guest_loop\n"

@@ -59,7 +59,9 @@ const struct cpu_field cpu_fields[] = {
     {FIELD(sysenter_eip)},
     {FIELD(pat)},
     {FIELD(tsc_aux)},
+#ifndef BREAK_R1 /* make/rules.mk: state in no section */
     {FIELD(tsc_adjust)},
+#endif
     {FIELD(misc_enable)},
     {FIELD(xss)},
     {FIELD(mtrr_def_type)},

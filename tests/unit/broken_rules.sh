@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# A test of a rule that passes whatever the code does is worth nothing: each of them must fail once
+# its rule is broken (make/rules.mk), and pass otherwise.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=${BUILD:-build}
+bad=0
+
+make -s -j"$(nproc)" broken-rules "$build/tests/unit/test_rules" >"$build/broken-rules.log" 2>&1 || {
+    tail -n 20 "$build/broken-rules.log"
+    echo "the variants do not build"
+    exit 1
+}
+for rule in R1 R2 R3 R4 R5 R6 R7 R8 R9; do
+    timeout 20 "$build/tests/unit/test_rules" "$rule" >/dev/null 2>&1 || {
+        echo "$rule: its test fails on the code as it is"
+        bad=1
+    }
+    timeout 20 "$build/break/$rule/test_rules" "$rule" >"$build/break/$rule/output" 2>&1
+    rc=$?
+    if [ $rc -eq 1 ] && grep -q '^\[  FAILED  \] r[1-9]_' "$build/break/$rule/output"; then
+        echo "$rule broken: $(grep -o 'FAILED  \] r[1-9]_[a-z_]*' "$build/break/$rule/output" | head -n 1 | cut -c 11-) fails, as it must"
+    else
+        echo "$rule broken: its test does not notice (exit code $rc)"
+        bad=1
+    fi
+done
+exit $bad
