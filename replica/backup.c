@@ -51,8 +51,6 @@ static void recv_record(struct rep *r, const struct rep_msg *m, uint64_t now)
 
 void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
 {
-    struct rep_msg pong = {.kind = REP_PONG, .nonce = m->nonce};
-
     switch (m->kind) {
     case REP_RECORD:
         recv_record(r, m, now);
@@ -62,9 +60,10 @@ void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
         if (m->seq > r->sealed) {
             report_hole(r, now);
         }
-        rep_send(r, &pong);
-        break;
-    case REP_PONG:
+        if (m->nonce != 0) {
+            struct rep_msg pong = {.kind = REP_PONG, .nonce = m->nonce};
+            rep_send(r, &pong);
+        }
         break;
     default:
         compare_recv(r, m, now);

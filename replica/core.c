@@ -27,8 +27,8 @@ int rep_create(const struct rep_config *cfg, const struct rep_ops *ops, uint64_t
     if (r->cfg.peer_lost_ns == 0) {
         r->cfg.peer_lost_ns = REP_PEER_LOST_MS * MS;
     }
-    if (r->cfg.ping_ns == 0 || r->cfg.ping_ns > r->cfg.peer_lost_ns / 4) {
-        r->cfg.ping_ns = r->cfg.peer_lost_ns / 4;
+    if (r->cfg.ping_ns == 0 || r->cfg.ping_ns > r->cfg.peer_lost_ns / 3) {
+        r->cfg.ping_ns = r->cfg.peer_lost_ns / 3;
     }
     if (r->cfg.lag_ns == 0) {
         r->cfg.lag_ns = REP_LAG_MS * MS;
@@ -57,6 +57,7 @@ void rep_destroy(struct rep *r)
 
 void rep_send(struct rep *r, struct rep_msg *m)
 {
+    r->next_ping = r->last_seen + r->cfg.ping_ns; /* anything said will do */
     m->epoch = r->epoch;
     m->from = r->cfg.incarnation;
     m->to = r->cfg.peer;
@@ -307,10 +308,8 @@ static void tick_paired(struct rep *r, uint64_t now)
         return;
     }
     if (now >= r->next_ping) {
-        struct rep_msg ping = {
-            .kind = REP_PING, .seq = r->sealed, .released = r->released, .nonce = ++r->nonce};
+        struct rep_msg ping = {.kind = REP_PING, .seq = r->sealed, .released = r->released};
 
-        r->next_ping = now + r->cfg.ping_ns;
         rep_send(r, &ping);
     }
     compare_tick(r, now);

@@ -63,7 +63,7 @@ enum rep_msg_kind {
     REP_HELLO = 1,  /* seq, digest: the state I loaded */
     REP_RECORD,     /* seq, start_ns, data, released */
     REP_ACK,        /* seq: contiguously received; ran; resend: send from seq + 1 again */
-    REP_PING,       /* nonce, seq: last sealed, released */
+    REP_PING,       /* seq: last sealed, released; nonce: not 0, to be answered */
     REP_PONG,       /* nonce */
     REP_PROBE,      /* "I have asked"; only says that the link works */
     REP_DIGEST,     /* seq, digest, data: section digests */
@@ -113,7 +113,7 @@ struct rep_config {
     uint64_t seq;            /* of the state loaded: the first record is seq + 1 */
     struct hash128 digest;   /* of that state */
     uint64_t peer_lost_ns;   /* silence after which the peer is declared lost; default 60 ms */
-    uint64_t ping_ns;        /* default a quarter of that, at most */
+    uint64_t ping_ns;        /* default a third of that, at most; counted from the last message */
     uint64_t lag_ns;         /* bound on the backup's lag, in virtual time; default 100 ms */
     bool stop_on_divergence; /* policy `stop`; default `trust-primary` */
     bool no_takeover;        /* drill: this backup never asks (a demonstration must then fail) */

@@ -109,11 +109,8 @@ void primary_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
             primary_release(r, now);
         }
         break;
-    case REP_PING: {
-        struct rep_msg pong = {.kind = REP_PONG, .nonce = m->nonce};
-        rep_send(r, &pong);
+    case REP_PING: /* a backup's says only that it is there */
         break;
-    }
     default:
         compare_recv(r, m, now);
         break;
