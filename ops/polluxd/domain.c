@@ -1,0 +1,540 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/polluxd/domain.c - see domain.h. The elements are one table; each has a path below <domain>
+ * and either a function that takes it or a reason why nothing has to be done. */
+#include "ops/polluxd/domain.h"
+
+#include <ctype.h>
+#include <libxml/parser.h>
+#include <libxml/tree.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/hash.h"
+
+#define METADATA_NS "urn:pollux:domain:1"
+
+enum { MEMORY_MIN = 1 << 20, VCPUS_LIMIT = 16 };
+#define MEMORY_LIMIT (UINT64_C(64) << 30)
+
+struct reader {
+    struct domain *d;
+    struct plx_err *err;
+    bool have_name, have_memory, have_kernel;
+};
+
+static int bad(struct reader *r, const xmlNode *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static int bad(struct reader *r, const xmlNode *n, const char *fmt, ...)
+{
+    char text[400];
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return plx_fail(r->err, PLX_EINVAL, "line %ld, <%s>: %s", xmlGetLineNo(n),
+                    (const char *)n->name, text);
+}
+
+static void warn(struct domain *d, const xmlNode *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+static void warn(struct domain *d, const xmlNode *n, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (d->nwarnings < DOMAIN_WARNINGS_MAX) {
+        char *w = d->warnings[d->nwarnings];
+        int at = snprintf(w, DOMAIN_WARNING_MAX, "line %ld: ", xmlGetLineNo(n));
+        va_start(ap, fmt);
+        (void)vsnprintf(w + at, (size_t)(DOMAIN_WARNING_MAX - at), fmt, ap);
+        va_end(ap);
+    }
+    d->nwarnings++;
+}
+
+/* The text of @n, or of its attribute @attr, trimmed, into @out. PLX_ENOENT if there is none. */
+static int text_of(struct reader *r, const xmlNode *n, const char *attr, char *out, size_t cap)
+{
+    xmlChar *s = attr == NULL ? xmlNodeGetContent(n)
+                              : xmlGetProp((xmlNode *)(uintptr_t)n, (const xmlChar *)attr);
+    int rc = 0;
+
+    out[0] = '\0';
+    if (s == NULL) {
+        return PLX_ENOENT;
+    }
+    const char *from = (const char *)s;
+    from += strspn(from, " \t\r\n");
+    size_t len = strlen(from);
+    while (len > 0 && isspace((unsigned char)from[len - 1])) {
+        len--;
+    }
+    if (len >= cap) {
+        rc = bad(r, n, "longer than %zu characters", cap - 1);
+    } else {
+        memcpy(out, from, len);
+        out[len] = '\0';
+    }
+    xmlFree(s);
+    return rc;
+}
+
+static int attr_of(struct reader *r, const xmlNode *n, const char *attr, char *out, size_t cap)
+{
+    int rc = text_of(r, n, attr, out, cap);
+
+    return rc == PLX_ENOENT ? bad(r, n, "has no attribute '%s'", attr) : rc;
+}
+
+static int path_of(struct reader *r, const xmlNode *n, const char *attr, char out[PATH_MAX])
+{
+    int rc = attr == NULL ? text_of(r, n, NULL, out, PATH_MAX) : attr_of(r, n, attr, out, PATH_MAX);
+
+    if (rc == 0 && out[0] != '/') {
+        return bad(r, n, "needs an absolute path, not '%s'", out);
+    }
+    return rc;
+}
+
+static xmlNode *child(const xmlNode *n, const char *name)
+{
+    for (xmlNode *c = n->children; c != NULL; c = c->next) {
+        if (c->type == XML_ELEMENT_NODE && strcmp((const char *)c->name, name) == 0) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+static int yes_no(struct reader *r, const xmlNode *n, bool *out)
+{
+    char s[8];
+    int rc = text_of(r, n, NULL, s, sizeof s);
+
+    if (rc == 0 && strcmp(s, "yes") != 0 && strcmp(s, "no") != 0) {
+        return bad(r, n, "must be yes or no, not '%s'", s);
+    }
+    *out = strcmp(s, "yes") == 0;
+    return rc;
+}
+
+/* --- the elements -------------------------------------------------------------------------- */
+
+static int take_name(struct reader *r, const xmlNode *n)
+{
+    int rc = text_of(r, n, NULL, r->d->name, sizeof r->d->name);
+
+    if (rc != 0) {
+        return rc;
+    }
+    for (const char *s = r->d->name; *s != '\0'; s++) {
+        if (!isalnum((unsigned char)*s) && strchr("-_.+", *s) == NULL) {
+            return bad(r, n, "may hold letters, digits and - _ . + only, not '%s'", r->d->name);
+        }
+    }
+    if (r->d->name[0] == '\0' || r->d->name[0] == '-') {
+        return bad(r, n, "'%s' is not a usable name", r->d->name);
+    }
+    r->have_name = true;
+    return 0;
+}
+
+static int take_uuid(struct reader *r, const xmlNode *n)
+{
+    char s[64];
+    int rc = text_of(r, n, NULL, s, sizeof s);
+
+    if (rc == 0 && !uuid_parse(s, r->d->uuid)) {
+        return bad(r, n, "'%s' is not a UUID", s);
+    }
+    r->d->has_uuid = rc == 0;
+    return rc;
+}
+
+static int take_memory(struct reader *r, const xmlNode *n)
+{
+    static const struct {
+        const char *unit;
+        uint64_t bytes;
+    } units[] = {{"b", 1},           {"bytes", 1},       {"KB", 1000},       {"k", 1024},
+                 {"KiB", 1024},      {"MB", 1000000},    {"M", 1 << 20},     {"MiB", 1 << 20},
+                 {"GB", 1000000000}, {"G", 1 << 30},     {"GiB", 1 << 30}};
+    char s[32], unit[16];
+    char *end;
+    uint64_t factor = 0;
+    int rc = text_of(r, n, NULL, s, sizeof s);
+
+    if (rc == 0) {
+        rc = text_of(r, n, "unit", unit, sizeof unit);
+    }
+    if (rc == PLX_ENOENT) {
+        (void)strcpy(unit, "KiB");
+        rc = 0;
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    for (size_t i = 0; i < PLX_COUNT(units); i++) {
+        if (strcmp(units[i].unit, unit) == 0) {
+            factor = units[i].bytes;
+        }
+    }
+    if (factor == 0) {
+        return bad(r, n, "unknown unit '%s'", unit);
+    }
+    unsigned long long v = isdigit((unsigned char)s[0]) ? strtoull(s, &end, 10) : 0;
+    if (v == 0 || *end != '\0') {
+        return bad(r, n, "'%s' is not an amount of memory", s);
+    }
+    if (v > MEMORY_LIMIT / factor || v * factor < MEMORY_MIN) {
+        return bad(r, n, "%s %s is not between 1 MiB and 64 GiB", s, unit);
+    }
+    r->d->memory = v * factor;
+    if (r->d->memory % 4096 != 0) {
+        return bad(r, n, "%s %s is not a whole number of pages", s, unit);
+    }
+    r->have_memory = true;
+    return 0;
+}
+
+static int take_vcpu(struct reader *r, const xmlNode *n)
+{
+    char s[16];
+    char *end = s;
+    int rc = text_of(r, n, NULL, s, sizeof s);
+    unsigned long v = rc == 0 && isdigit((unsigned char)s[0]) ? strtoul(s, &end, 10) : 0;
+
+    if (v < 1 || v > VCPUS_LIMIT || *end != '\0') {
+        return bad(r, n, "must be a number from 1 to %d, not '%s'", VCPUS_LIMIT, s);
+    }
+    r->d->vcpus = (unsigned)v;
+    return 0;
+}
+
+static int take_kernel(struct reader *r, const xmlNode *n)
+{
+    r->have_kernel = true;
+    return path_of(r, n, NULL, r->d->kernel);
+}
+
+static int take_initrd(struct reader *r, const xmlNode *n)
+{
+    return path_of(r, n, NULL, r->d->initrd);
+}
+
+static int take_cmdline(struct reader *r, const xmlNode *n)
+{
+    return text_of(r, n, NULL, r->d->cmdline, sizeof r->d->cmdline);
+}
+
+static int take_os_type(struct reader *r, const xmlNode *n)
+{
+    char s[16], arch[16];
+    int rc = text_of(r, n, NULL, s, sizeof s);
+
+    if (rc != 0 || strcmp(s, "hvm") != 0) {
+        return bad(r, n, "must be hvm");
+    }
+    rc = text_of(r, n, "arch", arch, sizeof arch);
+    return rc == 0 && strcmp(arch, "x86_64") != 0 ? bad(r, n, "arch must be x86_64") : 0;
+}
+
+static int take_disk(struct reader *r, const xmlNode *n)
+{
+    struct domain *d = r->d;
+    const xmlNode *source = child(n, "source");
+    char s[32];
+
+    if (d->ndisks == DOMAIN_DISKS_MAX) {
+        return bad(r, n, "more than %d disks", DOMAIN_DISKS_MAX);
+    }
+    if (text_of(r, n, "type", s, sizeof s) != 0 || strcmp(s, "file") != 0) {
+        return bad(r, n, "only type='file' is supported");
+    }
+    if (text_of(r, n, "device", s, sizeof s) == 0 && strcmp(s, "disk") != 0) {
+        return bad(r, n, "only device='disk' is supported");
+    }
+    if (source == NULL) {
+        return bad(r, n, "has no <source file='...'/>");
+    }
+    struct domain_disk *disk = &d->disks[d->ndisks];
+    int rc = path_of(r, source, "file", disk->path);
+    if (rc != 0) {
+        return rc;
+    }
+    disk->readonly = child(n, "readonly") != NULL;
+    const xmlNode *driver = child(n, "driver");
+    if (driver != NULL && text_of(r, driver, "type", s, sizeof s) == 0 && strcmp(s, "raw") != 0) {
+        return bad(r, driver, "only type='raw' is supported, not '%s'", s);
+    }
+    d->ndisks++;
+    return 0;
+}
+
+static int take_interface(struct reader *r, const xmlNode *n)
+{
+    struct domain *d = r->d;
+    const xmlNode *source = child(n, "source"), *mac = child(n, "mac");
+    char s[32];
+
+    if (d->nnics == DOMAIN_NICS_MAX) {
+        return bad(r, n, "more than %d interfaces", DOMAIN_NICS_MAX);
+    }
+    if (text_of(r, n, "type", s, sizeof s) != 0 || strcmp(s, "bridge") != 0) {
+        return bad(r, n, "only type='bridge' is supported");
+    }
+    struct domain_nic *nic = &d->nics[d->nnics];
+    int rc = source != NULL ? attr_of(r, source, "bridge", nic->bridge, sizeof nic->bridge) : 0;
+    if (rc != 0) {
+        return rc;
+    }
+    if (mac != NULL) {
+        unsigned b[6];
+        char extra;
+        rc = attr_of(r, mac, "address", s, sizeof s);
+        if (rc != 0) {
+            return rc;
+        }
+        if (sscanf(s, "%2x:%2x:%2x:%2x:%2x:%2x%c", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
+                   &extra) != 6) {
+            return bad(r, mac, "'%s' is not a MAC address", s);
+        }
+        for (int i = 0; i < 6; i++) {
+            nic->mac[i] = (uint8_t)b[i];
+        }
+        if ((nic->mac[0] & 1) != 0) {
+            return bad(r, mac, "%s is a group address", s);
+        }
+        nic->has_mac = true;
+    }
+    d->nnics++;
+    return 0;
+}
+
+static int take_rng(struct reader *r, const xmlNode *n)
+{
+    (void)n;
+    r->d->rng = true;
+    return 0;
+}
+
+static int take_protect(struct reader *r, const xmlNode *n)
+{
+    return yes_no(r, n, &r->d->protect);
+}
+
+static int take_primary(struct reader *r, const xmlNode *n)
+{
+    return text_of(r, n, NULL, r->d->primary, sizeof r->d->primary);
+}
+
+static int take_backup(struct reader *r, const xmlNode *n)
+{
+    return text_of(r, n, NULL, r->d->backup, sizeof r->d->backup);
+}
+
+static int take_state(struct reader *r, const xmlNode *n)
+{
+    return path_of(r, n, NULL, r->d->state_file);
+}
+
+static int take_record(struct reader *r, const xmlNode *n)
+{
+    return path_of(r, n, NULL, r->d->record_dir);
+}
+
+enum kind {
+    TAKEN,  /* by its function */
+    PARENT, /* its children stand in the table */
+    KNOWN   /* nothing to do, and no warning: the machine has it, or it makes no difference */
+};
+
+static const struct element {
+    const char *parent, *name; /* parent "" is <domain> */
+    enum kind kind;
+    int (*take)(struct reader *r, const xmlNode *n);
+} elements[] = {
+    {"", "name", TAKEN, take_name},
+    {"", "uuid", TAKEN, take_uuid},
+    {"", "title", KNOWN, NULL},
+    {"", "description", KNOWN, NULL},
+    {"", "memory", TAKEN, take_memory},
+    {"", "currentMemory", KNOWN, NULL},
+    {"", "vcpu", TAKEN, take_vcpu},
+    {"", "os", PARENT, NULL},
+    {"os", "type", TAKEN, take_os_type},
+    {"os", "kernel", TAKEN, take_kernel},
+    {"os", "initrd", TAKEN, take_initrd},
+    {"os", "cmdline", TAKEN, take_cmdline},
+    {"", "features", PARENT, NULL},
+    {"features", "acpi", KNOWN, NULL},
+    {"features", "apic", KNOWN, NULL},
+    {"features", "pae", KNOWN, NULL},
+    {"", "devices", PARENT, NULL},
+    {"devices", "emulator", KNOWN, NULL},
+    {"devices", "disk", TAKEN, take_disk},
+    {"devices", "interface", TAKEN, take_interface},
+    {"devices", "serial", KNOWN, NULL},
+    {"devices", "console", KNOWN, NULL},
+    {"devices", "rng", TAKEN, take_rng},
+    {"", "metadata", PARENT, NULL},
+    {"metadata", "vm", PARENT, NULL},
+    {"vm", "protect", TAKEN, take_protect},
+    {"vm", "primary", TAKEN, take_primary},
+    {"vm", "backup", TAKEN, take_backup},
+    {"vm", "state", TAKEN, take_state},
+    {"vm", "record", TAKEN, take_record},
+};
+
+static bool is_ours(const xmlNode *n)
+{
+    return n->ns != NULL && strcmp((const char *)n->ns->href, METADATA_NS) == 0;
+}
+
+static const struct element *find_element(const char *parent, const xmlNode *n)
+{
+    for (size_t i = 0; i < PLX_COUNT(elements); i++) {
+        if (strcmp(elements[i].parent, parent) == 0 &&
+            strcmp(elements[i].name, (const char *)n->name) == 0) {
+            return &elements[i];
+        }
+    }
+    return NULL;
+}
+
+static int walk(struct reader *r, const xmlNode *parent, const char *name)
+{
+    bool metadata = strcmp(name, "metadata") == 0;
+    bool ours = strcmp(name, "vm") == 0;
+
+    for (const xmlNode *n = parent->children; n != NULL; n = n->next) {
+        if (n->type != XML_ELEMENT_NODE || (metadata && !is_ours(n))) {
+            continue; /* other programs' metadata is theirs */
+        }
+        const struct element *e = (metadata || ours) == is_ours(n) ? find_element(name, n) : NULL;
+        if (e == NULL) {
+            warn(r->d, n, "unknown element <%s> in <%s> is ignored", (const char *)n->name,
+                 name[0] != '\0' ? name : "domain");
+            continue;
+        }
+        int rc = e->kind == TAKEN    ? e->take(r, n)
+                 : e->kind == PARENT ? walk(r, n, e->name)
+                                     : 0;
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int check(struct reader *r, const xmlNode *root)
+{
+    if (!r->have_name) {
+        return bad(r, root, "has no <name>");
+    }
+    if (!r->have_memory) {
+        return bad(r, root, "has no <memory>");
+    }
+    if (!r->have_kernel && r->d->state_file[0] == '\0') {
+        return bad(r, root, "has no <os><kernel>: Pollux boots a kernel directly");
+    }
+    return 0;
+}
+
+int domain_parse(const char *xml, size_t len, struct domain *d, struct plx_err *err)
+{
+    struct reader r = {.d = d, .err = err};
+    int rc;
+
+    memset(d, 0, sizeof *d);
+    d->vcpus = 1;
+    if (len >= ROLES_XML_MAX) {
+        return plx_fail(err, PLX_EINVAL, "the definition has %zu bytes, more than %d", len,
+                        ROLES_XML_MAX - 1);
+    }
+    xmlParserCtxt *ctx = xmlNewParserCtxt();
+    xmlDoc *doc = ctx == NULL ? NULL
+                              : xmlCtxtReadMemory(ctx, xml, (int)len, "definition", NULL,
+                                                  XML_PARSE_NONET | XML_PARSE_NOERROR |
+                                                      XML_PARSE_NOWARNING);
+    if (doc == NULL) {
+        const xmlError *e = ctx != NULL ? xmlCtxtGetLastError(ctx) : NULL;
+        rc = plx_fail(err, PLX_EINVAL, "not XML: line %d: %s", e != NULL ? e->line : 0,
+                      e != NULL && e->message != NULL ? e->message : "out of memory");
+        size_t n = err != NULL ? strlen(err->msg) : 0;
+        if (n > 0 && err->msg[n - 1] == '\n') {
+            err->msg[n - 1] = '\0';
+        }
+        xmlFreeParserCtxt(ctx);
+        return rc;
+    }
+    const xmlNode *root = xmlDocGetRootElement(doc);
+    if (doc->intSubset != NULL || doc->extSubset != NULL) {
+        rc = plx_fail(err, PLX_EINVAL, "a document type (DOCTYPE) is not allowed in a definition");
+    } else if (root == NULL || strcmp((const char *)root->name, "domain") != 0) {
+        rc = plx_fail(err, PLX_EINVAL, "the root element is <%s>, not <domain>",
+                      root != NULL ? (const char *)root->name : "");
+    } else {
+        rc = walk(&r, root, "");
+        if (rc == 0) {
+            rc = check(&r, root);
+        }
+    }
+    xmlFreeDoc(doc);
+    xmlFreeParserCtxt(ctx);
+    return rc;
+}
+
+void domain_mac(const struct domain *d, const uint8_t uuid[ROLES_UUID_LEN], unsigned i,
+                uint8_t mac[6])
+{
+    static const uint8_t prefix[3] = {0x52, 0x54, 0x00}; /* locally administered */
+    uint8_t sha[SHA256_LEN], in[ROLES_UUID_LEN + 1];
+
+    if (d->nics[i].has_mac) {
+        memcpy(mac, d->nics[i].mac, 6);
+        return;
+    }
+    memcpy(in, uuid, ROLES_UUID_LEN);
+    in[ROLES_UUID_LEN] = (uint8_t)i;
+    sha256(in, sizeof in, sha);
+    memcpy(mac, prefix, 3);
+    memcpy(mac + 3, sha, 3);
+}
+
+bool uuid_parse(const char *s, uint8_t out[ROLES_UUID_LEN])
+{
+    unsigned digits = 0;
+
+    for (; *s != '\0'; s++) {
+        if (*s == '-' && digits > 0 && digits % 4 == 0) {
+            continue;
+        }
+        if (!isxdigit((unsigned char)*s) || digits == 2 * ROLES_UUID_LEN) {
+            return false;
+        }
+        uint8_t v = (uint8_t)(isdigit((unsigned char)*s) ? *s - '0'
+                                                         : tolower((unsigned char)*s) - 'a' + 10);
+        out[digits / 2] = (uint8_t)(digits % 2 == 0 ? v << 4 : out[digits / 2] | v);
+        digits++;
+    }
+    return digits == 2 * ROLES_UUID_LEN;
+}
+
+const char *uuid_text(const uint8_t uuid[ROLES_UUID_LEN], char out[UUID_TEXT])
+{
+    char *at = out;
+
+    for (int i = 0; i < ROLES_UUID_LEN; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
+            *at++ = '-';
+        }
+        at += snprintf(at, 3, "%02x", uuid[i]);
+    }
+    return out;
+}
