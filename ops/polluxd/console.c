@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/polluxd/console.c - console sessions: from a connection of the CLI on this node to the primary,
+ * wherever that runs, and on to the next primary after a takeover.
+ *
+ * Output bytes carry their position: a session drops what it has seen and asks a new primary for
+ * what follows, so that nothing is lost or doubled. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "ops/polluxd/daemon.h"
+
+#define FROM_NOW UINT64_MAX
+
+struct session {
+    struct session *next;
+    struct daemon *d;
+    uint64_t id;
+    uint8_t vm[ROLES_UUID_LEN];
+    uint32_t port;
+    uint64_t pos;         /* of the next byte; FROM_NOW before the first */
+    uint32_t owner;       /* node of the CLI's connection: self for our own sessions */
+    uint64_t incarnation; /* of the replica it is attached to; 0: none */
+    uint32_t via;         /* node of that replica */
+    console_cb cb;        /* own sessions */
+    void *ctx;
+};
+
+static void attach_child(struct session *s, struct child *c)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__ConsoleAttach a = CTL__CONSOLE_ATTACH__INIT;
+
+    a.port = s->port;
+    a.from = s->pos;
+    m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_ATTACH;
+    m.console_attach = &a;
+    if (child_send(c, &m, NULL, 0) == 0) {
+        s->incarnation = c->incarnation;
+        s->via = s->d->conf->self;
+    }
+}
+
+static void attach(struct session *s, const struct roles_vm *vm)
+{
+    if (vm == NULL || vm->primary.node == 0 || s->incarnation == vm->primary.incarnation) {
+        return;
+    }
+    if (vm->primary.node == s->d->conf->self) {
+        struct child *c = child_find(s->d, vm->primary.incarnation);
+        if (c != NULL) {
+            attach_child(s, c);
+        }
+        return;
+    }
+    if (s->owner != s->d->conf->self) {
+        return; /* its owner goes to the new primary itself */
+    }
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleOpen o = CL__CONSOLE_OPEN__INIT;
+    o.session = s->id;
+    o.vm = (ProtobufCBinaryData){.len = sizeof s->vm, .data = s->vm};
+    o.port = s->port;
+    o.from = s->pos;
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_OPEN;
+    m.console_open = &o;
+    if (cluster_send(s->d->cluster, vm->primary.node, &m) == 0) {
+        s->incarnation = vm->primary.incarnation;
+        s->via = vm->primary.node;
+    }
+}
+
+static struct session *add(struct daemon *d, uint64_t id, const uint8_t *vm, uint32_t port)
+{
+    struct session *s = plx_calloc(1, sizeof *s);
+
+    PLX_CHECK(s != NULL);
+    s->d = d;
+    s->id = id;
+    memcpy(s->vm, vm, sizeof s->vm);
+    s->port = port;
+    s->pos = FROM_NOW;
+    s->next = d->sessions;
+    d->sessions = s;
+    return s;
+}
+
+static void forget(struct session *s)
+{
+    struct daemon *d = s->d;
+    struct child *c = child_find(d, s->incarnation);
+    bool shared = false;
+
+    for (struct session **at = &d->sessions; *at != NULL; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
+    }
+    for (const struct session *o = d->sessions; o != NULL; o = o->next) {
+        shared = shared || (o->incarnation == s->incarnation && o->port == s->port);
+    }
+    if (c != NULL && !shared) {
+        Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+        Ctl__ConsoleDetach e = CTL__CONSOLE_DETACH__INIT;
+        e.port = s->port;
+        m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_DETACH;
+        m.console_detach = &e;
+        (void)child_send(c, &m, NULL, 0);
+    }
+    plx_free(s);
+}
+
+static void tell_close(struct session *s, uint32_t to, const char *reason)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleClose e = CL__CONSOLE_CLOSE__INIT;
+
+    e.session = s->id;
+    e.reason = (char *)(uintptr_t)reason;
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE;
+    m.console_close = &e;
+    daemon_send(s->d, to, &m);
+}
+
+struct session *console_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
+                             console_cb cb, void *ctx)
+{
+    struct session *s = add(d, daemon_random(), vm->uuid, port);
+
+    s->owner = d->conf->self;
+    s->cb = cb;
+    s->ctx = ctx;
+    attach(s, vm);
+    return s;
+}
+
+static void type_to_child(struct child *c, uint32_t port, const void *data, size_t len)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__ConsoleData t = CTL__CONSOLE_DATA__INIT;
+
+    t.port = port;
+    t.data = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
+    m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_DATA;
+    m.console_data = &t;
+    (void)child_send(c, &m, NULL, 0); /* typed into a full pipe: lost, as on a real line */
+}
+
+static void send_bytes(struct session *s, uint32_t to, uint64_t pos, const void *data, size_t len)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleBytes b = CL__CONSOLE_BYTES__INIT;
+
+    b.session = s->id;
+    b.pos = pos;
+    b.data = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_BYTES;
+    m.console_bytes = &b;
+    daemon_send(s->d, to, &m);
+}
+
+void console_input(struct session *s, const void *data, size_t len)
+{
+    struct child *c = child_find(s->d, s->incarnation);
+
+    if (s->incarnation == 0) {
+        return;
+    }
+    if (c != NULL) {
+        type_to_child(c, s->port, data, len);
+    } else if (s->via != s->d->conf->self) {
+        send_bytes(s, s->via, 0, data, len);
+    }
+}
+
+void console_close(struct session *s)
+{
+    if (s->via != 0 && s->via != s->d->conf->self) {
+        tell_close(s, s->via, "closed");
+    }
+    forget(s);
+}
+
+/* Bytes from position @pos on: give the session what it has not seen. */
+static void deliver(struct session *s, uint64_t pos, const uint8_t *data, size_t len)
+{
+    if (s->pos != FROM_NOW && pos < s->pos) {
+        uint64_t seen = s->pos - pos;
+        if (seen >= len) {
+            return;
+        }
+        data += seen;
+        len -= (size_t)seen;
+        pos = s->pos;
+    }
+    s->pos = pos + len;
+    if (s->owner == s->d->conf->self) {
+        s->cb(s->ctx, data, len, pos, NULL);
+    } else {
+        send_bytes(s, s->owner, pos, data, len);
+    }
+}
+
+void console_output(struct child *c, const Ctl__ConsoleData *o)
+{
+    for (struct session *s = c->d->sessions, *next; s != NULL; s = next) {
+        next = s->next;
+        if (s->incarnation == c->incarnation && s->port == o->port && o->data.len != 0) {
+            deliver(s, o->pos, o->data.data, o->data.len);
+        }
+    }
+}
+
+/* --- with the other nodes ------------------------------------------------------------------ */
+
+static struct session *find(struct daemon *d, uint64_t id)
+{
+    struct session *s = d->sessions;
+
+    while (s != NULL && s->id != id) {
+        s = s->next;
+    }
+    return s;
+}
+
+static void on_open(struct daemon *d, uint32_t from, const Cl__ConsoleOpen *o)
+{
+    const struct roles_vm *vm =
+        o->vm.len == ROLES_UUID_LEN ? daemon_vm(d, o->vm.data) : NULL;
+    struct session *s = find(d, o->session);
+
+    if (vm == NULL || (s != NULL && s->owner != from)) {
+        return;
+    }
+    if (s == NULL) {
+        s = add(d, o->session, vm->uuid, o->port);
+    }
+    s->owner = from;
+    s->pos = o->from;
+    s->incarnation = 0;
+    attach(s, vm);
+}
+
+void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg)
+{
+    struct session *s;
+
+    switch (msg->msg_case) {
+    case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
+        on_open(d, from, msg->console_open);
+        break;
+    case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
+        s = find(d, msg->console_close->session);
+        if (s != NULL && s->owner == from) {
+            forget(s);
+        }
+        break;
+    default:
+        s = find(d, msg->console_bytes->session);
+        if (s != NULL && s->owner == from) {
+            console_input(s, msg->console_bytes->data.data, msg->console_bytes->data.len);
+        } else if (s != NULL && s->owner == d->conf->self && s->via == from) {
+            deliver(s, msg->console_bytes->pos, msg->console_bytes->data.data,
+                    msg->console_bytes->data.len);
+        }
+    }
+}
+
+void console_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm)
+{
+    for (struct session *s = d->sessions, *next; s != NULL; s = next) {
+        next = s->next;
+        if (memcmp(s->vm, uuid, ROLES_UUID_LEN) != 0) {
+            continue;
+        }
+        if (vm != NULL && vm->phase != ROLES_STOPPED) {
+            attach(s, vm);
+            continue;
+        }
+        if (s->owner == d->conf->self) {
+            s->cb(s->ctx, NULL, 0, 0, "the VM has stopped");
+        }
+        forget(s);
+    }
+}
+
+void console_tick(struct daemon *d)
+{
+    for (struct session *s = d->sessions; s != NULL; s = s->next) {
+        attach(s, daemon_vm(d, s->vm)); /* one that could not be attached when it was time */
+    }
+}
+
+void console_close_all(struct daemon *d)
+{
+    while (d->sessions != NULL) {
+        struct session *s = d->sessions;
+        if (s->owner == d->conf->self) {
+            s->cb(s->ctx, NULL, 0, 0, "the daemon is stopping");
+        }
+        forget(s);
+    }
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/polluxd/daemon.c - start and stop of the daemon, its tick, and messages between daemons. */
+#include "ops/polluxd/daemon.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { SECOND_MS = 1000 };
+
+uint64_t daemon_random(void)
+{
+    uint64_t v;
+
+    do {
+        host_random(&v, sizeof v);
+    } while (v == 0);
+    return v;
+}
+
+void daemon_send(struct daemon *d, uint32_t to, Cl__NodeMessage *msg)
+{
+    if (d->cluster == NULL) {
+        return;
+    }
+    if (to == 0) {
+        cluster_send_all(d->cluster, msg);
+    } else {
+        (void)cluster_send(d->cluster, to, msg);
+    }
+}
+
+const struct roles_vm *daemon_vm(struct daemon *d, const uint8_t *uuid)
+{
+    return d->cluster != NULL ? roles_find(cluster_state(d->cluster), uuid) : NULL;
+}
+
+const struct roles_vm *daemon_find_vm(struct daemon *d, const char *name_or_uuid)
+{
+    uint8_t uuid[ROLES_UUID_LEN];
+    const struct roles_vm *vm = roles_find_name(cluster_state(d->cluster), name_or_uuid);
+
+    if (vm == NULL && uuid_parse(name_or_uuid, uuid)) {
+        vm = daemon_vm(d, uuid);
+    }
+    return vm;
+}
+
+/* --- from the cluster ---------------------------------------------------------------------- */
+
+static void on_record(void *ctx, const uint8_t *uuid, const struct roles_vm *vm)
+{
+    struct daemon *d = ctx;
+
+    if (d->cluster == NULL || d->stopping) {
+        return; /* restored while opening: the tick looks at every record anyway */
+    }
+    vms_record(d, uuid, vm);
+    if (vm != NULL) {
+        start_record(d, vm);
+    }
+    console_record(d, uuid, vm);
+}
+
+static void on_status(struct daemon *d, uint32_t from, const Cl__NodeStatus *s)
+{
+    for (unsigned i = 0; i < CONF_NODES_MAX; i++) {
+        if (d->status[i].id == from || d->status[i].id == 0) {
+            d->status[i] = (struct node_status){.id = from, .uptime_ms = s->uptime_ms,
+                                                .replicas = s->replicas};
+            return;
+        }
+    }
+}
+
+static void on_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
+{
+    struct daemon *d = ctx;
+
+    if (d->stopping || d->cluster == NULL) {
+        return;
+    }
+    switch (msg->msg_case) {
+    case CL__NODE_MESSAGE__MSG_NODE_STATUS:
+        on_status(d, from, msg->node_status);
+        break;
+    case CL__NODE_MESSAGE__MSG_VM_STATS:
+        if (msg->vm_stats->vm.len == ROLES_UUID_LEN && msg->vm_stats->stats != NULL) {
+            stats_store(d, msg->vm_stats->vm.data, from, msg->vm_stats->stats);
+        }
+        break;
+    case CL__NODE_MESSAGE__MSG_VM_EVENT:
+        event_received(d, msg->vm_event);
+        break;
+    case CL__NODE_MESSAGE__MSG_PREPARE:
+    case CL__NODE_MESSAGE__MSG_PREPARED:
+        start_message(d, from, msg);
+        break;
+    case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
+    case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
+    case CL__NODE_MESSAGE__MSG_CONSOLE_BYTES:
+        console_message(d, from, msg);
+        break;
+    default:
+        log_warn("a message of kind %d from node %s is not understood", (int)msg->msg_case,
+                 conf_node_name(d->conf, from));
+    }
+}
+
+/* --- the tick ------------------------------------------------------------------------------ */
+
+static void tell_status(struct daemon *d)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__NodeStatus s = CL__NODE_STATUS__INIT;
+
+    s.name = (char *)(uintptr_t)d->conf->name;
+    s.uptime_ms = (clock_mono_ns() - d->started_ns) / 1000000;
+    for (const struct child *c = d->children; c != NULL; c = c->next) {
+        s.replicas++;
+    }
+    on_status(d, d->conf->self, &s);
+    m.msg_case = CL__NODE_MESSAGE__MSG_NODE_STATUS;
+    m.node_status = &s;
+    daemon_send(d, 0, &m);
+}
+
+static void on_caught_up(void *ctx, int rc, enum roles_result result)
+{
+    struct daemon *d = ctx;
+
+    (void)result;
+    if (rc == PLX_ETIMEDOUT && !d->stopping) {
+        cluster_read(d->cluster, READ_MS, on_caught_up, d);
+    } else if (rc == 0) {
+        d->caught_up = true;
+        log_info("joined the cluster: leader %s, %u VMs",
+                 conf_node_name(d->conf, cluster_leader(d->cluster)),
+                 cluster_state(d->cluster)->n);
+    }
+}
+
+static void on_second(uv_timer_t *h)
+{
+    struct daemon *d = h->data;
+
+    tell_status(d);
+    child_scan(d);
+    child_tick(d);
+    vms_tick(d);
+    start_tick(d);
+    console_tick(d);
+    prepared_expire(d, false);
+    cluster_balance(d->cluster);
+    metrics_update(d);
+}
+
+/* --- start and stop ------------------------------------------------------------------------ */
+
+static int make_dir(const char *path, struct plx_err *err)
+{
+    char copy[PATH_MAX];
+
+    (void)snprintf(copy, sizeof copy, "%s", path);
+    for (char *s = copy + 1;; s++) {
+        if (*s == '/' || *s == '\0') {
+            char c = *s;
+            *s = '\0';
+            if (mkdir(copy, 0700) != 0 && errno != EEXIST) {
+                return plx_fail_errno(err, "cannot create the directory %s", copy);
+            }
+            *s = c;
+            if (c == '\0') {
+                return 0;
+            }
+        }
+    }
+}
+
+static void on_cluster_closed(void *ctx)
+{
+    struct daemon *d = ctx;
+
+    d->cluster = NULL;
+}
+
+static void stop(struct daemon *d)
+{
+    if (d->stopping) {
+        return;
+    }
+    log_info("stopping; replicas go on");
+    d->stopping = true;
+    console_close_all(d);
+    api_close(d);
+    metrics_close(d);
+    child_detach_all(d);
+    uv_close((uv_handle_t *)&d->second, NULL);
+    uv_close((uv_handle_t *)&d->sigterm, NULL);
+    uv_close((uv_handle_t *)&d->sigint, NULL);
+    cluster_close(d->cluster, on_cluster_closed, d);
+}
+
+static void on_signal(uv_signal_t *h, int signum)
+{
+    (void)signum;
+    stop(h->data);
+}
+
+static int open_cluster(struct daemon *d, struct plx_err *err)
+{
+    char dir[PATH_MAX + 8];
+    const struct conf *c = d->conf;
+
+    (void)snprintf(dir, sizeof dir, "%s/raft", c->state_dir);
+    int rc = make_dir(dir, err);
+    if (rc != 0) {
+        return rc;
+    }
+    struct cluster_config cfg = {.loop = &d->loop, .key = &c->key, .self = c->self,
+                                 .name = c->cluster, .bind = c->bind, .dir = dir,
+                                 .nodes = c->peers, .nnodes = c->nmembers,
+                                 .election_ms = c->election_ms, .heartbeat_ms = c->heartbeat_ms,
+                                 .on_record = on_record, .on_message = on_message, .ctx = d};
+    return cluster_open(&cfg, &d->cluster, err);
+}
+
+int daemon_run(const struct conf *conf, struct plx_err *err)
+{
+    static struct daemon the_daemon;
+    struct daemon *d = &the_daemon;
+    char dir[PATH_MAX + 16];
+    int rc;
+
+    d->conf = conf;
+    d->started_ns = clock_mono_ns();
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)umask(077);
+    (void)snprintf(dir, sizeof dir, "%s/overlay", conf->state_dir);
+    if ((rc = make_dir(conf->run_dir, err)) != 0 || (rc = make_dir(dir, err)) != 0) {
+        return rc;
+    }
+    PLX_CHECK(uv_loop_init(&d->loop) == 0);
+    if ((rc = api_open(d, err)) != 0 || (rc = open_cluster(d, err)) != 0 ||
+        (rc = metrics_open(d, err)) != 0) {
+        return rc; /* nothing has been promised to anyone yet: the process ends */
+    }
+    (void)uv_timer_init(&d->loop, &d->second);
+    (void)uv_signal_init(&d->loop, &d->sigterm);
+    (void)uv_signal_init(&d->loop, &d->sigint);
+    d->second.data = d->sigterm.data = d->sigint.data = d;
+    (void)uv_timer_start(&d->second, on_second, SECOND_MS, SECOND_MS);
+    (void)uv_signal_start(&d->sigterm, on_signal, SIGTERM);
+    (void)uv_signal_start(&d->sigint, on_signal, SIGINT);
+    child_scan(d);
+    cluster_read(d->cluster, READ_MS, on_caught_up, d);
+    log_info("node %s of cluster %s at %s", conf->name, conf->cluster, conf->bind);
+    (void)uv_run(&d->loop, UV_RUN_DEFAULT);
+    prepared_expire(d, true);
+    stats_free(d);
+    return 0;
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/polluxd/daemon.h - what the files of the daemon share: one struct, one loop, one thread.
+ *
+ *     daemon.c   start and stop, the tick, messages between daemons
+ *     api.c      connections of the CLI and what they ask
+ *     start.c    choosing the nodes of a VM and comparing its files on them
+ *     prepare.c  hashing the files and making keys on one node
+ *     vms.c      making what runs here follow the applied records
+ *     child.c    one replica process and its control channel
+ *     console.c  console sessions, wherever the VM runs
+ *     events.c   the ring of events;  tap.c  TAP devices;  metrics.c  Prometheus
+ *
+ * Only hashing (libuv's pool), the metrics server and the authoriser have other threads; they touch
+ * nothing here. */
+#ifndef OPS_POLLUXD_DAEMON_H
+#define OPS_POLLUXD_DAEMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/hash.h"
+#include "consensus/cluster.h"
+#include "ops/polluxd/conf.h"
+#include "ops/polluxd/domain.h"
+#include "proto/control.pb-c.h"
+
+enum {
+    EVENTS_MAX = 512,
+    EVENT_KIND_MAX = 24,
+    EVENT_TEXT_MAX = 256,
+    COMMAND_MS = 8000, /* how long an operator's command waits for a majority */
+    READ_MS = 4000,
+    STATS_FRESH_MS = 5000
+};
+
+struct event {
+    uint64_t id; /* random: the same event reaches a node once */
+    uint64_t wall_ns;
+    char node[CONF_NAME_MAX];
+    uint8_t vm[ROLES_UUID_LEN];
+    bool of_vm;
+    char kind[EVENT_KIND_MAX];
+    char text[EVENT_TEXT_MAX];
+};
+
+struct vm_stats { /* of one replica, here or elsewhere */
+    struct vm_stats *next;
+    uint8_t vm[ROLES_UUID_LEN];
+    uint32_t node;
+    uint64_t heard_ns;
+    Ctl__Stats s; /* scalars only */
+};
+
+struct node_status {
+    uint32_t id;
+    uint64_t uptime_ms;
+    uint32_t replicas;
+};
+
+struct counters { /* ops/metrics.def */
+    uint64_t events, takeovers, divergences, spawns, adoptions, replica_exits, api_requests;
+};
+
+struct api;
+struct metrics;
+struct child;
+struct prepared;
+struct start;
+struct session;
+struct wish;
+
+struct daemon {
+    const struct conf *conf;
+    uv_loop_t loop;
+    uv_timer_t second;
+    uv_signal_t sigterm, sigint;
+    struct cluster *cluster;
+    struct api *api;
+    struct metrics *metrics;
+    struct child *children;
+    struct prepared *prepared;
+    struct start *starts;
+    struct wish *wishes; /* child.c: commands on behalf of replicas */
+    struct session *sessions;
+    struct vm_stats *stats;
+    struct event events[EVENTS_MAX];
+    unsigned next_event;
+    struct node_status status[CONF_NODES_MAX];
+    struct counters count;
+    uint64_t started_ns;
+    bool caught_up; /* has read the records of a majority once since it started */
+    bool stopping;
+};
+
+/* --- daemon.c --- */
+int daemon_run(const struct conf *conf, struct plx_err *err);
+void daemon_send(struct daemon *d, uint32_t to, Cl__NodeMessage *msg);
+const struct roles_vm *daemon_vm(struct daemon *d, const uint8_t *uuid);
+/* By name or UUID. */
+const struct roles_vm *daemon_find_vm(struct daemon *d, const char *name_or_uuid);
+uint64_t daemon_random(void); /* never 0 */
+
+/* --- events.c --- */
+/* Log, keep, tell the other nodes. @vm may be NULL. */
+void event_raise(struct daemon *d, const uint8_t *vm, const char *kind, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void event_received(struct daemon *d, const Cl__VmEvent *e);
+/* The newest first: @i = 0, 1, ...; NULL when there are no more. */
+const struct event *event_at(const struct daemon *d, unsigned i);
+void stats_store(struct daemon *d, const uint8_t *vm, uint32_t node, const Ctl__Stats *s);
+const struct vm_stats *stats_find(const struct daemon *d, const uint8_t *vm, uint32_t node);
+void stats_free(struct daemon *d);
+
+/* --- tap.c --- */
+/* A TAP called @name, down and on no bridge: its descriptor, or a negative error. */
+int tap_create(const char *name, const uint8_t mac[6], struct plx_err *err);
+int tap_attach(const char *name, const char *bridge, struct plx_err *err); /* and up */
+void tap_detach(const char *name, const char *bridge); /* down, then off; silent if it is gone */
+
+/* --- prepare.c --- */
+enum { PREPARE_FILES_MAX = 3 + 2 * DOMAIN_DISKS_MAX, FILE_LABEL_MAX = PATH_MAX + 16 };
+
+struct file_hash {
+    char label[FILE_LABEL_MAX]; /* the path, or "overlay of " and the path */
+    char path[PATH_MAX];
+    bool overlay;
+    bool absent; /* an overlay that was never written */
+    uint64_t bytes;
+    uint8_t sha[SHA256_LEN];
+};
+
+struct prepared { /* ready to become a replica of a VM on this node */
+    struct prepared *next;
+    uint8_t vm[ROLES_UUID_LEN];
+    struct domain domain;
+    struct role_replica replica;
+    uint8_t secret_key[ROLES_KEY_LEN];
+    char bind_endpoint[ROLES_ENDPOINT_MAX];
+    struct file_hash files[PREPARE_FILES_MAX];
+    unsigned nfiles;
+    uint64_t made_ns; /* thrown away when not used soon */
+    bool ok;
+    char error[PLX_ERR_MSG_MAX];
+};
+
+/* Calls back once, later. @p stays in d->prepared if ok, else it is the callee's to read only. */
+typedef void (*prepare_cb)(void *ctx, const struct prepared *p);
+void prepare_here(struct daemon *d, const uint8_t *uuid, const char *xml, prepare_cb cb, void *ctx);
+struct prepared *prepared_take(struct daemon *d, uint64_t incarnation); /* now the caller's; NULL */
+void prepared_expire(struct daemon *d, bool all);
+
+/* --- start.c --- */
+typedef void (*start_cb)(void *ctx, int rc, const char *error);
+void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, const char *backup,
+              start_cb cb, void *ctx);
+void start_forget(struct daemon *d, void *ctx); /* the one who asked is gone */
+void start_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
+void start_record(struct daemon *d, const struct roles_vm *vm); /* a record changed */
+void start_tick(struct daemon *d);
+
+/* --- vms.c --- */
+void vms_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
+void vms_tick(struct daemon *d);
+
+/* --- child.c --- */
+struct child {
+    struct child *next;
+    struct daemon *d;
+    uint8_t vm[ROLES_UUID_LEN];
+    char vm_name[ROLES_NAME_MAX];
+    uint64_t incarnation;
+    uint64_t epoch; /* of the last record it was told; 0: none since it was adopted */
+    uint32_t role;  /* Ctl__Role */
+    int pid;        /* 0: exited */
+    int fd;
+    bool ours; /* our process: SIGCHLD comes */
+    bool roles_due, leaving;
+    uint64_t kill_ns; /* when to stop waiting for it to leave */
+    char bridge[DOMAIN_NICS_MAX][16];
+    unsigned nnics;
+    bool attached;
+    uv_poll_t poll;
+    uv_process_t process;
+    unsigned open_handles;
+    bool closed;
+    uint64_t pending_request; /* being proposed */
+    uint8_t *packet;
+};
+
+int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
+                struct plx_err *err);
+void child_scan(struct daemon *d); /* adopt replicas that lost their daemon */
+struct child *child_find(const struct daemon *d, uint64_t incarnation);
+struct child *child_of_vm(const struct daemon *d, const uint8_t *uuid); /* that is named; NULL */
+void child_learn(struct child *c, const struct roles_vm *vm); /* name and NICs of an adopted one */
+int child_send(struct child *c, Ctl__ToReplica *msg, const int *fds, unsigned nfds);
+void child_send_roles(struct child *c, const struct roles_vm *vm, uint64_t nonce);
+void child_leave(struct child *c); /* it should exit; killed if it does not */
+void child_fence(struct child *c, bool attach); /* TAPs on or off their bridges */
+/* Say in the record that this process is gone; repeated until it is in it. */
+void child_report_lost(struct daemon *d, const uint8_t *vm, uint64_t incarnation);
+void child_tick(struct daemon *d);
+void child_detach_all(struct daemon *d); /* the daemon stops, the replicas go on */
+
+/* --- console.c --- */
+typedef void (*console_cb)(void *ctx, const void *data, size_t len, uint64_t pos,
+                           const char *closed);
+struct session *console_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
+                             console_cb cb, void *ctx);
+void console_input(struct session *s, const void *data, size_t len);
+void console_close(struct session *s);
+void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
+void console_output(struct child *c, const Ctl__ConsoleData *data);
+void console_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
+void console_tick(struct daemon *d);
+void console_close_all(struct daemon *d);
+
+/* --- api.c --- */
+int api_open(struct daemon *d, struct plx_err *err);
+void api_close(struct daemon *d);
+
+/* --- metrics.c --- */
+int metrics_open(struct daemon *d, struct plx_err *err); /* nothing to do when it is off */
+void metrics_update(struct daemon *d);
+void metrics_close(struct daemon *d);
+
+#endif

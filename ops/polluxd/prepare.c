@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/polluxd/prepare.c - making ready to run a replica of a VM on this node: every file it needs is
+ * read and hashed (in libuv's pool: it may take long), then come incarnation, keys and a port. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "ops/polluxd/daemon.h"
+
+enum {
+    KEEP_S = 120,          /* how long a preparation may wait for its start */
+    OVERLAY_STAMPS = 12288 /* header and stamps, which differ between replicas (overlay.h) */
+};
+
+struct prepare_work {
+    uv_work_t work;
+    struct daemon *d;
+    struct prepared *p;
+    prepare_cb cb;
+    void *ctx;
+};
+
+static void add_file(struct prepared *p, const char *path, bool overlay, const char *of)
+{
+    struct file_hash *f = &p->files[p->nfiles++];
+
+    PLX_CHECK(p->nfiles <= PREPARE_FILES_MAX);
+    (void)snprintf(f->path, sizeof f->path, "%s", path);
+    (void)snprintf(f->label, sizeof f->label, "%s%s", overlay ? "overlay of " : "", of);
+    f->overlay = overlay;
+}
+
+/* The contents of an overlay: everything behind its stamps. */
+static int hash_overlay(struct file_hash *f, struct plx_err *err)
+{
+    static const size_t chunk = 1 << 16;
+    uint8_t buf[1 << 16];
+    unsigned n = 0;
+    int rc = 0;
+    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0 && errno == ENOENT) {
+        f->absent = true;
+        return 0;
+    }
+    if (fd < 0) {
+        return plx_fail_errno(err, "cannot open %s", f->path);
+    }
+    EVP_MD_CTX *md = EVP_MD_CTX_new();
+    PLX_CHECK(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
+    for (uint64_t off = OVERLAY_STAMPS;;) {
+        ssize_t got = io_pread_full(fd, buf, chunk, off);
+        if (got < 0) {
+            rc = plx_fail_errno(err, "cannot read %s", f->path);
+            break;
+        }
+        if (got == 0) {
+            break;
+        }
+        PLX_CHECK(EVP_DigestUpdate(md, buf, (size_t)got) == 1);
+        off += (uint64_t)got;
+    }
+    PLX_CHECK(EVP_DigestFinal_ex(md, f->sha, &n) == 1);
+    EVP_MD_CTX_free(md);
+    (void)close(fd);
+    return rc;
+}
+
+static void do_work(uv_work_t *w)
+{
+    struct prepare_work *k = w->data;
+    struct prepared *p = k->p;
+    struct plx_err err = {""};
+    struct stat st;
+
+    p->ok = true;
+    for (unsigned i = 0; i < p->nfiles && p->ok; i++) {
+        struct file_hash *f = &p->files[i];
+        int rc = f->overlay ? hash_overlay(f, &err) : sha256_file(f->path, f->sha, &err);
+        p->ok = rc == 0;
+        f->bytes = stat(f->path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    }
+    if (!p->ok) {
+        (void)snprintf(p->error, sizeof p->error, "%s", err.msg);
+    }
+}
+
+/* A free port of the configured range. It is tried now and bound by the replica a little later; if
+ * somebody is faster, that start fails and says so. */
+static int free_port(struct daemon *d)
+{
+    for (unsigned port = d->conf->replica_port_first; port <= d->conf->replica_port_last; port++) {
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+        bool promised = false;
+        char tail[16];
+        int on = 1;
+        (void)snprintf(tail, sizeof tail, ":%u", port);
+        for (const struct prepared *p = d->prepared; p != NULL; p = p->next) {
+            const char *colon = strrchr(p->bind_endpoint, ':');
+            promised = promised || (colon != NULL && strcmp(colon, tail) == 0);
+        }
+        int fd = promised ? -1 : socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0) {
+            continue;
+        }
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        bool free = bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 1) == 0;
+        (void)close(fd);
+        if (free) {
+            return (int)port;
+        }
+    }
+    return -1;
+}
+
+static void finish(struct daemon *d, struct prepared *p)
+{
+    struct curve_pair key;
+    struct plx_err err = {""};
+    int port = free_port(d);
+
+    if (port < 0) {
+        p->ok = false;
+        (void)snprintf(p->error, sizeof p->error, "no port of %u-%u is free for a replica",
+                       d->conf->replica_port_first, d->conf->replica_port_last);
+        return;
+    }
+    if (curve_generate(&key, &err) != 0) {
+        p->ok = false;
+        (void)snprintf(p->error, sizeof p->error, "%s", err.msg);
+        return;
+    }
+    p->replica.node = d->conf->self;
+    p->replica.incarnation = daemon_random();
+    memcpy(p->replica.key, key.public_key, ROLES_KEY_LEN);
+    memcpy(p->secret_key, key.secret_key, ROLES_KEY_LEN);
+    (void)snprintf(p->replica.endpoint, sizeof p->replica.endpoint, "tcp://%.60s:%d",
+                   d->conf->replica_address, port);
+    (void)snprintf(p->bind_endpoint, sizeof p->bind_endpoint, "tcp://%.60s:%d",
+                   d->conf->replica_address, port);
+}
+
+static void on_work_done(uv_work_t *w, int status)
+{
+    struct prepare_work *k = w->data;
+    struct daemon *d = k->d;
+    struct prepared *p = k->p;
+
+    if (p->ok && status == 0) {
+        finish(d, p);
+    }
+    p->made_ns = clock_mono_ns();
+    p->next = d->prepared; /* also when it failed: one owner */
+    d->prepared = p;
+    if (!d->stopping) {
+        k->cb(k->ctx, p);
+    }
+    plx_free(k);
+}
+
+void prepare_here(struct daemon *d, const uint8_t *uuid, const char *xml, prepare_cb cb, void *ctx)
+{
+    struct prepare_work *k = plx_calloc(1, sizeof *k);
+    struct prepared *p = plx_calloc(1, sizeof *p);
+    struct plx_err err = {""};
+    char text[UUID_TEXT], overlay[PATH_MAX];
+
+    PLX_CHECK(k != NULL && p != NULL);
+    *k = (struct prepare_work){.d = d, .p = p, .cb = cb, .ctx = ctx};
+    k->work.data = k;
+    memcpy(p->vm, uuid, ROLES_UUID_LEN);
+    if (domain_parse(xml, strlen(xml), &p->domain, &err) != 0) {
+        (void)snprintf(p->error, sizeof p->error, "definition: %s", err.msg);
+        PLX_CHECK(uv_queue_work(&d->loop, &k->work, do_work, on_work_done) == 0);
+        return;
+    }
+    const struct domain *dom = &p->domain;
+    if (dom->state_file[0] != '\0') {
+        add_file(p, dom->state_file, false, dom->state_file);
+    } else {
+        add_file(p, dom->kernel, false, dom->kernel);
+        if (dom->initrd[0] != '\0') {
+            add_file(p, dom->initrd, false, dom->initrd);
+        }
+    }
+    for (unsigned i = 0; i < dom->ndisks; i++) {
+        add_file(p, dom->disks[i].path, false, dom->disks[i].path);
+        if (!dom->disks[i].readonly) {
+            (void)snprintf(overlay, sizeof overlay, "%.3000s/overlay/%s-%u", d->conf->state_dir,
+                           uuid_text(uuid, text), i);
+            add_file(p, overlay, true, dom->disks[i].path);
+        }
+    }
+    PLX_CHECK(uv_queue_work(&d->loop, &k->work, do_work, on_work_done) == 0);
+}
+
+struct prepared *prepared_take(struct daemon *d, uint64_t incarnation)
+{
+    for (struct prepared **at = &d->prepared; *at != NULL; at = &(*at)->next) {
+        if ((*at)->ok && (*at)->replica.incarnation == incarnation) {
+            struct prepared *p = *at;
+            *at = p->next;
+            p->next = NULL;
+            return p;
+        }
+    }
+    return NULL;
+}
+
+void prepared_expire(struct daemon *d, bool all)
+{
+    uint64_t now = clock_mono_ns();
+
+    for (struct prepared **at = &d->prepared; *at != NULL;) {
+        struct prepared *p = *at;
+        if (all || now - p->made_ns > (uint64_t)KEEP_S * 1000000000) {
+            *at = p->next;
+            explicit_bzero(p->secret_key, sizeof p->secret_key);
+            plx_free(p);
+        } else {
+            at = &p->next;
+        }
+    }
+}
