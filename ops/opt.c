@@ -47,7 +47,7 @@ int opt_parse(const struct opt_command *cmd, void *ctx, int argc, char **argv, i
     longs[n] = (struct option){.name = "help", .val = CODE_HELP};
     optind = 1;
     opterr = 0;
-    while ((code = getopt_long(argc, argv, "+:", longs, NULL)) != -1) {
+    while ((code = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
         const struct opt *o;
         char *values[2] = {optarg, NULL};
 

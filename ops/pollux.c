@@ -15,6 +15,16 @@ static const struct {
 } commands[] = {
     {"run", "run one VM on this host", cmd_run},
     {"replay", "run a recording again and compare its digests", cmd_replay},
+    {"define", "define a VM by its domain XML", cmd_vm},
+    {"undefine", "forget a stopped VM", cmd_vm},
+    {"start", "start a VM, as a pair if it is protected", cmd_vm},
+    {"list", "the VMs of the cluster", cmd_vm},
+    {"info", "one VM or the cluster, with the latest events", cmd_vm},
+    {"protect", "run a VM on two nodes from its next start on", cmd_vm},
+    {"unprotect", "run a VM on one node only", cmd_vm},
+    {"console", "the guest's console in this terminal", cmd_console},
+    {"destroy", "stop a VM at once", cmd_vm},
+    {"dumpxml", "print a VM's definition", cmd_vm},
 };
 
 static void usage(FILE *to)

@@ -112,7 +112,7 @@ static void drop(struct conn *c)
 {
     if (!uv_is_closing((uv_handle_t *)&c->pipe)) {
         if (c->console != NULL) {
-            console_close(c->console);
+            session_close(c->console);
             c->console = NULL;
         }
         uv_close((uv_handle_t *)&c->pipe, on_closed);
@@ -477,7 +477,7 @@ static void do_console(struct conn *c)
         fail(c, PLX_ESTATE, "%s is not running", vm->name);
         return;
     }
-    c->console = console_open(c->d, vm, c->req->console->port, on_console, c);
+    c->console = session_open(c->d, vm, c->req->console->port, on_console, c);
     reply_vms(c, &vm, 1, &r);
 }
 
@@ -543,7 +543,7 @@ static void serve(struct conn *c)
             return;
         }
         if (req->msg_case == API__REQUEST__MSG_CONSOLE_INPUT && c->console != NULL) {
-            console_input(c->console, req->console_input->data.data,
+            session_input(c->console, req->console_input->data.data,
                           req->console_input->data.len);
             api__request__free_unpacked(req, NULL);
             continue;

@@ -417,7 +417,7 @@ static void on_packet(struct child *c, const uint8_t *data, size_t len)
         on_stopped(c, m->stopped);
         break;
     case CTL__FROM_REPLICA__MSG_CONSOLE_DATA:
-        console_output(c, m->console_data);
+        session_output(c, m->console_data);
         break;
     default:
         log_warn("replica %d of %s sent a message that is not understood", c->pid, c->vm_name);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "base/io.h"
@@ -41,7 +42,7 @@ static const struct key {
     {"node", "metrics", TEXT, FIELD(metrics), "", 0, 0},
     {"replica", "address", TEXT, FIELD(replica_address), "", 0, 0},
     {"replica", "ports", RANGE, FIELD(replica_port_first), "7400-7499", 1, 65535},
-    {"replica", "program", PATH, FIELD(replica_program), "/usr/local/bin/pollux-replica", 0, 0},
+    {"replica", "program", TEXT, FIELD(replica_program), "", 0, 0},
     {"replica", "user", TEXT, FIELD(replica_user), "", 0, 0},
     {"replica", "peer_lost_ms", NUMBER, FIELD(peer_lost_ms), "0", 0, 60000},
     {"replica", "lag_max_ms", NUMBER, FIELD(lag_max_ms), "0", 0, 60000},
@@ -305,6 +306,21 @@ int conf_parse(const char *text, const char *name, struct conf *c, struct plx_er
     return rc != 0 ? rc : check(name, c, err);
 }
 
+/* The path of another program in the directory of this one. */
+static int beside_own_program(const char *name, char out[PATH_MAX], struct plx_err *err)
+{
+    ssize_t n = readlink("/proc/self/exe", out, PATH_MAX - 1);
+    char *slash;
+
+    out[n > 0 ? n : 0] = '\0';
+    slash = strrchr(out, '/');
+    if (slash == NULL || (size_t)(slash + 1 - out) + strlen(name) >= PATH_MAX) {
+        return plx_fail(err, PLX_ENOENT, "cannot tell where %s is: set [replica] program", name);
+    }
+    (void)strcpy(slash + 1, name);
+    return 0;
+}
+
 int conf_load(const char *path, struct conf *c, struct plx_err *err)
 {
     struct wbuf text;
@@ -317,10 +333,10 @@ int conf_load(const char *path, struct conf *c, struct plx_err *err)
     rc = text.failed ? plx_fail(err, PLX_ENOMEM, "cannot read %s: out of memory", path)
                      : conf_parse((const char *)text.data, path, c, err);
     wbuf_free(&text);
-    if (rc == 0) {
-        rc = curve_read_file(c->key_file, &c->key, err);
+    if (rc == 0 && c->replica_program[0] == '\0') {
+        rc = beside_own_program("pollux-replica", c->replica_program, err);
     }
-    return rc;
+    return rc != 0 ? rc : curve_read_file(c->key_file, &c->key, err);
 }
 
 const struct conf_member *conf_member_by_id(const struct conf *c, uint32_t id)

@@ -3,9 +3,11 @@
 #include "ops/polluxd/daemon.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -66,7 +68,7 @@ static void on_record(void *ctx, const uint8_t *uuid, const struct roles_vm *vm)
     if (vm != NULL) {
         start_record(d, vm);
     }
-    console_record(d, uuid, vm);
+    session_record(d, uuid, vm);
 }
 
 static void on_status(struct daemon *d, uint32_t from, const Cl__NodeStatus *s)
@@ -106,7 +108,7 @@ static void on_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
     case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
     case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
     case CL__NODE_MESSAGE__MSG_CONSOLE_BYTES:
-        console_message(d, from, msg);
+        session_message(d, from, msg);
         break;
     default:
         log_warn("a message of kind %d from node %s is not understood", (int)msg->msg_case,
@@ -141,6 +143,7 @@ static void on_caught_up(void *ctx, int rc, enum roles_result result)
         cluster_read(d->cluster, READ_MS, on_caught_up, d);
     } else if (rc == 0) {
         d->caught_up = true;
+        tell_status(d);
         log_info("joined the cluster: leader %s, %u VMs",
                  conf_node_name(d->conf, cluster_leader(d->cluster)),
                  cluster_state(d->cluster)->n);
@@ -156,7 +159,7 @@ static void on_second(uv_timer_t *h)
     child_tick(d);
     vms_tick(d);
     start_tick(d);
-    console_tick(d);
+    session_tick(d);
     prepared_expire(d, false);
     cluster_balance(d->cluster);
     metrics_update(d);
@@ -198,7 +201,7 @@ static void stop(struct daemon *d)
     }
     log_info("stopping; replicas go on");
     d->stopping = true;
-    console_close_all(d);
+    session_close_all(d);
     api_close(d);
     metrics_close(d);
     child_detach_all(d);
@@ -237,7 +240,7 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
     static struct daemon the_daemon;
     struct daemon *d = &the_daemon;
     char dir[PATH_MAX + 16];
-    int rc;
+    int rc, lock;
 
     d->conf = conf;
     d->started_ns = clock_mono_ns();
@@ -246,6 +249,12 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
     (void)snprintf(dir, sizeof dir, "%s/overlay", conf->state_dir);
     if ((rc = make_dir(conf->run_dir, err)) != 0 || (rc = make_dir(dir, err)) != 0) {
         return rc;
+    }
+    (void)snprintf(dir, sizeof dir, "%s/lock", conf->state_dir);
+    lock = open(dir, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) { /* kept until the process ends */
+        return plx_fail(err, PLX_EBUSY, "another polluxd uses %s (cannot lock %s)",
+                        conf->state_dir, dir);
     }
     PLX_CHECK(uv_loop_init(&d->loop) == 0);
     if ((rc = api_open(d, err)) != 0 || (rc = open_cluster(d, err)) != 0 ||

@@ -7,7 +7,7 @@
  *     prepare.c  hashing the files and making keys on one node
  *     vms.c      making what runs here follow the applied records
  *     child.c    one replica process and its control channel
- *     console.c  console sessions, wherever the VM runs
+ *     session.c  console sessions, wherever the VM runs
  *     events.c   the ring of events;  tap.c  TAP devices;  metrics.c  Prometheus
  *
  * Only hashing (libuv's pool), the metrics server and the authoriser have other threads; they touch
@@ -206,17 +206,17 @@ void child_tick(struct daemon *d);
 void child_detach_all(struct daemon *d); /* the daemon stops, the replicas go on */
 
 /* --- console.c --- */
-typedef void (*console_cb)(void *ctx, const void *data, size_t len, uint64_t pos,
+typedef void (*session_cb)(void *ctx, const void *data, size_t len, uint64_t pos,
                            const char *closed);
-struct session *console_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
-                             console_cb cb, void *ctx);
-void console_input(struct session *s, const void *data, size_t len);
-void console_close(struct session *s);
-void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
-void console_output(struct child *c, const Ctl__ConsoleData *data);
-void console_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
-void console_tick(struct daemon *d);
-void console_close_all(struct daemon *d);
+struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
+                             session_cb cb, void *ctx);
+void session_input(struct session *s, const void *data, size_t len);
+void session_close(struct session *s);
+void session_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
+void session_output(struct child *c, const Ctl__ConsoleData *data);
+void session_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
+void session_tick(struct daemon *d);
+void session_close_all(struct daemon *d);
 
 /* --- api.c --- */
 int api_open(struct daemon *d, struct plx_err *err);

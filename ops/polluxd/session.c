@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/polluxd/console.c - console sessions: from a connection of the CLI on this node to the primary,
+ * ops/polluxd/session.c - console sessions: from a connection of the CLI on this node to the primary,
  * wherever that runs, and on to the next primary after a takeover.
  *
  * Output bytes carry their position: a session drops what it has seen and asks a new primary for
@@ -23,7 +23,7 @@ struct session {
     uint32_t owner;       /* node of the CLI's connection: self for our own sessions */
     uint64_t incarnation; /* of the replica it is attached to; 0: none */
     uint32_t via;         /* node of that replica */
-    console_cb cb;        /* own sessions */
+    session_cb cb;        /* own sessions */
     void *ctx;
 };
 
@@ -124,8 +124,8 @@ static void tell_close(struct session *s, uint32_t to, const char *reason)
     daemon_send(s->d, to, &m);
 }
 
-struct session *console_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
-                             console_cb cb, void *ctx)
+struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
+                             session_cb cb, void *ctx)
 {
     struct session *s = add(d, daemon_random(), vm->uuid, port);
 
@@ -161,7 +161,7 @@ static void send_bytes(struct session *s, uint32_t to, uint64_t pos, const void 
     daemon_send(s->d, to, &m);
 }
 
-void console_input(struct session *s, const void *data, size_t len)
+void session_input(struct session *s, const void *data, size_t len)
 {
     struct child *c = child_find(s->d, s->incarnation);
 
@@ -175,7 +175,7 @@ void console_input(struct session *s, const void *data, size_t len)
     }
 }
 
-void console_close(struct session *s)
+void session_close(struct session *s)
 {
     if (s->via != 0 && s->via != s->d->conf->self) {
         tell_close(s, s->via, "closed");
@@ -203,7 +203,7 @@ static void deliver(struct session *s, uint64_t pos, const uint8_t *data, size_t
     }
 }
 
-void console_output(struct child *c, const Ctl__ConsoleData *o)
+void session_output(struct child *c, const Ctl__ConsoleData *o)
 {
     for (struct session *s = c->d->sessions, *next; s != NULL; s = next) {
         next = s->next;
@@ -243,7 +243,7 @@ static void on_open(struct daemon *d, uint32_t from, const Cl__ConsoleOpen *o)
     attach(s, vm);
 }
 
-void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg)
+void session_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg)
 {
     struct session *s;
 
@@ -260,7 +260,7 @@ void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg
     default:
         s = find(d, msg->console_bytes->session);
         if (s != NULL && s->owner == from) {
-            console_input(s, msg->console_bytes->data.data, msg->console_bytes->data.len);
+            session_input(s, msg->console_bytes->data.data, msg->console_bytes->data.len);
         } else if (s != NULL && s->owner == d->conf->self && s->via == from) {
             deliver(s, msg->console_bytes->pos, msg->console_bytes->data.data,
                     msg->console_bytes->data.len);
@@ -268,7 +268,7 @@ void console_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg
     }
 }
 
-void console_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm)
+void session_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm)
 {
     for (struct session *s = d->sessions, *next; s != NULL; s = next) {
         next = s->next;
@@ -286,14 +286,14 @@ void console_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm
     }
 }
 
-void console_tick(struct daemon *d)
+void session_tick(struct daemon *d)
 {
     for (struct session *s = d->sessions; s != NULL; s = s->next) {
         attach(s, daemon_vm(d, s->vm)); /* one that could not be attached when it was time */
     }
 }
 
-void console_close_all(struct daemon *d)
+void session_close_all(struct daemon *d)
 {
     while (d->sessions != NULL) {
         struct session *s = d->sessions;

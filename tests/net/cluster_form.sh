@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# serial
+# Hunts: a cluster that does not form, commands that work on the leader only, a dead leader that
+# takes the cluster with it, a daemon that comes back with old records, a node let in with a wrong key.
+. "$(dirname "$0")/lab.sh"
+lab_up
+fail() { echo "FAIL: $*"; for n in 1 2 3; do tail -5 "$LAB/$n/polluxd.log"; done; exit 1; }
+expect_refusal() { # TEXT COMMAND...: fails and says TEXT
+    local text=$1 out
+    shift
+    if out=$("$@" 2>&1); then fail "$* succeeded"; fi
+    [[ $out == *"$text"* ]] || fail "$*: said '$out', not '$text'"
+}
+xml() { # NAME [PROTECT]
+    printf "<domain><name>%s</name><memory unit='MiB'>64</memory><os><kernel>%s</kernel></os>
+<metadata><p:vm xmlns:p='urn:pollux:domain:1'><p:protect>%s</p:protect></p:vm></metadata></domain>\n" \
+        "$1" "$LAB/kernel" "${2:-no}" >"$LAB/$1.xml"
+}
+sees() { lab_cli "$1" list | grep -q "^$2 "; }
+all_up() { [ "$(lab_cli "$1" info | grep -c ' up  ')" = "$2" ]; }
+
+for n in 1 2 3; do lab_start $n; done
+for n in 1 2 3; do lab_wait 10 lab_cli $n list || fail "node $n does not join"; done
+lab_wait 5 all_up 1 3 || fail "node 1 does not see three nodes"
+
+# Every verb on any node, seen on any other.
+for n in 1 2 3; do
+    xml vm$n
+    lab_cli $n define "$LAB/vm$n.xml" >/dev/null || fail "define on node $n"
+    for m in 1 2 3; do sees $m vm$n || fail "node $m does not list vm$n"; done
+done
+lab_cli 2 protect vm1 | grep -q 'vm1 will be protected' || fail "protect"
+lab_cli 3 info vm1 | grep -q '^protection *stopped' || fail "info after protect"
+lab_cli 3 info vm1 --json | tr -d ' \n' | grep -q '"protect":true' || fail "info --json"
+lab_cli 1 unprotect vm1 >/dev/null || fail "unprotect"
+lab_cli 1 dumpxml vm2 | cmp -s - "$LAB/vm2.xml" || fail "dumpxml gives another definition"
+lab_cli 3 undefine vm3 >/dev/null || fail "undefine"
+sees 1 vm3 && fail "vm3 is still defined"
+expect_refusal "no VM called 'vm3'" lab_cli 2 info vm3
+expect_refusal "is not running" lab_cli 2 destroy vm1
+printf '<domain><name>vm1</name></domain>' >"$LAB/bad.xml"
+expect_refusal "has no <memory>" lab_cli 1 define "$LAB/bad.xml"
+expect_refusal "cannot open $LAB/kernel" lab_cli 1 start vm1
+expect_refusal "there is no node 'n9'" lab_cli 1 start vm1 --primary n9
+
+# A file that differs refuses a protected start and is named.
+cp /bin/true "$LAB/kernel"
+xml vm1 yes
+sed -i "s|$LAB/kernel|/run/plxlab-kernel|" "$LAB/vm1.xml"
+lab_cli 1 define "$LAB/vm1.xml" >/dev/null || fail "redefine"
+expect_refusal "cannot open /run/plxlab-kernel" lab_cli 1 start vm1
+
+# The leader dies; the others go on within a second; it comes back and catches up.
+leader=$(lab_leader 1)
+[ -n "$leader" ] || fail "nobody leads"
+lab_kill "$leader"
+a=$((leader % 3 + 1)) b=$((a % 3 + 1))
+xml vm4
+lab_wait 3 lab_cli $a define "$LAB/vm4.xml" || fail "define without the old leader"
+sees $b vm4 || fail "node $b does not list vm4"
+lab_start "$leader"
+lab_wait 10 sees "$leader" vm4 || fail "node $leader came back without vm4"
+lab_wait 5 all_up "$leader" 3 || fail "node $leader does not see all"
+
+# Without a majority nothing is decided, and that is said.
+lab_kill $a
+lab_kill $b
+expect_refusal "no majority" lab_cli "$leader" list
+lab_cli "$leader" info | grep -q "NO MAJORITY" || fail "info does not say that there is no majority"
+lab_start $a
+lab_wait 10 sees $a vm4 || fail "two of three do not work"
+
+# A node with a key that the others do not know is refused.
+rm "$LAB/$b/key"
+"$lab_dirs/$BUILD/polluxd" --keygen --key "$LAB/$b/key" >/dev/null
+lab_start $b
+refused() { lab_ns "$a" curl -s http://127.0.0.1:9100/metrics | grep -q 'connections_refused_total.* [1-9]'; }
+lab_wait 10 grep -q 'unknown CURVE key' "$LAB/$a/polluxd.log" || fail "a wrong key was not refused"
+lab_cli "$a" info --json | tr -d ' \n' | grep -q "\"name\":\"n$b\",\"id\":$b,\"address\":\"[^\"]*\",\"up\":false" ||
+    fail "node $b counts as up"
+expect_refusal "no majority" lab_cli "$b" list
+if command -v curl >/dev/null; then lab_wait 5 refused || fail "the metric does not count it"; fi
+expect_refusal "another polluxd uses" lab_ns "$a" "$lab_dirs/$BUILD/polluxd" --config "$LAB/$a/conf"
+
+# A daemon ends cleanly.
+kill -TERM "${LAB_PID[$a]}"
+wait "${LAB_PID[$a]}" || fail "polluxd did not end well: $?"
+LAB_PID[$a]=
+echo "cluster forms, survives and refuses as it should"
