@@ -216,6 +216,9 @@ static void set_prefixes(enum decode_mode mode, const ZydisDecodedInstruction *z
     if ((z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0) {
         in->flags |= INSN_LOCK;
     }
+    if (z->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || z->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) {
+        in->seg = string_seg(mode, z->attributes); /* of the implicit operand at rDI */
+    }
     if (is_string(z)) {
         in->seg = string_seg(mode, z->attributes);
         for (unsigned i = 0; i < z->raw.prefix_count; i++) { /* the last one counts */

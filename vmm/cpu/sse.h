@@ -92,6 +92,14 @@ static inline void mmx_write(struct vcpu *v, unsigned reg, uint64_t q)
  * raises #GP(0). */
 uint64_t ea_aligned(struct vcpu *v, const struct insn *in, unsigned align);
 
+/* Whether 16 bytes at @lin (64-bit mode) may take the inline path of mem.h if they are cached: in one
+ * page, aligned if they must be, and no alignment checks (#AC) to make. */
+static inline bool sse_fast(const struct vcpu *v, const struct insn *in, gva_t lin, bool aligned)
+{
+    return (in->flags & INSN_LIN64) != 0 && PAGE_OFFSET(lin) <= PAGE_SIZE - 16 &&
+           ((lin & 15) == 0 || (!aligned && (v->c.rflags & FLAG_AC) == 0));
+}
+
 /* Operand @i as a source: a register in place, or memory read once into *tmp, zero-extended. Only
  * a 16-byte operand is held to its alignment, and only if @aligned. */
 static inline const union vec *sse_src(struct vcpu *v, const struct insn *in, unsigned i,
@@ -103,10 +111,16 @@ static inline const union vec *sse_src(struct vcpu *v, const struct insn *in, un
         return sse_xmm(v, o->reg);
     }
     if (o->size == 16) {
-        uint64_t off = aligned ? ea_aligned(v, in, 16) : mem_ea(v, in);
-        mem_read_bytes(v, in->seg, off, tmp, 16);
+        uint64_t lin = mem_ea(v, in) + *(const uint64_t *)((const char *)v + in->seg_off);
+        const void *p = sse_fast(v, in, lin, aligned) ? tlb_read(v, lin, 1) : NULL;
+
+        if (__builtin_expect(p != NULL, 1)) {
+            memcpy(tmp, p, 16);
+        } else {
+            mem_read_bytes(v, in->seg, aligned ? ea_aligned(v, in, 16) : mem_ea(v, in), tmp, 16);
+        }
     } else {
-        tmp->q[0] = mem_read(v, in->seg, mem_ea(v, in), o->size);
+        tmp->q[0] = mem_load(v, in, o->size);
         tmp->q[1] = 0;
     }
     return tmp;
@@ -117,7 +131,7 @@ static inline uint64_t mmx_src(struct vcpu *v, const struct insn *in, unsigned i
 {
     const struct opd *o = &in->opd[i];
 
-    return o->kind == OPD_MM ? mmx_read(v, o->reg) : mem_read(v, in->seg, mem_ea(v, in), o->size);
+    return o->kind == OPD_MM ? mmx_read(v, o->reg) : mem_load(v, in, o->size);
 }
 
 /* --- floating point ------------------------------------------------------------------------ */

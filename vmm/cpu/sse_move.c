@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/sse_move.c - moves between XMM, MMX, general registers and memory, masked and
- * non-temporal stores (which are plain stores: memory is sequentially consistent), MXCSR, EMMS,
- * fences and prefetches (no operation).
+ * non-temporal stores (which are plain stores: memory is sequentially consistent), MXCSR, EMMS
+ * and fences (no operation).
  *
  * Threading: the vCPU's thread. Determinism: a function of the operands. */
 #include "base/check.h"
@@ -10,8 +10,14 @@
 static void store_xmm(struct vcpu *v, const struct insn *in, bool aligned)
 {
     const union vec *s = sse_xmm(v, in->opd[1].reg);
+    uint64_t lin = mem_ea(v, in) + *(const uint64_t *)((const char *)v + in->seg_off);
+    void *p = sse_fast(v, in, lin, aligned) ? tlb_write(v, lin, 1) : NULL;
 
-    mem_write_bytes(v, in->seg, aligned ? ea_aligned(v, in, 16) : mem_ea(v, in), s, 16);
+    if (p != NULL) {
+        memcpy(p, s, 16);
+    } else {
+        mem_write_bytes(v, in->seg, aligned ? ea_aligned(v, in, 16) : mem_ea(v, in), s, 16);
+    }
 }
 
 static void do_mov_aligned(struct vcpu *v, const struct insn *in)
@@ -50,10 +56,9 @@ static void do_mov_scalar(struct vcpu *v, const struct insn *in)
 
     sse_check(v);
     if (d->kind == OPD_MEM) {
-        mem_write(v, in->seg, mem_ea(v, in), d->size,
-                  sse_xmm(v, s->reg)->q[0] & size_mask(d->size));
+        mem_store(v, in, d->size, sse_xmm(v, s->reg)->q[0] & size_mask(d->size));
     } else if (s->kind == OPD_MEM) {
-        uint64_t q = mem_read(v, in->seg, mem_ea(v, in), s->size);
+        uint64_t q = mem_load(v, in, s->size);
         *sse_xmm(v, d->reg) = (union vec){.q = {q, 0}};
     } else if (in->mnemonic == ZYDIS_MNEMONIC_MOVSS) {
         sse_xmm(v, d->reg)->d[0] = sse_xmm(v, s->reg)->d[0];
@@ -117,9 +122,9 @@ static void move_half(struct vcpu *v, const struct insn *in, unsigned dst_half, 
 
     sse_check(v);
     if (d->kind == OPD_MEM) {
-        mem_write(v, in->seg, mem_ea(v, in), 8, sse_xmm(v, s->reg)->q[dst_half]);
+        mem_store(v, in, 8, sse_xmm(v, s->reg)->q[dst_half]);
     } else if (s->kind == OPD_MEM) {
-        sse_xmm(v, d->reg)->q[dst_half] = mem_read(v, in->seg, mem_ea(v, in), 8);
+        sse_xmm(v, d->reg)->q[dst_half] = mem_load(v, in, 8);
     } else {
         sse_xmm(v, d->reg)->q[dst_half] = sse_xmm(v, s->reg)->q[src_half];
     }
@@ -210,7 +215,7 @@ static void do_maskmovq(struct vcpu *v, const struct insn *in)
     mmx_enter(v);
 }
 
-/* --- MXCSR, EMMS, hints ---------------------------------------------------------------------- */
+/* --- MXCSR, EMMS, fences ---------------------------------------------------------------------- */
 
 static void do_ldmxcsr(struct vcpu *v, const struct insn *in)
 {
@@ -280,10 +285,6 @@ static const struct sse_op ops[] = {
     {ZYDIS_MNEMONIC_LFENCE, do_nothing, NULL},
     {ZYDIS_MNEMONIC_SFENCE, do_nothing, NULL},
     {ZYDIS_MNEMONIC_MFENCE, do_nothing, NULL},
-    {ZYDIS_MNEMONIC_PREFETCHNTA, do_nothing, NULL},
-    {ZYDIS_MNEMONIC_PREFETCHT0, do_nothing, NULL},
-    {ZYDIS_MNEMONIC_PREFETCHT1, do_nothing, NULL},
-    {ZYDIS_MNEMONIC_PREFETCHT2, do_nothing, NULL},
 };
 
 insn_fn sse_move_pick(const struct insn *in)
