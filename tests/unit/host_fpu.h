@@ -44,7 +44,7 @@ static void host_on_signal(int sig, siginfo_t *info, void *uctx)
 }
 
 /* In every test that calls host_run: cmocka puts its own handlers in place before each. */
-static void host_init(void)
+static inline void host_init(void)
 {
     struct sigaction sa = {.sa_sigaction = host_on_signal, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
@@ -59,7 +59,7 @@ static void host_init(void)
 
 /* Run @len bytes of code. Returns 0, or the signal; *s is the state after, either way (after a
  * signal the general registers are as before). */
-static int host_run(struct host_state *s, const uint8_t *code, size_t len)
+static inline int host_run(struct host_state *s, const uint8_t *code, size_t len)
 {
     static _Alignas(64) uint8_t own[512];
 
@@ -104,7 +104,7 @@ static int host_run(struct host_state *s, const uint8_t *code, size_t len)
 }
 
 /* The same state in a vCPU, and back. */
-static void host_to_cpu(struct vcpu *v, const struct host_state *s)
+static inline void host_to_cpu(struct vcpu *v, const struct host_state *s)
 {
     struct cpu_fpu *f = &v->c.fpu;
     unsigned top;
@@ -126,7 +126,7 @@ static void host_to_cpu(struct vcpu *v, const struct host_state *s)
     v->c.rflags = s->rflags;
 }
 
-static void cpu_to_host(const struct vcpu *v, struct host_state *s)
+static inline void cpu_to_host(const struct vcpu *v, struct host_state *s)
 {
     const struct cpu_fpu *f = &v->c.fpu;
     unsigned top = f->fsw >> 11 & 7;
@@ -146,7 +146,7 @@ static void cpu_to_host(const struct vcpu *v, struct host_state *s)
 }
 
 /* Decode @code and run it on @v: 0, or 256 + the vector it raised. */
-static int cpu_run(struct vcpu *v, const uint8_t *code, size_t len, struct insn *in)
+static inline int cpu_run(struct vcpu *v, const uint8_t *code, size_t len, struct insn *in)
 {
     uint8_t bytes[INSN_BYTES_MAX] = {0};
 
@@ -167,7 +167,7 @@ static int cpu_run(struct vcpu *v, const uint8_t *code, size_t len, struct insn 
 enum { GUEST_DATA = 0x10000 }; /* linear and physical address of the data */
 
 /* 64-bit mode at CPL 0, SSE and XSAVE on, memory mapped one to one. Lives as long as the test. */
-static struct vcpu *cpu_fake(void)
+static inline struct vcpu *cpu_fake(void)
 {
     static const uint64_t pml4 = 0x2003, pdpt = 0x83;
     struct engine_config cfg = {.bsp = true};
@@ -188,7 +188,7 @@ static struct vcpu *cpu_fake(void)
     return v;
 }
 
-static void cpu_fake_close(struct vcpu *v)
+static inline void cpu_fake_close(struct vcpu *v)
 {
     struct ram *ram = v->ram;
 
@@ -199,7 +199,7 @@ static void cpu_fake_close(struct vcpu *v)
 static struct prng host_prng;
 
 /* Seed from the environment (SEED) or the clock; printed, so that a failure can be repeated. */
-static void host_seed(void)
+static inline void host_seed(void)
 {
     const char *env = getenv("SEED");
     uint64_t seed = env != NULL ? strtoull(env, NULL, 0) : (uint64_t)time(NULL);
@@ -208,12 +208,12 @@ static void host_seed(void)
     prng_seed(&host_prng, seed);
 }
 
-static uint64_t rnd(void)
+static inline uint64_t rnd(void)
 {
     return prng_u64(&host_prng);
 }
 
-static uint64_t rnd_below(uint64_t n)
+static inline uint64_t rnd_below(uint64_t n)
 {
     return prng_below(&host_prng, n);
 }
