@@ -45,8 +45,8 @@ static const struct row table[] = {
       .edx = B(0) /* FPU */ | B(2) /* DE */ | B(3) /* PSE */ | B(4) /* TSC */ | B(5) /* MSR */ |
              B(6) /* PAE */ | B(7) /* MCE */ | B(8) /* CX8 */ | B(9) /* APIC */ |
              B(11) /* SEP */ | B(12) /* MTRR */ | B(13) /* PGE */ | B(14) /* MCA */ |
-             B(15) /* CMOV */ | B(16) /* PAT */ | B(19) /* CLFSH */ | B(23) /* MMX */ |
-             B(24) /* FXSR */ | B(25) /* SSE */ | B(26) /* SSE2 */}},
+             B(15) /* CMOV */ | B(16) /* PAT */ | B(17) /* PSE-36 */ | B(19) /* CLFSH */ |
+             B(23) /* MMX */ | B(24) /* FXSR */ | B(25) /* SSE */ | B(26) /* SSE2 */}},
     {0x2, ANY, {.eax = 0x0000ff01}}, /* see leaf 4 */
     {0x4, 0, {CACHE_EAX(1, 1), CACHE_EBX(12), 63, 0}},           /* L1d 48 KiB */
     {0x4, 1, {CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0}},            /* L1i 32 KiB */
@@ -55,7 +55,8 @@ static const struct row table[] = {
     {0x6, ANY, {.eax = B(2) /* ARAT */}},
     {0x7, 0,
      {.eax = 2, /* last subleaf */
-      .ebx = B(0) /* FSGSBASE */ | B(1) /* IA32_TSC_ADJUST */ | B(6) /* FDP on x87 exceptions only */ |
+      .ebx = B(0) /* FSGSBASE */ | B(1) /* IA32_TSC_ADJUST */ |
+             B(6) /* FDP on x87 exceptions only */ |
              B(7) /* SMEP */ | B(9) /* ERMS */ | B(10) /* INVPCID */ | B(13) /* no FCS, FDS */ |
              B(18) /* RDSEED */ | B(20) /* SMAP */,
       .ecx = B(2) /* UMIP */,

@@ -191,7 +191,8 @@ static void push_return(struct vcpu *v, struct stack *s, unsigned size)
     stack_push(v, s, size, v->next_rip);
 }
 
-/* A call gate to more privilege. SDM Vol. 3A, "Stack Switching", "Stack Switching in 64-Bit Mode". */
+/* A call gate to more privilege. SDM Vol. 3A, "Stack Switching", "Stack Switching in 64-Bit
+ * Mode". */
 static void call_inner(struct vcpu *v, struct call_gate *g)
 {
     struct cpu *c = &v->c;

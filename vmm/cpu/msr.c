@@ -97,12 +97,22 @@ static int read_tsc(struct vcpu *v, uint32_t msr, uint64_t *value)
     return 0;
 }
 
-/* SDM Vol. 3B, "IA32_TSC_ADJUST MSR": a write to the TSC moves the adjustment along. */
+/* SDM Vol. 3B, "IA32_TSC_ADJUST MSR": a write to the TSC moves the adjustment along. An armed
+ * TSC-deadline timer is set again, as it waits for the moved TSC. */
 static int write_tsc(struct vcpu *v, uint32_t msr, uint64_t value)
 {
-    (void)msr;
-    v->c.tsc_adjust += value - vcpu_tsc(v);
-    return 0;
+    uint64_t deadline;
+
+    vcpu_need_serial(v);
+    if (msr == MSR_TSC) {
+        v->c.tsc_adjust += value - vcpu_tsc(v);
+    } else {
+        v->c.tsc_adjust = value;
+    }
+    if (v->ops->msr_read(v->ops_ctx, MSR_TSC_DEADLINE, &deadline) != 0 || deadline == 0) {
+        return 0;
+    }
+    return v->ops->msr_write(v->ops_ctx, MSR_TSC_DEADLINE, deadline);
 }
 
 static int read_ops(struct vcpu *v, uint32_t msr, uint64_t *value)
@@ -170,7 +180,7 @@ static const struct msr table[] = {
     {MSR_TSC, 1, CONSTANT(0), .writable = ALL, .read = read_tsc, .write = write_tsc},
     {MSR_PLATFORM_ID, 1, CONSTANT(0)},
     {MSR_APIC_BASE, 1, CONSTANT(0), .writable = ALL, .read = read_ops, .write = write_ops},
-    {MSR_TSC_ADJUST, 1, FIELD(tsc_adjust), .writable = ALL},
+    {MSR_TSC_ADJUST, 1, FIELD(tsc_adjust), .writable = ALL, .write = write_tsc},
     {MSR_SPEC_CTRL, 1, FIELD(spec_ctrl), .writable = SPEC_CTRL_OFFERED},
     {MSR_PRED_CMD, 1, CONSTANT(0), .writable = B(0), .read = read_nothing,
      .write = write_nothing},

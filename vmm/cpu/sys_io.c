@@ -10,7 +10,7 @@
 
 enum { TSS_IOMAP = 0x66 };
 
-/* SDM Vol. 1, "I/O Permission Bit Map". A width of 1, 2 or 4 ports never needs more than 2 bytes. */
+/* SDM Vol. 1, "I/O Permission Bit Map". 1, 2 or 4 ports never need more than 2 bytes of it. */
 static void check_port(struct vcpu *v, uint16_t port, unsigned size)
 {
     const struct cpu *c = &v->c;
