@@ -6,11 +6,11 @@
  *   offset  bytes  field
  *   0       1      version, 1
  *   1       16     digest of everything
- *   17      16     sum over pages
- *   33      2      number of sections S
- *   35      8*S    low half of each section's hash
- *   ..      4      number of pages N
- *   ..      12*N   page number (GPA / 4096) u32, low half of its hash u64
+ *   17      8      low half of the sum over pages
+ *   25      2      number of sections S
+ *   27      4*S    low 32 bits of each section's hash
+ *   ..      ..     number of pages, LEB128; then each: page number (GPA / 4096) less that of the
+ *                  page before, LEB128; low 16 bits of its hash
  *   ..      4      check: low 32 bits of H over all bytes before
  *
  * log.end:
@@ -41,11 +41,11 @@
 
 enum {
     KEY_LEN = 8,
-    CHAIN_LEN = 8,
+    CHAIN_LEN = 4,
     DIGEST_VERSION = 1,
-    DIGEST_FIXED = 35,
+    DIGEST_FIXED = 27,
     DIGEST_PAGES_MAX = 8192, /* more are not named */
-    PAGE_ENTRY = 12,
+    PAGE_ENTRY_MIN = 3,
     END_LEN = 96,
 };
 #define LOG_MAP_SIZE (UINT64_C(64) << 30) /* address space; the file is as long as the log */
@@ -203,6 +203,11 @@ err_free:
     return rc;
 }
 
+int log_commit_due(struct log *log, struct plx_err *err)
+{
+    return clock_mono_ns() - log->committed_ns < LOG_COMMIT_NS ? 0 : log_commit(log, err);
+}
+
 int log_commit(struct log *log, struct plx_err *err)
 {
     MDB_txn *txn = log->txn;
@@ -255,7 +260,7 @@ int log_append(struct log *log, uint64_t seq, const void *record, size_t len, st
     PLX_CHECK(log->writing && seq != 0 && (log->last == 0 || seq == log->last + 1));
     wbuf_clear(&log->value);
     wbuf_put(&log->value, record, len);
-    wbuf_u64(&log->value, chain);
+    wbuf_u32(&log->value, (uint32_t)chain);
     rc = log_put(log, log->records, seq, err);
     if (rc != 0) {
         return rc;
@@ -264,17 +269,17 @@ int log_append(struct log *log, uint64_t seq, const void *record, size_t len, st
     log->last = seq;
     log->chain = chain;
     log->pending_records++;
-    if (log->pending_records >= LOG_COMMIT_RECORDS || log->pending_bytes >= LOG_COMMIT_BYTES ||
-        clock_mono_ns() - log->committed_ns >= LOG_COMMIT_NS) {
+    if (log->pending_records >= LOG_COMMIT_RECORDS || log->pending_bytes >= LOG_COMMIT_BYTES) {
         return log_commit(log, err);
     }
-    return 0;
+    return log_commit_due(log, err);
 }
 
 int log_append_digest(struct log *log, const struct vm_digest *d, const struct digest_page *pages,
                       size_t npages, struct plx_err *err)
 {
     struct wbuf *v = &log->value;
+    gpa_t last = 0;
 
     PLX_CHECK(log->writing);
     npages = npages < DIGEST_PAGES_MAX ? npages : DIGEST_PAGES_MAX;
@@ -283,15 +288,15 @@ int log_append_digest(struct log *log, const struct vm_digest *d, const struct d
     wbuf_u64(v, d->all.lo);
     wbuf_u64(v, d->all.hi);
     wbuf_u64(v, d->ram.lo);
-    wbuf_u64(v, d->ram.hi);
     wbuf_u16(v, (uint16_t)d->nsections);
     for (unsigned i = 0; i < d->nsections; i++) {
-        wbuf_u64(v, d->sections[i].hash.lo);
+        wbuf_u32(v, (uint32_t)d->sections[i].hash.lo);
     }
-    wbuf_u32(v, (uint32_t)npages);
+    wbuf_varint(v, npages);
     for (size_t i = 0; i < npages; i++) {
-        wbuf_u32(v, (uint32_t)(pages[i].gpa >> PAGE_SHIFT));
-        wbuf_u64(v, pages[i].hash.lo);
+        wbuf_varint(v, (pages[i].gpa - last) >> PAGE_SHIFT);
+        wbuf_u16(v, (uint16_t)pages[i].hash.lo);
+        last = pages[i].gpa;
     }
     if (!v->failed) {
         wbuf_u32(v, (uint32_t)hash128(v->data, v->len, DIGEST_CHECK_SEED ^ d->seq).lo);
@@ -433,7 +438,8 @@ static int reader_open(struct log *log, struct plx_err *err)
 
 static int check_entry(struct log *log, const MDB_val *k, const MDB_val *v, struct plx_err *err)
 {
-    uint64_t seq, chain, stored;
+    uint64_t seq, chain;
+    uint32_t stored;
 
     if (k->mv_size != KEY_LEN) {
         return plx_fail(err, PLX_ECORRUPT, "%s: a key after record %" PRIu64 " is malformed",
@@ -449,7 +455,7 @@ static int check_entry(struct log *log, const MDB_val *k, const MDB_val *v, stru
     }
     memcpy(&stored, (const uint8_t *)v->mv_data + v->mv_size - CHAIN_LEN, CHAIN_LEN);
     chain = chain_next(log->chain, seq, v->mv_data, v->mv_size - CHAIN_LEN);
-    if (chain != stored) {
+    if ((uint32_t)chain != stored) {
         return plx_fail(err, PLX_ECORRUPT,
                         "%s: record %" PRIu64 " was altered or truncated, or is of another "
                         "recording",
@@ -628,29 +634,29 @@ int log_get_digest(struct log *log, uint64_t seq, struct log_digest *out, struct
     }
     out->all.lo = rbuf_u64(&in);
     out->all.hi = rbuf_u64(&in);
-    out->ram.lo = rbuf_u64(&in);
-    out->ram.hi = rbuf_u64(&in);
+    out->ram = rbuf_u64(&in);
     out->nsections = rbuf_u16(&in);
     for (unsigned i = 0; i < out->nsections && i < DIGEST_SECTIONS_MAX; i++) {
-        out->sections[i] = rbuf_u64(&in);
+        out->sections[i] = rbuf_u32(&in);
     }
-    out->npages = rbuf_u32(&in);
+    out->npages = rbuf_varint(&in);
     if (in.failed || out->nsections > DIGEST_SECTIONS_MAX ||
-        rbuf_left(&in) != out->npages * PAGE_ENTRY) {
+        rbuf_left(&in) / PAGE_ENTRY_MIN < out->npages) {
         return plx_fail(err, PLX_ECORRUPT, "%s: the digest of slice %" PRIu64 " is malformed",
                         log->path, seq);
     }
-    out->pages = in.p;
+    out->pages = in;
     return 1;
 }
 
-gpa_t log_digest_page(const struct log_digest *d, size_t i, uint64_t *hash)
+bool log_digest_page(struct log_digest *d, gpa_t *gpa, uint16_t *hash)
 {
-    struct rbuf in;
-
-    PLX_CHECK(i < d->npages);
-    rbuf_init(&in, d->pages + i * PAGE_ENTRY, PAGE_ENTRY);
-    gpa_t gpa = (gpa_t)rbuf_u32(&in) << PAGE_SHIFT;
-    *hash = rbuf_u64(&in);
-    return gpa;
+    if (d->npages == 0) {
+        return false;
+    }
+    d->npages--;
+    d->last += (gpa_t)rbuf_varint(&d->pages) << PAGE_SHIFT;
+    *gpa = d->last;
+    *hash = rbuf_u16(&d->pages);
+    return !d->pages.failed;
 }

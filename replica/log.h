@@ -3,10 +3,10 @@
  *
  * Two tables, both keyed by the slice number, big-endian:
  *
- *   "records"   the record as record_encode wrote it, then 8 bytes: the chain. Its value for record
- *               n is the low half of H over (its value for record n - 1, n, the record). It begins
- *               with a hash of the manifest, so no record can be altered, exchanged, removed or
- *               moved to another recording without the chain breaking there.
+ *   "records"   the record as record_encode wrote it, then 4 bytes: the low ones of the chain,
+ *               which for record n is the low half of H over (the chain of record n - 1, n, the
+ *               record). It begins with a hash of the manifest, so no record can be altered,
+ *               exchanged, removed or moved to another recording without the chain breaking there.
  *   "digests"   a digest, of sections and of the pages hashed for it (log.c).
  *
  * Records are committed in groups: at most LOG_COMMIT_RECORDS records or LOG_COMMIT_NS are lost
@@ -40,6 +40,7 @@ int log_append_digest(struct log *log, const struct vm_digest *d, const struct d
                       size_t npages, struct plx_err *err);
 /* Make everything appended durable; cheap when there is nothing. */
 int log_commit(struct log *log, struct plx_err *err);
+int log_commit_due(struct log *log, struct plx_err *err); /* if the last was LOG_COMMIT_NS ago */
 /* Commits and seals a log that is written; frees in any case. NULL is a no-op. */
 int log_close(struct log *log, struct plx_err *err);
 
@@ -57,16 +58,18 @@ int log_get(struct log *log, uint64_t seq, const void **record, size_t *len, str
 /* A digest as it was logged. */
 struct log_digest {
     uint64_t seq;
-    struct hash128 all, ram;
+    struct hash128 all;
     unsigned nsections;
-    uint64_t sections[DIGEST_SECTIONS_MAX]; /* low halves, in the order of the manifest */
+    uint64_t ram; /* low half */
+    uint32_t sections[DIGEST_SECTIONS_MAX]; /* low 32 bits, in the order of the manifest */
     size_t npages;
-    const uint8_t *pages; /* private; log_digest_page reads them */
+    struct rbuf pages; /* private; log_digest_page reads them */
+    gpa_t last;
 };
 /* False: none was logged for @seq. Borrowed until the next call.
  * Errors (negative): PLX_ECORRUPT. Returns 1 when found, 0 when there is none. */
 int log_get_digest(struct log *log, uint64_t seq, struct log_digest *out, struct plx_err *err);
-/* Page @i of @d: its address and the low half of its hash. */
-gpa_t log_digest_page(const struct log_digest *d, size_t i, uint64_t *hash);
+/* The next page of @d, by ascending address, and the low 16 bits of its hash; false: no more. */
+bool log_digest_page(struct log_digest *d, gpa_t *gpa, uint16_t *hash);
 
 #endif

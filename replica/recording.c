@@ -177,6 +177,7 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
 {
     struct manifest *m = &rec->manifest;
     const struct machine *machine = vm_machine(vm);
+    struct vm_digest digest;
     uint64_t origin;
     int rc;
 
@@ -200,7 +201,9 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
     if (rc != 0) {
         return rc;
     }
-    return recording_digest_now(rec, vm, err);
+    /* The pages it begins with are those of the kernel or the state: not worth a list. */
+    vm_digest(vm, 0, &digest, NULL, NULL);
+    return recording_digest(rec, &digest, NULL, 0, err);
 }
 
 int recording_append_bytes(struct recording *rec, uint64_t seq, const void *record, size_t len,
@@ -237,7 +240,7 @@ int recording_digest_now(struct recording *rec, struct vm *vm, struct plx_err *e
 
 int recording_flush(struct recording *rec, struct plx_err *err)
 {
-    return log_commit(rec->log, err);
+    return log_commit_due(rec->log, err);
 }
 
 uint64_t recording_log_bytes(const struct recording *rec)

@@ -43,7 +43,7 @@ int recording_digest(struct recording *rec, const struct vm_digest *d,
 /* Take the digest of @vm, with the stretch of RAM that is due, and log it. Call it every
  * DIGEST_EVERY_SLICES slices and after the last. */
 int recording_digest_now(struct recording *rec, struct vm *vm, struct plx_err *err);
-/* Make what was logged durable now; call before a long wait. */
+/* Make durable what was logged more than LOG_COMMIT_NS ago; call before a wait. */
 int recording_flush(struct recording *rec, struct plx_err *err);
 uint64_t recording_log_bytes(const struct recording *rec);
 /* Seals the log; frees in any case. NULL is a no-op. */

@@ -228,24 +228,24 @@ __attribute__((format(printf, 3, 4))) static void append(char *to, size_t cap, c
 /* Which sections and pages differ. Pages are comparable where both sides hashed them. */
 static void name_difference(struct replay *r, const struct vm_digest *have,
                             const struct digest_page *pages, size_t npages,
-                            const struct log_digest *want)
+                            struct log_digest *want)
 {
     char *what = r->res->what;
     size_t cap = sizeof r->res->what, k = 0;
     unsigned named = 0;
+    uint16_t hash;
+    gpa_t gpa;
 
     for (unsigned i = 0; i < have->nsections && i < want->nsections; i++) {
-        if (have->sections[i].hash.lo != want->sections[i]) {
+        if ((uint32_t)have->sections[i].hash.lo != want->sections[i]) {
             append(what, cap, "%ssection %s", what[0] == '\0' ? "" : ", ", have->sections[i].name);
         }
     }
-    for (size_t i = 0; i < want->npages && named < NAMED_MAX; i++) {
-        uint64_t hash;
-        gpa_t gpa = log_digest_page(want, i, &hash);
+    while (named < NAMED_MAX && log_digest_page(want, &gpa, &hash)) {
         while (k < npages && pages[k].gpa < gpa) {
             k++;
         }
-        if (k < npages && pages[k].gpa == gpa && pages[k].hash.lo != hash) {
+        if (k < npages && pages[k].gpa == gpa && (uint16_t)pages[k].hash.lo != hash) {
             append(what, cap, "%spage %#" PRIx64, what[0] == '\0' ? "" : ", ", gpa);
             named++;
         }
@@ -253,7 +253,7 @@ static void name_difference(struct replay *r, const struct vm_digest *have,
     if (named == NAMED_MAX) {
         append(what, cap, " and perhaps more");
     }
-    if (what[0] == '\0' && !hash128_eq(have->ram, want->ram)) {
+    if (what[0] == '\0' && have->ram.lo != want->ram) {
         append(what, cap, "RAM, in a page that was not hashed on both sides");
     }
     if (what[0] == '\0') {

@@ -4,12 +4,13 @@
  * Pure; any thread. Form of a record (all numbers LEB128 unless said otherwise):
  *
  *   bytes   field
- *   1       version, 1
+ *   1       bits 0-3: version, 1; bit 4: the span is 1,000,000 ns; bit 5: there are inputs;
+ *           bits 6-7: 0
  *   1-10    seq
  *   1-10    start_ns
- *   1-10    span_ns
+ *   0-10    span_ns, unless bit 4 is set
  *   1-5     rate
- *   1-5     number of inputs, then each:
+ *   0-5     if bit 5 is set: number of inputs, then each:
  *     1       kind
  *     1       status       DISK_DONE
  *     1-3     dev          NET_RX, CONSOLE_RX, DISK_DONE
@@ -18,10 +19,21 @@
  *   4       check: the low 32 bits, little-endian, of H over all bytes before */
 #include "vmm/sched/input.h"
 
+#include <stdbool.h>
+
 #include "base/alloc.h"
 #include "base/check.h"
 
-enum { RECORD_VERSION = 1, RECORD_CHECK_LEN = 4, RECORD_MIN = 10 };
+enum {
+    RECORD_VERSION = 1,
+    RECORD_VERSION_MASK = 0x0f,
+    RECORD_USUAL_SPAN = 0x10,
+    RECORD_HAS_INPUTS = 0x20,
+    RECORD_UNKNOWN = 0xc0,
+    RECORD_USUAL_SPAN_NS = 1000000,
+    RECORD_CHECK_LEN = 4,
+    RECORD_MIN = 8,
+};
 
 #define RECORD_CHECK_SEED UINT64_C(0x7265636f72640001)
 
@@ -46,13 +58,19 @@ static uint32_t check_of(const uint8_t *data, size_t len)
 void record_encode(const struct record *r, struct wbuf *out)
 {
     size_t from = out->len;
+    bool usual_span = r->span_ns == RECORD_USUAL_SPAN_NS;
 
-    wbuf_u8(out, RECORD_VERSION);
+    wbuf_u8(out, (uint8_t)(RECORD_VERSION | (usual_span ? RECORD_USUAL_SPAN : 0) |
+                           (r->ninputs != 0 ? RECORD_HAS_INPUTS : 0)));
     wbuf_varint(out, r->seq);
     wbuf_varint(out, r->start_ns);
-    wbuf_varint(out, r->span_ns);
+    if (!usual_span) {
+        wbuf_varint(out, r->span_ns);
+    }
     wbuf_varint(out, r->rate);
-    wbuf_varint(out, r->ninputs);
+    if (r->ninputs != 0) {
+        wbuf_varint(out, r->ninputs);
+    }
     for (uint32_t i = 0; i < r->ninputs; i++) {
         const struct input *in = &r->inputs[i];
         PLX_CHECK(in->kind > 0 && in->kind < INPUT_KIND_END && in->len <= INPUT_DATA_MAX);
@@ -126,8 +144,8 @@ int record_decode(const void *data, size_t len, struct record *r, struct input *
     if (len < RECORD_MIN) {
         return plx_fail(err, PLX_ETRUNCATED, "record truncated: %zu bytes", len);
     }
-    if (bytes[0] != RECORD_VERSION) {
-        return plx_fail(err, PLX_EVERSION, "record version %u is not supported", bytes[0]);
+    if ((bytes[0] & RECORD_VERSION_MASK) != RECORD_VERSION || (bytes[0] & RECORD_UNKNOWN) != 0) {
+        return plx_fail(err, PLX_EVERSION, "record of form %#x is not supported", bytes[0]);
     }
     rbuf_init(&tail, bytes + len - RECORD_CHECK_LEN, RECORD_CHECK_LEN);
     if (rbuf_u32(&tail) != check_of(bytes, len - RECORD_CHECK_LEN)) {
@@ -136,9 +154,9 @@ int record_decode(const void *data, size_t len, struct record *r, struct input *
     rbuf_init(&in, bytes + 1, len - 1 - RECORD_CHECK_LEN);
     r->seq = rbuf_varint(&in);
     r->start_ns = rbuf_varint(&in);
-    r->span_ns = rbuf_varint(&in);
+    r->span_ns = (bytes[0] & RECORD_USUAL_SPAN) != 0 ? RECORD_USUAL_SPAN_NS : rbuf_varint(&in);
     rate = rbuf_varint(&in);
-    n = rbuf_varint(&in);
+    n = (bytes[0] & RECORD_HAS_INPUTS) != 0 ? rbuf_varint(&in) : 0;
     if (in.failed || rate > UINT32_MAX || n > rbuf_left(&in)) {
         return plx_fail(err, PLX_ECORRUPT, "record malformed: header");
     }

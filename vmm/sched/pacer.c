@@ -30,7 +30,9 @@ static void measure(struct pacer *p, const struct pacer_view *v)
     sample = (took << 16) / done;
     sample = sample < MEASURED_MAX ? sample : MEASURED_MAX;
     p->measured = p->measured - p->measured / AVERAGE_SHARE + sample / AVERAGE_SHARE;
-    if (p->measured > RATE_MAX && took > gained) {
+    /* A little is owed, to be caught up when the VM is idle; what is beyond is given up. */
+    if (p->measured > RATE_MAX && took > gained &&
+        v->host_ns + (uint64_t)p->offset > v->virt_ns + PACER_CATCH_UP_NS) {
         p->offset -= (int64_t)(took - gained);
     }
 }
