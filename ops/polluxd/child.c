@@ -686,14 +686,15 @@ int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
     unsigned ntaps = 0;
     char log_path[PATH_MAX], name[16];
     struct start_view *v = plx_calloc(1, sizeof *v);
-    char *args[] = {(char *)(uintptr_t)d->conf->replica_program, (char *)(uintptr_t)vm->name,
-                    NULL};
+    char title[ROLES_NAME_MAX + 20]; /* what ps(1) shows */
+    char *args[] = {title, NULL};
     uv_process_options_t o = {.exit_cb = on_process_exit, .file = d->conf->replica_program, .args = args,
                               .flags = UV_PROCESS_DETACHED};
     uv_stdio_container_t stdio[CONTROL_FD + 1] = {{.flags = UV_IGNORE}};
     int rc;
 
     PLX_CHECK(v != NULL);
+    (void)snprintf(title, sizeof title, "pollux-replica %s", vm->name);
     fill_start(v, d, p, vm);
     rc = find_user(d->conf, &o, err);
     if (rc != 0) {
