@@ -524,27 +524,34 @@ void cluster_send_all(struct cluster *c, Cl__NodeMessage *msg)
     }
 }
 
-static unsigned primaries_on(const struct roles_state *s, uint32_t node)
+/* How badly it would hurt if @node died while it led: primaries count most, then backups. */
+static unsigned burden(const struct roles_state *s, uint32_t node)
 {
     unsigned n = 0;
 
     for (unsigned i = 0; i < s->n; i++) {
-        n += s->vms[i].primary.node == node;
+        n += s->vms[i].primary.node == node ? ROLES_VMS_MAX : s->vms[i].backup.node == node;
     }
     return n;
 }
 
 void cluster_balance(struct cluster *c)
 {
-    if (!raft_node_is_leader(c->raft) || primaries_on(&c->state, c->cfg.self) == 0) {
+    uint32_t best = 0;
+    unsigned least = ROLES_VMS_MAX; /* only a node without any primary will do */
+
+    if (!raft_node_is_leader(c->raft) || burden(&c->state, c->cfg.self) < ROLES_VMS_MAX) {
         return;
     }
     for (unsigned i = 0; i < c->cfg.nnodes; i++) {
         uint32_t id = c->nodes[i].id;
         if (id != c->cfg.self && node_link_age_ms(c->link, id) < UP_MS / 5 &&
-            primaries_on(&c->state, id) == 0) {
-            raft_node_transfer(c->raft, id);
-            return;
+            burden(&c->state, id) < least) {
+            best = id;
+            least = burden(&c->state, id);
         }
+    }
+    if (best != 0) {
+        raft_node_transfer(c->raft, best);
     }
 }

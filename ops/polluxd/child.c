@@ -383,6 +383,7 @@ static void on_hello(struct child *c, const Ctl__Hello *h);
 static void on_packet(struct child *c, const uint8_t *data, size_t len)
 {
     Ctl__FromReplica *m = ctl__from_replica__unpack(NULL, len, data);
+    const struct roles_vm *vm;
 
     if (m == NULL) {
         log_warn("replica %d of %s sent a malformed message", c->pid, c->vm_name);
@@ -393,7 +394,10 @@ static void on_packet(struct child *c, const uint8_t *data, size_t len)
         on_hello(c, m->hello);
         break;
     case CTL__FROM_REPLICA__MSG_READY:
-        if (m->ready->incarnation == c->incarnation) {
+        vm = daemon_vm(c->d, c->vm);
+        if (vm != NULL && vm->phase == ROLES_RUNNING) {
+            child_send_roles(c, vm, 0); /* said again, by one that took over or was adopted */
+        } else if (m->ready->incarnation == c->incarnation) {
             wish(c->d, c->vm,
                  &(struct roles_cmd){.op = ROLES_READY,
                                      .request = daemon_random(),

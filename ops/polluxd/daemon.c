@@ -61,8 +61,8 @@ static void on_record(void *ctx, const uint8_t *uuid, const struct roles_vm *vm)
 {
     struct daemon *d = ctx;
 
-    if (d->cluster == NULL || d->stopping) {
-        return; /* restored while opening: the tick looks at every record anyway */
+    if (!d->caught_up || d->stopping) {
+        return; /* what comes first is the past: snapshot and log, read again */
     }
     vms_record(d, uuid, vm);
     if (vm != NULL) {
@@ -143,6 +143,7 @@ static void on_caught_up(void *ctx, int rc, enum roles_result result)
         cluster_read(d->cluster, READ_MS, on_caught_up, d);
     } else if (rc == 0) {
         d->caught_up = true;
+        vms_tick(d);
         tell_status(d);
         log_info("joined the cluster: leader %s, %u VMs",
                  conf_node_name(d->conf, cluster_leader(d->cluster)),

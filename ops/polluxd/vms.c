@@ -90,16 +90,17 @@ void vms_tick(struct daemon *d)
     if (!d->caught_up) {
         return;
     }
+    for (struct child *c = d->children, *next; c != NULL; c = next) {
+        const struct roles_vm *vm = daemon_vm(d, c->vm);
+        next = c->next;
+        /* Records that were applied before the replica was adopted. */
+        if (!c->closed && !c->leaving && c->incarnation != 0 &&
+            (vm == NULL || c->epoch != vm->epoch)) {
+            follow(c, vm);
+        }
+    }
     for (unsigned i = 0; i < s->n; i++) {
         const struct roles_vm *vm = &s->vms[i];
-        for (struct child *c = d->children, *next; c != NULL; c = next) {
-            next = c->next;
-            /* Records that were applied before the replica was adopted. */
-            if (!c->closed && !c->leaving && c->incarnation != 0 && c->epoch != vm->epoch &&
-                memcmp(c->vm, vm->uuid, ROLES_UUID_LEN) == 0) {
-                follow(c, vm);
-            }
-        }
         if (vm->phase == ROLES_STOPPED ||
             clock_mono_ns() - d->started_ns < (uint64_t)ADOPTION_MS * 1000000) {
             continue;

@@ -7,7 +7,8 @@
 #   plxlab-c      the client: 10.78.0.100 on the guest side
 #
 # LAB_PREFIX makes several labs possible at once. Everything is removed by lab_down, which the
-# caller's EXIT trap (set here) runs. Daemons log to $LAB/N/polluxd.log.
+# caller's EXIT trap (set here) runs. Daemons log to $LAB/N/polluxd.log; $LAB/data is $LAB/N/data to
+# node N, so that a path can hold different files on each.
 #
 #   lab_up            namespaces, keys, configuration
 #   lab_start N       the daemon of node N            lab_kill N [SIG]   end it
@@ -56,6 +57,7 @@ lab_up() {
     lab_need
     LAB=$(mktemp -d "/tmp/$LAB_PREFIX.XXXXXX")
     trap lab_down EXIT
+    mkdir "$LAB/data"
     ip netns add "$LAB_PREFIX-sw"
     lab_ns sw ip link set lo up
     for n in brc brg; do
@@ -81,7 +83,7 @@ lab_up() {
         lab_ns $n ip link add br0 type bridge
         lab_ns $n ip link set gu0 master br0 up
         lab_ns $n ip link set br0 up
-        mkdir -p "$LAB/$n"
+        mkdir -p "$LAB/$n/data"
         LAB_KEY[n]=$("$lab_dirs/$BUILD/polluxd" --keygen --key "$LAB/$n/key" | sed 's/.*= //')
     done
     for n in 1 2 3; do lab_conf $n; done
@@ -89,7 +91,8 @@ lab_up() {
 
 lab_start() {
     local n=$1
-    ip netns exec "$LAB_PREFIX-$n" env POLLUX_LOG="${POLLUX_LOG:-info}" "$lab_dirs/$BUILD/polluxd" --config "$LAB/$n/conf" \
+    ip netns exec "$LAB_PREFIX-$n" env POLLUX_LOG="${POLLUX_LOG:-info}" sh -c \
+        "mount --bind '$LAB/$n/data' '$LAB/data' && exec '$lab_dirs/$BUILD/polluxd' --config '$LAB/$n/conf'" \
         >>"$LAB/$n/polluxd.log" 2>&1 &
     LAB_PID[$n]=$!
 }
