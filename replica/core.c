@@ -37,7 +37,7 @@ int rep_create(const struct rep_config *cfg, const struct rep_ops *ops, uint64_t
     r->phase = REP_JOINING;
     r->role = cfg->role;
     r->epoch = cfg->epoch;
-    r->last_seen = r->last_heard = now;
+    r->last_seen = r->io_seen = r->last_heard = now;
     r->sealed = r->ran = r->acked = r->peer_ran = r->released = cfg->seq;
     recs_init(&r->recs);
     held_init(&r->held);
@@ -131,8 +131,7 @@ static uint64_t gap_ns(const struct rep *r)
     return min_u64(REP_GAP_NS, r->cfg.peer_lost_ns / 2);
 }
 
-/* Every entry point passes here first: were we off the processor for long (I3)? Our own absence
- * says nothing about the peer, so its silence is measured anew. */
+/* Every entry point passes here first: was the whole process off the processor for long (I3)? */
 static void observe(struct rep *r, uint64_t now)
 {
     if (now > r->last_seen && now - r->last_seen > gap_ns(r)) {
@@ -146,6 +145,19 @@ static void observe(struct rep *r, uint64_t now)
     }
 }
 
+/* And those of the I/O side here: its own absence says nothing about the peer, whose messages may
+ * be waiting to be read, so silence is measured anew. */
+static void observe_io(struct rep *r, uint64_t now)
+{
+    observe(r, now);
+    if (now > r->io_seen && now - r->io_seen > gap_ns(r)) {
+        r->last_heard = now;
+    }
+    if (now > r->io_seen) {
+        r->io_seen = now;
+    }
+}
+
 static void say_hello(struct rep *r, uint64_t now)
 {
     struct rep_msg m = {.kind = REP_HELLO, .seq = r->cfg.seq, .digest = r->cfg.digest};
@@ -156,7 +168,7 @@ static void say_hello(struct rep *r, uint64_t now)
 
 void rep_connected(struct rep *r, uint64_t now)
 {
-    observe(r, now);
+    observe_io(r, now);
     if (r->phase == REP_JOINING) {
         say_hello(r, now);
     }
@@ -180,7 +192,7 @@ static void recv_hello(struct rep *r, const struct rep_msg *m)
 
 void rep_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
 {
-    observe(r, now);
+    observe_io(r, now);
     if (m->epoch != r->epoch || m->from != r->cfg.peer || m->to != r->cfg.incarnation ||
         r->phase == REP_OUT || r->phase == REP_ALONE || r->phase == REP_TAKEOVER) {
         r->stats.stale_messages++;
@@ -255,7 +267,7 @@ void rep_roles(struct rep *r, const struct rep_roles *roles, uint64_t now)
     uint64_t me = r->cfg.incarnation;
     bool named = roles->primary == me || roles->backup == me;
 
-    observe(r, now);
+    observe_io(r, now);
     if (r->phase == REP_OUT || roles->epoch < r->epoch) {
         return;
     }
@@ -330,7 +342,7 @@ static void tick_asked(struct rep *r, uint64_t now)
 
 void rep_tick(struct rep *r, uint64_t now)
 {
-    observe(r, now);
+    observe_io(r, now);
     switch (r->phase) {
     case REP_JOINING:
         tick_joining(r, now);
@@ -355,7 +367,7 @@ uint64_t rep_deadline(const struct rep *r)
         return r->next_hello;
     case REP_PAIRED:
         return min_u64(r->next_ping, min_u64(r->last_heard + r->cfg.peer_lost_ns + 1,
-                                             r->last_seen + gap_ns(r) / 2));
+                                             r->io_seen + gap_ns(r) / 2));
     case REP_ASKED:
         return min_u64(r->next_ask, r->next_probe);
     case REP_TAKEOVER:

@@ -33,6 +33,7 @@ struct rep {
     uint64_t epoch;
 
     uint64_t last_seen;  /* when anything last called us: a larger step is a gap (I3) */
+    uint64_t io_seen;    /* when the I/O side last did: what it did not read is no silence */
     uint64_t last_heard; /* from the peer, in this epoch */
     uint64_t next_ping, next_ask, next_probe, next_hello;
     bool peer_ready;     /* its hello matched ours */

@@ -4,6 +4,7 @@
 #include "replica/link.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <zmq.h>
 
@@ -97,6 +98,10 @@ int link_open(const struct link_config *cfg, struct link **out, struct plx_err *
     if (l->zmq == NULL) {
         (void)plx_fail(err, rc, "cannot create a ZeroMQ context");
         goto err_free;
+    }
+    if (cfg->realtime) {
+        (void)zmq_ctx_set(l->zmq, ZMQ_THREAD_SCHED_POLICY, SCHED_RR);
+        (void)zmq_ctx_set(l->zmq, ZMQ_THREAD_PRIORITY, 1);
     }
     l->auth = zmq_socket(l->zmq, ZMQ_REP);
     l->sock = zmq_socket(l->zmq, cfg->bind ? ZMQ_ROUTER : ZMQ_DEALER);

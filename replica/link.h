@@ -17,6 +17,7 @@
 enum { LINK_KEY_LEN = 32 };
 
 struct link_config {
+    bool realtime; /* its thread before every ordinary one (needs CAP_SYS_NICE) */
     bool bind;
     const char *endpoint; /* to bind, or the peer's to connect to */
     uint64_t incarnation, peer;

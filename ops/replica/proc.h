@@ -71,6 +71,7 @@ struct proc {
 
     /* I/O thread only. */
     struct link *link;
+    bool realtime; /* the I/O thread's priority */
     int ctl, ctl_listen; /* -1: none */
     uint64_t next_stats;
     struct {

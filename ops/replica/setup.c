@@ -205,7 +205,8 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
 static int open_link(struct proc *p, const Ctl__Replica *peer, bool bind, struct plx_err *err)
 {
     const Ctl__Start *s = p->start;
-    struct link_config c = {.bind = bind,
+    struct link_config c = {.realtime = p->realtime,
+                            .bind = bind,
                             .endpoint = bind ? s->bind_endpoint : peer->endpoint,
                             .incarnation = s->incarnation,
                             .peer = peer->incarnation};
