@@ -26,7 +26,6 @@ enum {
     IO_PAGES = 64, /* read at once */
 };
 #define SECTIONS_MAX_LEN (UINT64_C(64) << 20)
-#define STATE_SEED UINT64_C(0x7374617465000001)
 
 static void put_hash(struct wbuf *out, struct hash128 h)
 {
