@@ -148,17 +148,20 @@ static inline void mxcsr_set(uint32_t m)
     __asm__ volatile("ldmxcsr %0" : : "m"(m) : "memory");
 }
 
-/* Give the host's unit the guest's controls. The register is written only when it differs. FTZ
- * acts only while underflow is masked (SDM Vol. 1, "Flush-To-Zero"). */
+/* Give the host's unit the guest's controls. Writing the register is slow, so it is done only when
+ * they differ or a flag is up that would be taken for a new one: with every exception masked, flags
+ * that the guest has up already may stay. FTZ acts only while underflow is masked (SDM Vol. 1,
+ * "Flush-To-Zero"). */
 static inline void fp_enter_mode(uint32_t mxcsr)
 {
     uint32_t want = (mxcsr & (MXCSR_RC | MXCSR_DAZ)) | MXCSR_MASKS;
+    uint32_t may = (mxcsr & MXCSR_MASKS) == MXCSR_MASKS ? mxcsr & MXCSR_FLAGS : 0;
 
     if ((mxcsr & (MXCSR_FZ | MXCSR_UE << MXCSR_MASK_SHIFT)) ==
         (MXCSR_FZ | MXCSR_UE << MXCSR_MASK_SHIFT)) {
         want |= MXCSR_FZ;
     }
-    if (mxcsr_get() != want) {
+    if ((mxcsr_get() & ~may) != want) {
         mxcsr_set(want);
     }
 }
@@ -168,12 +171,12 @@ static inline void fp_enter(const struct vcpu *v)
     fp_enter_mode(v->c.fpu.mxcsr);
 }
 
-/* Take the flags raised since fp_enter and give the host its MXCSR back. */
+/* The flags raised since fp_enter (and perhaps some the guest has up); the host's controls return. */
 static inline uint32_t fp_leave(void)
 {
     uint32_t now = mxcsr_get();
 
-    if (now != MXCSR_HOST) {
+    if ((now & ~(uint32_t)MXCSR_FLAGS) != MXCSR_HOST) {
         mxcsr_set(MXCSR_HOST);
     }
     return now & MXCSR_FLAGS;
@@ -191,7 +194,7 @@ void fp_flags_slow(struct vcpu *v, uint32_t flags, const union vec *result, enum
 static inline void fp_flags(struct vcpu *v, uint32_t flags, const union vec *result,
                             enum fp_lanes lanes)
 {
-    if (flags != 0 || (v->c.fpu.mxcsr & MXCSR_UE << MXCSR_MASK_SHIFT) == 0) {
+    if ((flags & ~v->c.fpu.mxcsr) != 0 || (v->c.fpu.mxcsr & MXCSR_MASKS) != MXCSR_MASKS) {
         fp_flags_slow(v, flags, result, lanes);
     }
 }
