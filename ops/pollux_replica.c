@@ -20,7 +20,7 @@
 #include "ops/replica/proc.h"
 #include "ops/replica/sandbox.h"
 
-enum { CONTROL_FD = 3, STATS_MS = 1000, ANNOUNCE_MS = 500, BUSY_POLL_MS = 20 };
+enum { CONTROL_FD = 3, STATS_MS = 1000, ANNOUNCE_MS = 500, READY_MS = 500 };
 
 #define MS UINT64_C(1000000)
 
@@ -59,15 +59,17 @@ static bool send_to_peer(struct proc *p)
     return any;
 }
 
-static void report_ready(struct proc *p)
+/* Said again until a record answers it: polluxd's proposal may get lost with a leader. */
+static void report_ready(struct proc *p, uint64_t now)
 {
     Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
     Ctl__Ready r = CTL__READY__INIT;
 
-    if (!p->ready_wanted || rep_role(p->rep) != REP_PRIMARY) {
+    if (!p->ready || rep_role(p->rep) != REP_PRIMARY || rep_phase(p->rep) != REP_JOINING ||
+        now < p->next_ready) {
         return;
     }
-    p->ready_wanted = false;
+    p->next_ready = now + READY_MS * MS;
     r.epoch = rep_epoch(p->rep);
     r.incarnation = p->start->incarnation;
     m.msg_case = CTL__FROM_REPLICA__MSG_READY;
@@ -104,7 +106,7 @@ static void periodic(struct proc *p, uint64_t now)
         p->next_stats = now + STATS_MS * MS;
         control_stats(p, 0);
     }
-    report_ready(p);
+    report_ready(p, now);
     report_stopped(p);
     if (rep_phase(p->rep) == REP_OUT) {
         atomic_store(&p->ending, true);

@@ -66,7 +66,8 @@ struct proc {
     uint64_t announce_next; /* when to announce the MACs again */
     unsigned announce_left;
     uint64_t virtual_ns, retired, frames_out, frames_in, vm_cpu_ns;
-    bool ready_wanted; /* tell polluxd that the pair has the same state */
+    bool ready;          /* the pair has the same state: polluxd may declare it in sync */
+    uint64_t next_ready; /* when to say so (again) */
     Ctl__Roles *roles; /* as last read */
 
     /* I/O thread only. */

@@ -185,7 +185,7 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
     (void)detail;
     switch (ev) {
     case REP_EV_READY:
-        p->ready_wanted = true;
+        p->ready = true;
         break;
     case REP_EV_TAKEOVER:
         p->announce_left = ANNOUNCEMENTS;
@@ -246,6 +246,6 @@ int setup_rep(struct proc *p, struct plx_err *err)
     if (rep_create(&c, &ops, clock_mono_ns(), &p->rep) != 0) {
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
-    p->ready_wanted = primary && alone;
+    p->ready = primary && alone;
     return alone ? 0 : open_link(p, peer, primary, err);
 }
