@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "vmm/cpu/mem.h"
 
-enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 16, CHUNK_SHIFT = 6, SINGLES = 256 };
+enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 16, CHUNK_SHIFT = 6, SINGLES = 256, JUMPS = 4096 };
 
 struct code_page {
     uint64_t chunks; /* bit i: code in bytes [64 i, 64 i + 64) */
@@ -24,6 +24,13 @@ struct single {
     struct insn insn;
 };
 
+/* A short cut from RIP in 64-bit mode: true while the generation is the same. */
+struct jump {
+    uint64_t rip;
+    uint64_t key; /* generation and context; 0: free */
+    struct block *block;
+};
+
 struct blocks {
     unsigned max, n;
     uint64_t hash_mask;
@@ -33,6 +40,7 @@ struct blocks {
     unsigned nlisted, listed_max;
     struct block *retired; /* dropped, perhaps while it ran: freed at the next block_at */
     struct single singles[SINGLES];
+    struct jump jumps[JUMPS];
     struct insn build[BLOCK_INSNS_MAX];
 };
 
@@ -44,6 +52,7 @@ int vcpu_blocks_create(struct vcpu *v, unsigned entries)
         return PLX_ENOMEM;
     }
     decode_init();
+    v->code_gen++;
     v->blocks = b;
     b->max = entries == 0 || entries > BLOCKS_DEFAULT ? BLOCKS_DEFAULT
              : entries < BLOCKS_MIN                   ? BLOCKS_MIN
@@ -107,6 +116,7 @@ void vcpu_blocks_drop(struct vcpu *v)
     }
     b->nlisted = 0;
     b->n = 0;
+    v->code_gen++;
     memset(b->hash, 0, (b->hash_mask + 1) * sizeof(struct block *));
     v->attention = true;
 }
@@ -161,6 +171,7 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
+            v->code_gen++;
             v->attention = true;
         } else {
             p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
@@ -298,7 +309,8 @@ static struct block *build(struct vcpu *v, enum decode_mode mode, gpa_t gpa, con
     return block;
 }
 
-const struct insn *block_at(struct vcpu *v, unsigned *n)
+/* The block at RIP by way of its translation; NULL: *one is the instruction there. */
+static struct block *find(struct vcpu *v, const struct insn **one)
 {
     struct blocks *b = v->blocks;
     const struct cpu_seg *cs = &v->c.seg[SEG_CS];
@@ -317,26 +329,25 @@ const struct insn *block_at(struct vcpu *v, unsigned *n)
     for (struct block *block = limited ? NULL : *bucket(b, gpa, mode); block != NULL;
          block = block->hash_next) {
         if (block->gpa == gpa && block->mode == mode) {
-            *n = block->n;
-            return block->insns;
+            return block;
         }
     }
     if (b->retired != NULL) {
         free_retired(b);
     }
-    *n = 1;
     unsigned have = (unsigned)(PAGE_SIZE - PAGE_OFFSET(gpa));
     if (!ram_page_of(v->ram, gpa, &page)) {
         static const uint8_t ones[INSN_BYTES_MAX] = {
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
             0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}; /* a bus without memory */
-        return single(v, mode, lin, ones, INSN_BYTES_MAX);
+        *one = single(v, mode, lin, ones, INSN_BYTES_MAX);
+        return NULL;
     }
     const uint8_t *at = v->ram->hva + (page << PAGE_SHIFT) + PAGE_OFFSET(gpa);
     if (limited) {
-        const struct insn *in = single(v, mode, lin, at, have);
-        check_limit(v, in->len);
-        return in;
+        *one = single(v, mode, lin, at, have);
+        check_limit(v, (*one)->len);
+        return NULL;
     }
     if (b->n == b->max || b->nlisted == b->max) {
         vcpu_blocks_drop(v);
@@ -344,8 +355,26 @@ const struct insn *block_at(struct vcpu *v, unsigned *n)
     }
     struct block *block = build(v, mode, gpa, at, have, page);
     if (block == NULL) {
-        return single(v, mode, lin, at, have);
+        *one = single(v, mode, lin, at, have);
     }
-    *n = block->n;
-    return block->insns;
+    return block;
+}
+
+const struct insn *block_at(struct vcpu *v, unsigned *n)
+{
+    struct jump *j = &v->blocks->jumps[(v->c.rip ^ v->c.rip >> 12) % JUMPS];
+    uint64_t key = v->code_gen << 2 | v->code_ctx;
+    const struct insn *one;
+
+    if (j->rip != v->c.rip || j->key != key || v->code_ctx == CODE_NOT_64) {
+        struct block *block = find(v, &one);
+        if (block == NULL) {
+            *n = 1;
+            return one;
+        }
+        /* finding may have dropped others: the generation as it is now */
+        *j = (struct jump){v->c.rip, v->code_gen << 2 | v->code_ctx, block};
+    }
+    *n = j->block->n;
+    return j->block->insns;
 }

@@ -13,6 +13,9 @@
 
 enum { BLOCK_INSNS_MAX = 32 };
 
+/* v->code_ctx: whose address space RIP is in. Only 64-bit mode has short cuts from RIP to block. */
+enum { CODE_SUPER, CODE_USER, CODE_NOT_64 };
+
 struct block {
     struct block *hash_next;
     struct block *page_next;

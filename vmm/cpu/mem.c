@@ -102,6 +102,7 @@ void vcpu_mem_drop_all(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
 
+    v->code_gen++;
     for (uint32_t i = 0; i < m->nused; i++) {
         clear_slot(m, m->used[i]);
         m->fill[m->used[i]].listed = false;
@@ -150,6 +151,7 @@ static void tables_changed(struct vcpu *v, gpa_t gpa, uint64_t len)
     if (!ram_page_of(v->ram, gpa, &page) || m->use[page] == 0) {
         return;
     }
+    v->code_gen++;
     if ((m->use[page] & USE_UPPER) != 0) {
         vcpu_mem_drop_all(v);
         return;
@@ -170,12 +172,14 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len)
 void vcpu_mem_select(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
+    bool user = cpu_cpl(&v->c) == 3;
 
+    v->code_ctx = !m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER;
     if (v->debug) {
         v->tlb = &m->none;
         v->tlb_mask = 0;
     } else {
-        v->tlb = m->tlb + (cpu_cpl(&v->c) == 3 ? CTX_USER : CTX_SUPER) * m->entries;
+        v->tlb = m->tlb + (user ? CTX_USER : CTX_SUPER) * m->entries;
         v->tlb_mask = m->entries - 1;
     }
 }

@@ -81,6 +81,8 @@ struct vcpu {
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb; /* of the current privilege */
     uint64_t tlb_mask;
+    uint64_t code_gen;     /* counts up when a cached way from RIP to a block may be wrong */
+    uint8_t code_ctx;      /* CODE_* */
     uint64_t zero;         /* always 0: stands for an absent base or index (insn.h) */
 
     /* Fault in flight: cpu_raise fills it and jumps. */

@@ -65,16 +65,22 @@ static int step(struct vcpu *v)
     return rc;
 }
 
-static void run_block(struct vcpu *v)
+/* Blocks one after the other, until something may have to be looked at between two of them. */
+static void run_blocks(struct vcpu *v)
 {
-    unsigned n;
-    const struct insn *in = block_at(v, &n);
-    uint64_t left = v->stop_progress - v->c.progress;
-    const struct insn *end = in + (n < left ? n : left);
+    const struct insn *in;
 
     do {
-        execute(v, in);
-    } while (++in != end && !v->attention);
+        unsigned n;
+        in = block_at(v, &n);
+        uint64_t left = v->stop_progress - v->c.progress;
+        const struct insn *end = in + (n < left ? n : left);
+
+        do {
+            execute(v, in);
+        } while (++in != end && !v->attention);
+    } while (!v->attention && !v->irq_pending && (in[-1].flags & INSN_ENDS_BLOCK) == 0 &&
+             v->c.progress < v->stop_progress);
 }
 
 /* An event to take now? Sets *rc to the result of its delivery. */
@@ -138,7 +144,7 @@ static enum vcpu_stop loop(struct vcpu *v)
             if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0)) {
                 rc = step(v);
             } else {
-                run_block(v);
+                run_blocks(v);
             }
         }
         if (PLX_UNLIKELY(rc != 0)) {
