@@ -8,6 +8,20 @@ $(B)/tests/isa/isa: $(ISA_OBJ) $(LIB)
 
 build-all: $(B)/tests/isa/isa
 
+# A program of its own, counted on the host and on the engine.
+ISA_PROGRAM := build/tests/isa/mixed
+$(ISA_PROGRAM): tests/isa/program/mixed.c tests/isa/program/program.ld
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -march=x86-64-v2 -fno-math-errno -ffreestanding -nostdlib -static -fno-pic -no-pie \
+		-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+		-Wl,-T,tests/isa/program/program.ld -Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ $<
+
+ISA_COUNTS_OBJ := $(B)/tests/isa/counts/main.o $(B)/tests/isa/ours.o
+$(B)/tests/isa/counts/counts: $(ISA_COUNTS_OBJ) $(LIB)
+	@$(CC) $(LDFLAGS) -o $@ $(ISA_COUNTS_OBJ) $(LIB) $(LDLIBS)
+
+build-all: $(ISA_PROGRAM) $(B)/tests/isa/counts/counts
+
 # build/isa-table.txt: one line a form, the column that answers for it. TRIALS, SEED.
 isa-table: $(B)/tests/isa/isa
 	@$(B)/tests/isa/isa --table $(B)/isa-table.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1)

@@ -189,7 +189,8 @@ static void classify(struct form *f, const ZydisDecodedInstruction *z,
 
     if (bad) {
         f->class = in_model(z) && !ud && z->mnemonic != ZYDIS_MNEMONIC_RSM &&
-                           z->mnemonic != ZYDIS_MNEMONIC_SALC
+                           z->mnemonic != ZYDIS_MNEMONIC_SALC && /* in no manual */
+                           z->mnemonic != ZYDIS_MNEMONIC_FSTPNCE /* nor this */
                        ? FORM_MISSING
                        : FORM_REFUSED;
     } else if (privileged(z) || segment_operand(ops, z->operand_count) || !in_model(z)) {

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/hash.h"
 #include "base/prng.h"
 
 enum isa_mode { ISA_64, ISA_32, ISA_16, ISA_MODES };
@@ -72,7 +73,19 @@ void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep
 
 int ours_open(void);
 void ours_close(void);
-void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, const struct isa_state *in,
-               struct isa_outcome *out);
+void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
+               const struct isa_state *in, struct isa_outcome *out);
+
+/* A whole program instead of one instruction (64-bit): bytes into code, data or stack, then the
+ * registers it starts with, then as much progress as wanted. */
+void ours_write(uint64_t at, const void *bytes, uint64_t len);
+void ours_start(const struct isa_state *in);
+void ours_run(uint64_t budget);
+uint64_t ours_rip(void);
+uint64_t ours_retired(void);
+uint64_t ours_progress(void);
+void ours_state(struct isa_state *out);
+/* Everything: the section of the vCPU, and all of RAM with the page tables. */
+struct hash128 ours_digest(void);
 
 #endif

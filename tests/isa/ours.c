@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "tests/isa/isa.h"
 #include "vmm/engine/engine.h"
+#include "vmm/sched/cpu_section.h"
 
 enum {
     GPA_PML4 = 0x1000,
@@ -214,15 +215,10 @@ static void unwind_exception(struct cpu *c, struct isa_outcome *out)
     c->gpr[RSP] = frame[3];
 }
 
-void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, const struct isa_state *in,
-               struct isa_outcome *out)
+static void load_state(enum isa_mode mode, const struct isa_state *in)
 {
     struct cpu *c = &vcpu->c;
-    struct engine_run run = {.budget = BUDGET, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1};
 
-    PLX_CHECK(ram_write(ram, GPA_CODE + INSN_OFFSET, code, len) == 0);
-    PLX_CHECK(ram_write(ram, GPA_DATA, in->data, DATA_SIZE) == 0);
-    PLX_CHECK(ram_write(ram, GPA_STACK, in->stack, STACK_SIZE) == 0);
     *c = clean;
     set_mode(c, mode);
     memcpy(c->gpr, in->gpr, sizeof c->gpr);
@@ -230,10 +226,34 @@ void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, const stru
     c->rflags = in->rflags | FLAG_ONE | FLAG_IF;
     load_fx(&c->fpu, in->fx);
     engine_interp.state_changed(vcpu);
+}
+
+void ours_state(struct isa_state *out)
+{
+    const struct cpu *c = &vcpu->c;
+
+    memcpy(out->gpr, c->gpr, sizeof out->gpr);
+    out->rip = c->rip;
+    out->rflags = c->rflags;
+    store_fx(&c->fpu, out->fx);
+    PLX_CHECK(ram_read(ram, GPA_DATA, out->data, DATA_SIZE) == 0);
+    PLX_CHECK(ram_read(ram, GPA_STACK, out->stack, STACK_SIZE) == 0);
+}
+
+void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
+               const struct isa_state *in, struct isa_outcome *out)
+{
+    struct cpu *c = &vcpu->c;
+    struct engine_run run = {.budget = BUDGET, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1};
+
+    PLX_CHECK(ram_write(ram, GPA_CODE + INSN_OFFSET, code, len) == 0);
+    PLX_CHECK(ram_write(ram, GPA_DATA, in->data, DATA_SIZE) == 0);
+    PLX_CHECK(ram_write(ram, GPA_STACK, in->stack, STACK_SIZE) == 0);
+    load_state(mode, in);
     do { /* a REP goes on until it is done, as on the other side */
         run.budget = 1;
         engine_interp.run(vcpu, &run);
-    } while (run.stop == VCPU_BUDGET && c->rip == in->rip && c->progress < BUDGET &&
+    } while (rep && run.stop == VCPU_BUDGET && c->rip == in->rip && c->progress < BUDGET &&
              c->seg[SEG_CS].sel != SEL_K_CODE);
     out->signal = 0;
     if (c->seg[SEG_CS].sel == SEL_K_CODE) {
@@ -243,10 +263,54 @@ void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, const stru
         }
         unwind_exception(c, out);
     }
-    memcpy(out->s.gpr, c->gpr, sizeof out->s.gpr);
-    out->s.rip = c->rip;
-    out->s.rflags = c->rflags;
-    store_fx(&c->fpu, out->s.fx);
-    PLX_CHECK(ram_read(ram, GPA_DATA, out->s.data, DATA_SIZE) == 0);
-    PLX_CHECK(ram_read(ram, GPA_STACK, out->s.stack, STACK_SIZE) == 0);
+    ours_state(&out->s);
+}
+
+void ours_write(uint64_t at, const void *bytes, uint64_t len)
+{
+    PLX_CHECK(at >= CODE_AT && at + len <= STACK_AT + STACK_SIZE);
+    PLX_CHECK(ram_write(ram, at - CODE_AT + GPA_CODE, bytes, len) == 0);
+}
+
+void ours_start(const struct isa_state *in)
+{
+    load_state(ISA_64, in);
+}
+
+void ours_run(uint64_t budget)
+{
+    struct engine_run run = {.budget = budget, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1};
+
+    engine_interp.run(vcpu, &run);
+    PLX_CHECK(run.stop == VCPU_BUDGET);
+}
+
+uint64_t ours_rip(void)
+{
+    return vcpu->c.rip;
+}
+
+uint64_t ours_retired(void)
+{
+    return vcpu->c.retired;
+}
+
+uint64_t ours_progress(void)
+{
+    return vcpu->c.progress;
+}
+
+struct hash128 ours_digest(void)
+{
+    struct cpu_section section = {.engine = &engine_interp, .v = vcpu};
+    struct hash128 h;
+    struct wbuf b;
+
+    wbuf_init(&b);
+    cpu_section_ops.save(&section, &b);
+    wbuf_put(&b, ram->hva, ram->size);
+    PLX_CHECK(!b.failed);
+    h = hash128(b.data, b.len, 0);
+    wbuf_free(&b);
+    return h;
 }
