@@ -124,8 +124,19 @@ static void assign(struct roles_vm *vm, const struct role_replica *primary,
     vm->primary_lost = false;
 }
 
+/* Overlays of other nodes than these are of an earlier time, and must not be started from. One that
+ * never began has written nothing. */
+static void note_newest(struct roles_vm *vm)
+{
+    if (vm->phase == ROLES_RUNNING) {
+        vm->newest[0] = vm->primary.node;
+        vm->newest[1] = vm->in_sync ? vm->backup.node : 0;
+    }
+}
+
 static void end(struct roles_vm *vm, enum roles_stop stop, uint64_t code)
 {
+    note_newest(vm);
     assign(vm, &nobody, &nobody, false);
     vm->phase = ROLES_STOPPED;
     vm->stop = stop;

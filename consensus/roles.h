@@ -69,6 +69,7 @@ struct roles_vm {
     bool primary_lost; /* its node says that the primary's process is gone; the backup may ask */
     enum roles_stop stop;
     uint64_t stop_code;
+    uint32_t newest[2]; /* nodes whose disks are the newest, of when it ran last; 0: none */
 };
 
 /* The commands. Who may give them and when stands in one table in roles.c. */

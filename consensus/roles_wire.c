@@ -116,6 +116,8 @@ void roles_encode(const struct roles_state *s, struct wbuf *out)
         wbuf_u8(out, vm->primary_lost);
         wbuf_u8(out, (uint8_t)vm->stop);
         wbuf_u64(out, vm->stop_code);
+        wbuf_u32(out, vm->newest[0]);
+        wbuf_u32(out, vm->newest[1]);
     }
 }
 
@@ -147,6 +149,8 @@ static void get_vm(struct rbuf *r, struct roles_vm *vm)
     vm->primary_lost = get_bool(r);
     stop = rbuf_u8(r);
     vm->stop_code = rbuf_u64(r);
+    vm->newest[0] = rbuf_u32(r);
+    vm->newest[1] = rbuf_u32(r);
     r->failed = r->failed || vm->name[0] == '\0' || phase > ROLES_RUNNING ||
                 stop >= ROLES_STOP_END || (phase == ROLES_STOPPED) != (vm->primary.node == 0);
     vm->phase = phase;

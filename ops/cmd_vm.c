@@ -21,7 +21,7 @@ enum { EVENTS_SHOWN = 20 };
 
 struct args {
     const char *socket, *primary, *backup;
-    bool json;
+    bool json, old_disks;
     const char *object; /* the VM, or the file */
     struct wbuf xml;
 };
@@ -63,6 +63,16 @@ static int set_backup(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
+static int set_old_disks(void *ctx, char *const *v, struct plx_err *err)
+{
+    struct args *a = ctx;
+
+    (void)v;
+    (void)err;
+    a->old_disks = true;
+    return 0;
+}
+
 #define OPT_COMMON                                                                     \
     {"socket", "PATH", "the daemon's socket ($POLLUX_SOCKET)", set_socket},            \
     {"json", NULL, "print JSON", set_json}
@@ -72,6 +82,7 @@ static const struct opt start_options[] = {
     OPT_COMMON,
     {"primary", "NODE", "run the primary there", set_primary},
     {"backup", "NODE", "run the backup there", set_backup},
+    {"old-disks", NULL, "also on a node whose disks are not the newest", set_old_disks},
     {NULL, NULL, NULL, NULL}};
 
 /* --- printing ------------------------------------------------------------------------------ */
@@ -353,6 +364,7 @@ static int make_start(struct args *a, struct request *q, struct plx_err *err)
     if (a->backup != NULL) {
         q->u.start.backup = (char *)(uintptr_t)a->backup;
     }
+    q->u.start.old_disks = a->old_disks;
     q->m.msg_case = API__REQUEST__MSG_START;
     q->m.start = &q->u.start;
     return 0;

@@ -340,7 +340,7 @@ static void do_start(struct conn *c)
             return;
         }
     }
-    start_vm(c->d, vm, s->primary, s->backup, on_started, c);
+    start_vm(c->d, vm, s->primary, s->backup, s->old_disks, on_started, c);
 }
 
 static void do_list(struct conn *c)

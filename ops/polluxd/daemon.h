@@ -154,8 +154,9 @@ void prepared_expire(struct daemon *d, bool all);
 
 /* --- start.c --- */
 typedef void (*start_cb)(void *ctx, int rc, const char *error);
+/* @old_disks: the operator accepts nodes whose disks are not the newest; this is an event. */
 void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, const char *backup,
-              start_cb cb, void *ctx);
+              bool old_disks, start_cb cb, void *ctx);
 void start_forget(struct daemon *d, void *ctx); /* the one who asked is gone */
 void start_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
 void start_record(struct daemon *d, const struct roles_vm *vm); /* a record changed */

@@ -34,7 +34,8 @@ struct start {
     char name[ROLES_NAME_MAX];
     char primary[CONF_NAME_MAX], backup[CONF_NAME_MAX]; /* wishes */
     bool must_primary, must_backup; /* asked for by the operator: no other will do */
-    bool protect;
+    bool protect, old_disks;
+    uint32_t newest[2]; /* nodes with the newest disks; 0: any is as good */
     uint64_t epoch; /* of the record before the start */
     struct candidate nodes[CONF_NODES_MAX];
     unsigned nnodes;
@@ -88,6 +89,37 @@ static const struct file_hash *difference(const struct candidate *a, const struc
         }
     }
     return NULL;
+}
+
+static bool has_newest(const struct start *s, uint32_t node)
+{
+    return s->newest[0] == 0 || s->newest[0] == node || s->newest[1] == node;
+}
+
+static bool equals_newest(const struct start *s, const struct candidate *c)
+{
+    for (unsigned i = 0; i < s->nnodes; i++) {
+        const struct candidate *n = &s->nodes[i];
+        if (n->state == CAN && has_newest(s, n->node) && difference(n, c) == NULL) {
+            return true; /* they were copied */
+        }
+    }
+    return false;
+}
+
+/* A node that can, but whose disks were left behind when the VM ran elsewhere, cannot. */
+static void rule_out_old_disks(struct start *s)
+{
+    for (unsigned i = 0; i < s->nnodes; i++) {
+        struct candidate *c = &s->nodes[i];
+        if (c->state == CAN && !has_newest(s, c->node) && !s->old_disks && !equals_newest(s, c)) {
+            c->state = CANNOT;
+            (void)snprintf(c->error, sizeof c->error,
+                           "its disks are older than those of %s, where the VM ran last (copy "
+                           "state_dir/overlay from there, or start with --old-disks)",
+                           node_name(s, s->newest[0]));
+        }
+    }
 }
 
 static struct candidate *choose(struct start *s, const char *wish, bool must,
@@ -184,6 +216,7 @@ static void on_proposed(void *ctx, int rc, enum roles_result result)
 static void decide(struct start *s)
 {
     char why[PLX_ERR_MSG_MAX];
+    rule_out_old_disks(s);
     struct candidate *p = choose(s, s->primary, s->must_primary, NULL), *b = NULL;
     const struct file_hash *diff;
 
@@ -208,6 +241,10 @@ static void decide(struct start *s)
                 node_name(s, b->node));
             return;
         }
+    }
+    if (!has_newest(s, p->node) && !equals_newest(s, p)) {
+        event_raise(s->d, s->uuid, "old-disks", "started on %s by the operator's wish, although the "
+                    "disks of %s are newer", node_name(s, p->node), node_name(s, s->newest[0]));
     }
     struct roles_cmd cmd = {.op = ROLES_START, .request = daemon_random(), .epoch = s->epoch,
                             .primary = p->replica};
@@ -255,7 +292,7 @@ static void on_prepared_here(void *ctx, const struct prepared *p)
 }
 
 void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, const char *backup,
-              start_cb cb, void *ctx)
+              bool old_disks, start_cb cb, void *ctx)
 {
     struct plx_err err = {""};
     struct domain dom;
@@ -274,6 +311,12 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
                         .protect = vm->protect, .must_primary = primary[0] != '\0',
                         .must_backup = backup[0] != '\0', .cb = cb, .ctx = ctx};
     d->starts = s;
+    for (unsigned i = 0; i < dom.ndisks; i++) {
+        if (!dom.disks[i].readonly) {
+            memcpy(s->newest, vm->newest, sizeof s->newest);
+            s->old_disks = old_disks;
+        }
+    }
     memcpy(s->uuid, vm->uuid, sizeof s->uuid);
     memcpy(s->name, vm->name, sizeof s->name);
     (void)snprintf(s->primary, sizeof s->primary, "%s",
@@ -440,7 +483,8 @@ void start_record(struct daemon *d, const struct roles_vm *vm)
         if (!s->applied || memcmp(s->uuid, vm->uuid, ROLES_UUID_LEN) != 0) {
             continue;
         }
-        if (vm->phase == ROLES_RUNNING) {
+        bool ran = vm->stop >= ROLES_STOP_POWER_OFF && vm->stop <= ROLES_STOP_TRIPLE_FAULT;
+        if (vm->phase == ROLES_RUNNING || (vm->phase == ROLES_STOPPED && ran)) {
             end(s, 0, "%s", "");
             return;
         }

@@ -44,6 +44,22 @@ expect_refusal "has no <memory>" lab_cli 1 define "$LAB/bad.xml"
 expect_refusal "cannot open $LAB/kernel" lab_cli 1 start vm1
 expect_refusal "there is no node 'n9'" lab_cli 1 start vm1 --primary n9
 
+# Disks that were left behind are not started from: by mistake, that is.
+xml disky
+sed -i "s|$LAB/kernel|$lab_dirs/build/tests/guest/hello.elf|; s|</domain>|<devices><disk type='file'><source file='$LAB/data/disk'/></disk></devices></domain>|" "$LAB/disky.xml"
+for n in 1 2 3; do head -c 1M /dev/zero >"$LAB/$n/data/disk"; done
+lab_cli 1 define "$LAB/disky.xml" >/dev/null || fail "define disky"
+lab_cli 1 start disky --primary n1 >/dev/null || fail "start disky"
+ended() { lab_cli 1 info disky | grep -q '^last stop *debug exit'; }
+lab_wait 10 ended || fail "disky does not end"
+# Its overlay on node 1 gets something that node 2 does not have.
+ls "$LAB"/1/state/overlay/*-0 >/dev/null || fail "no overlay"
+printf x | dd of="$(ls "$LAB"/1/state/overlay/*-0)" bs=1 seek=20000 conv=notrunc status=none
+expect_refusal "its disks are older than those of n1" lab_cli 3 start disky --primary n2
+lab_cli 3 start disky --primary n2 --old-disks >/dev/null || fail "start with --old-disks"
+lab_cli 1 info disky | grep -q 'old-disks: started on n2' || fail "--old-disks leaves no event"
+lab_wait 10 ended
+
 # The leader dies; the others go on within a second; it comes back and catches up.
 leader=$(lab_leader 1)
 [ -n "$leader" ] || fail "nobody leads"

@@ -220,6 +220,39 @@ static void records_after_changes(void **state)
     }
 }
 
+/* Only the nodes that ran it last, in sync, have its newest disks; a start that never began changes
+ * nothing. */
+static void the_newest_disks(void **state)
+{
+    static const struct {
+        int situation;
+        enum roles_op op;
+        int by;
+        uint32_t newest[2];
+    } t[] = {
+        {ALONE, ROLES_STOP, P, {1, 0}},   {SYNC, ROLES_STOP, P, {1, 2}},
+        {SYNC, ROLES_DESTROY, 0, {1, 2}}, {PAIR, ROLES_DESTROY, 0, {1, 0}},
+        {HALF, ROLES_LOST, B, {1, 2}},    {START1, ROLES_STOP, P, {0, 0}},
+        {START2, ROLES_LOST, P, {0, 0}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < PLX_COUNT(t); i++) {
+        struct roles_state s;
+        build(&s, t[i].situation);
+        struct roles_cmd c = cmd(t[i].op);
+        c.incarnation = (uint64_t)t[i].by;
+        assert_int_equal(roles_apply(&s, &c, NULL), ROLES_RES_DONE);
+        assert_int_equal(s.vms[0].phase, ROLES_STOPPED);
+        assert_int_equal(s.vms[0].newest[0], t[i].newest[0]);
+        assert_int_equal(s.vms[0].newest[1], t[i].newest[1]);
+        c = cmd(ROLES_DEFINE);
+        assert_int_equal(roles_apply(&s, &c, NULL), ROLES_RES_DONE);
+        assert_int_equal(s.vms[0].newest[0], t[i].newest[0]);
+        roles_free(&s);
+    }
+}
+
 static void a_name_belongs_to_one_vm(void **state)
 {
     struct roles_state s;
@@ -366,6 +399,7 @@ int main(void)
         cmocka_unit_test(every_command_in_every_situation),
         cmocka_unit_test(compare_and_swap_needs_its_epoch),
         cmocka_unit_test(records_after_changes),
+        cmocka_unit_test(the_newest_disks),
         cmocka_unit_test(a_name_belongs_to_one_vm),
         cmocka_unit_test(malformed_commands_are_refused),
         cmocka_unit_test(verdicts),
