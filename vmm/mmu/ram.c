@@ -170,7 +170,15 @@ int ram_fill(struct ram *ram, gpa_t gpa, uint8_t byte, uint64_t len)
 void ram_clean(struct ram *ram, void (*visit)(void *ctx, uint64_t page), void *ctx)
 {
     for (uint64_t page = 0; page < ram_pages(ram); page++) {
-        if ((ram->flags[page] & RAM_DIRTY) != 0) {
+        uint64_t eight;
+        while (page + sizeof eight <= ram_pages(ram)) { /* few pages are dirty: look at eight */
+            memcpy(&eight, ram->flags + page, sizeof eight);
+            if ((eight & (UINT64_MAX / 0xff * RAM_DIRTY)) != 0) {
+                break;
+            }
+            page += sizeof eight;
+        }
+        if (page < ram_pages(ram) && (ram->flags[page] & RAM_DIRTY) != 0) {
             ram->flags[page] &= (uint8_t)~RAM_DIRTY;
             visit(ctx, page);
         }
