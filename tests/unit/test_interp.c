@@ -320,6 +320,81 @@ static void other_modes(void **state)
     g_close(&g);
 }
 
+/* A fault in the middle of a unit of REP that the budget has paid for: the budget still holds. */
+static void rep_fault_where_the_budget_ends(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    for (uint64_t budget = 1; budget < 8; budget++) {
+        g_open(&g);
+        g.v->c.gpr[RSI] = G_DATA;
+        g.v->c.gpr[RDI] = G_UNMAPPED - 40;
+        g.v->c.gpr[RCX] = 100;
+        G_CODE_AT(&g, G_CODE, 0xf3, 0xa4, 0xf4);
+        enum vcpu_stop stop;
+        do {
+            uint64_t before = g.v->c.progress;
+            stop = g_run(&g, budget);
+            assert_true(g.v->c.progress - before <= budget);
+        } while (stop == VCPU_BUDGET);
+        assert_int_equal(g_vector(&g), VEC_PF);
+        assert_int_equal(g.v->c.gpr[RCX], 60);
+        assert_int_equal(g.v->c.progress, 4); /* three units, of which the fault ends one; HLT of the handler */
+        g_close(&g);
+    }
+}
+
+/* A store to the entry that maps the code itself holds from the next instruction on, wherever
+ * decoded blocks and budgets end. */
+static void unmapped_code_stops_at_once(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    for (unsigned level = 0; level < 2; level++) {
+        for (uint64_t budget = 1; budget < 5; budget++) {
+            g_open(&g);
+            g.v->c.gpr[RBX] = level == 0 ? G_PT + (G_CODE >> 12) * 8 : G_PD;
+            /* linear 6 MiB stays mapped: handler and stack */
+            g_put(&g, G_PD + 24, 0 | 0x87, 8);
+            g.v->c.idtr.base += 0x600000;
+            g.v->c.gdtr.base += 0x600000;
+            g.v->c.gpr[RSP] += 0x600000;
+            for (uint64_t vec = 0; vec < 48; vec++) {
+                g_put(&g, G_IDT + vec * 16 + 6, (G_STUBS + 0x600000) >> 16, 2);
+            }
+            g.v->c.gpr[RBX] += 0x600000;
+            G_CODE_AT(&g, G_CODE, 0x48, 0xc7, 0x03, 0, 0, 0, 0, /* mov qword [rbx], 0 */
+                      0xff, 0xc0, 0xff, 0xc0, 0xf4);            /* inc eax; inc eax; hlt */
+            g.v->c.rip = G_CODE;
+            while (g_run(&g, budget) == VCPU_BUDGET) {
+            }
+            assert_int_equal(g.v->c.gpr[RAX], 0);
+            assert_int_equal(g.v->c.cr2, G_CODE + 7);
+            g_close(&g);
+        }
+    }
+}
+
+/* In 32-bit code the instruction pointer wraps at 4 GiB, also where a budget ends. */
+static void rip_wraps_at_4_gib(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    g_select_mode(&g, GUEST32, 0);
+    g.v->c.seg[SEG_CS].base = 0x10001; /* linear 0x10000 is offset -1 */
+    G_CODE_AT(&g, G_CODE, 0x90, 0x40, 0xf4);
+    g.v->c.rip = UINT32_MAX;
+    assert_int_equal(g_run(&g, 1), VCPU_BUDGET);
+    assert_int_equal(g.v->c.rip, 0);
+    assert_int_equal(g_run(&g, 10), VCPU_HALT);
+    assert_int_equal(g.v->c.gpr[RAX], 1);
+    g_close(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +411,9 @@ int main(void)
         cmocka_unit_test(tzcnt_is_bsf),
         cmocka_unit_test(single_step_traps_after_each),
         cmocka_unit_test(other_modes),
+        cmocka_unit_test(rep_fault_where_the_budget_ends),
+        cmocka_unit_test(unmapped_code_stops_at_once),
+        cmocka_unit_test(rip_wraps_at_4_gib),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,7 +233,7 @@ static const struct insn *single(struct vcpu *v, enum decode_mode mode, gva_t li
     }
     s->insn.flags |= INSN_SINGLE;
     memcpy(s->bytes, bytes, len);
-    s->len = (s->insn.flags & INSN_BAD) != 0 ? (uint8_t)len : s->insn.len;
+    s->len = (s->insn.flags & INSN_BAD) != 0 ? 0 : s->insn.len; /* what made it bad is not known */
     s->mode = (uint8_t)mode;
     return &s->insn;
 }

@@ -115,6 +115,7 @@ void vcpu_mem_drop_all(struct vcpu *v)
         }
     }
     m->ntables = 0;
+    v->attention = true; /* the code that runs may be mapped no longer */
 }
 
 void vcpu_mem_drop_writes(struct vcpu *v)
@@ -152,6 +153,7 @@ static void tables_changed(struct vcpu *v, gpa_t gpa, uint64_t len)
         return;
     }
     v->code_gen++;
+    v->attention = true; /* as above, also when the code's own entry was evicted already */
     if ((m->use[page] & USE_UPPER) != 0) {
         vcpu_mem_drop_all(v);
         return;

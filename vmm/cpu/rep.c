@@ -54,8 +54,11 @@ bool rep_next(struct vcpu *v, const struct insn *in, struct rep *r)
     if (v->step_tf || v->debug) {
         return false; /* a trap follows each iteration */
     }
-    return part(r) != 0 ||
-           (v->c.progress < v->stop_progress && !look_up(v, in));
+    if (part(r) != 0) {
+        v->c.progress--; /* a unit is charged when it is over, or by the fault that ends it */
+        return true;
+    }
+    return v->c.progress < v->stop_progress && !look_up(v, in);
 }
 
 uint64_t rep_room(const struct vcpu *v, const struct insn *in, const struct rep *r)
@@ -66,8 +69,7 @@ uint64_t rep_room(const struct vcpu *v, const struct insn *in, const struct rep 
     /* To the end of the unit under way, and whole units as far as the budget goes. */
     uint64_t partial = part(r) == 0 ? UINT64_C(1) << r->shift : part(r);
     uint64_t used = v->c.progress;
-    bool counted = r->done != 0 && part(r) != 0; /* this unit is charged already */
-    uint64_t left = v->stop_progress - used - (counted ? 0 : 1);
+    uint64_t left = v->stop_progress - used - 1; /* this unit is still to be charged */
 
     if (look_up(v, in) || left == 0 || v->stop_progress <= used) {
         return partial;

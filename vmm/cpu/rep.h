@@ -5,8 +5,8 @@
  * Progress is 1 per unit started (and 1 for a count of 0); retired is 1 per iteration. Leaving
  * between two units and coming back is free: the instruction stays at rip with its registers
  * updated. So the budget, pending interrupts and overwritten code are looked at between units
- * only, and any split of a budget ends in the same state. After a fault in the middle of a unit
- * the rest of that unit is charged as a new one, wherever the budget ended. */
+ * only, and any split of a budget ends in the same state. A fault in the middle of a unit ends it
+ * and costs nothing more, so that it fits the budget; the rest is charged as a new unit. */
 #ifndef VMM_CPU_REP_H
 #define VMM_CPU_REP_H
 

@@ -124,6 +124,9 @@ static enum vcpu_stop loop(struct vcpu *v)
 
         v->cur = NULL;
         v->attention = false;
+        if (c->rip > UINT32_MAX && !cpu_is64(c)) {
+            c->rip &= UINT32_MAX; /* ran past the end of 4 GiB */
+        }
         if (v->stopping) {
             return VCPU_STOPPED;
         }
