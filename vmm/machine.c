@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "vmm/tunables.h"
 
 enum { MACHINE_VERSION = 1 };
 
@@ -197,12 +198,27 @@ void machine_console_out(struct machine *m, unsigned port, uint64_t pos, const v
 {
     struct output o = {.kind = OUTPUT_CONSOLE, .dev = (uint16_t)port, .len = len, .pos = pos};
 
+    m->console_out += len;
     output_add(m->out, &o, data);
+}
+
+bool machine_console_room(const struct machine *m, uint64_t len)
+{
+    return m->console_out <= CONSOLE_OUT_MAX && len <= CONSOLE_OUT_MAX - m->console_out;
+}
+
+bool machine_net_room(const struct machine *m, uint64_t len)
+{
+    return len <= NET_OUT_MAX && m->net_out + len + OUTPUT_COST <= NET_OUT_MAX;
 }
 
 void machine_net_tx(struct machine *m, unsigned nic, const void *frame, uint32_t len)
 {
     struct output o = {.kind = OUTPUT_NET_TX, .dev = (uint16_t)nic, .len = len};
 
+    if (!machine_net_room(m, len)) {
+        return;
+    }
+    m->net_out += len + OUTPUT_COST;
     output_add(m->out, &o, frame);
 }

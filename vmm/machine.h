@@ -71,6 +71,7 @@ struct machine {
     uint64_t (*now)(void *ctx);
     void *now_ctx;
     struct output_list *out; /* of the slice that runs; never NULL while devices run */
+    uint64_t net_out, console_out; /* bytes in it (tunables.h bounds them); no state: 0 between slices */
     bool stopped;            /* an OUTPUT_POWER was emitted; nothing runs any more */
     enum power_event stop_event;
     uint64_t stop_code;
@@ -106,6 +107,11 @@ int machine_input(struct machine *m, const struct input *in, struct plx_err *err
 void machine_stop(struct machine *m, enum power_event event, uint64_t code);
 void machine_console_out(struct machine *m, unsigned port, uint64_t pos, const void *data,
                          uint32_t len);
+/* May @len more bytes leave in this slice? A device that can emit much in one instruction asks
+ * first, and drops what has no room: held outputs must fit the memory of both replicas. */
+bool machine_console_room(const struct machine *m, uint64_t len);
+bool machine_net_room(const struct machine *m, uint64_t len);
+/* Drops the frame where machine_net_room says no. */
 void machine_net_tx(struct machine *m, unsigned nic, const void *frame, uint32_t len);
 
 #endif

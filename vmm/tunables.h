@@ -22,6 +22,9 @@
 #define PACER_JUMP_NS UINT64_C(5000000000)    /* one further behind jumps */
 #define PACER_GAP_NS UINT64_C(500000000)      /* a slice of this length means that the host stood */
 #define PACER_MIN_PROGRESS 5000         /* less says nothing about the host's speed */
+#define NET_OUT_MAX (1 << 20)           /* D: bytes of frames in one slice; what is beyond is dropped */
+#define CONSOLE_OUT_MAX (1 << 20)       /* D: likewise of the virtio console */
+#define OUTPUT_COST 64                  /* D: what each frame counts beside its bytes */
 #define PAUSE_YIELD 16                  /* D: PAUSEs in a row that end a round (R5) */
 
 #define DIGEST_EVERY_SLICES 64

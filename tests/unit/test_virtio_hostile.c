@@ -8,6 +8,7 @@
 
 #include "base/prng.h"
 #include "tests/unit/virtio_guest.h"
+#include "vmm/tunables.h"
 
 enum { SLOT_NET = 3, SLOT_BLK = 4, SLOT_RNG = 5, SLOT_CONSOLE = 6 };
 enum { BUF = 0x200000, TABLE = 0x300000 };
@@ -315,6 +316,30 @@ static void bytes_in_flight_are_bounded(void **state)
     assert_int_equal(driver_status(&d), 0x0f);
 }
 
+/* What a guest sends in one slice is bounded: beyond that frames are dropped, requests finish. */
+static void bytes_sent_in_a_slice_are_bounded(void **state)
+{
+    struct guest *g = *state;
+    struct driver d;
+    const struct buffer b = {BUF, 12 + 60000, false};
+    unsigned sent = NET_OUT_MAX / (60000 + OUTPUT_COST);
+
+    driver_find(&d, g, SLOT_NET);
+    driver_start(&d, 0);
+    uint16_t head = driver_chain(&d, 1, &b, 1);
+    driver_ring(&d, 1);
+    for (unsigned i = 1; i < 2 * sent; i++) {
+        driver_offer(&d, 1, head);
+        driver_ring(&d, 1);
+    }
+    assert_int_equal(g->out.n, sent);
+    assert_int_equal(driver_unseen(&d, 1), 2 * sent);
+    g->m.net_out = 0; /* the next slice */
+    driver_offer(&d, 1, head);
+    driver_ring(&d, 1);
+    assert_int_equal(g->out.n, sent + 1);
+}
+
 /* No allocation of the devices leaks or half-registers when it fails; code added later is covered
  * unedited. */
 static void creation_unwinds(void **state)
@@ -408,6 +433,7 @@ int main(void)
         T(broken_rings_need_a_reset),   T(indirect_needs_the_feature),
         T(bad_queue_setup),             T(disk_request_without_status),
         T(disk_requests_in_flight_are_bounded), T(bytes_in_flight_are_bounded),
+        T(bytes_sent_in_a_slice_are_bounded),
         T(creation_unwinds),            T(garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

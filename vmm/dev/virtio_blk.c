@@ -62,7 +62,7 @@ struct virtio_blk {
     struct virtq_segment *segments;         /* of all slots */
     /* scratch */
     struct virtq_chain chain;
-    uint8_t *data; /* HDR_LEN + DATA_MAX */
+    uint8_t *data; /* DATA_MAX */
 };
 
 static bool full(const struct virtio_blk *b)
@@ -143,23 +143,27 @@ static uint8_t read_or_write(struct virtio_blk *b, bool write, uint64_t sector, 
         (write && b->readonly)) {
         return S_IOERR;
     }
-    submit(b, write ? DISK_WRITE : DISK_READ, sector, (uint32_t)len, 0,
-           write ? b->data + HDR_LEN : NULL);
+    if (write) {
+        (void)virtq_read(&b->v, &b->chain, HDR_LEN, b->data, (uint32_t)len);
+    }
+    submit(b, write ? DISK_WRITE : DISK_READ, sector, (uint32_t)len, 0, write ? b->data : NULL);
     return S_IN_FLIGHT;
 }
 
 /* One range a request, as the configuration says. */
 static uint8_t discard_or_zero(struct virtio_blk *b, bool zero, uint64_t len)
 {
+    uint8_t range[RANGE_LEN];
     uint64_t sector;
     uint32_t n, flags;
 
     if (len != RANGE_LEN) {
         return len == 0 || len % RANGE_LEN != 0 ? S_IOERR : S_UNSUPP;
     }
-    memcpy(&sector, b->data + HDR_LEN, sizeof sector);
-    memcpy(&n, b->data + HDR_LEN + 8, sizeof n);
-    memcpy(&flags, b->data + HDR_LEN + 12, sizeof flags);
+    (void)virtq_read(&b->v, &b->chain, HDR_LEN, range, sizeof range);
+    memcpy(&sector, range, sizeof sector);
+    memcpy(&n, range + 8, sizeof n);
+    memcpy(&flags, range + 12, sizeof flags);
     if ((flags & ~(uint32_t)(zero ? RANGE_UNMAP : 0)) != 0) {
         return S_UNSUPP;
     }
@@ -173,21 +177,23 @@ static uint8_t discard_or_zero(struct virtio_blk *b, bool zero, uint64_t len)
     return S_IN_FLIGHT;
 }
 
-/* Start the request in b->chain, whose readable part is in b->data (@out_len bytes). Returns a
- * status when it is over already, S_IN_FLIGHT when it is in flight. */
-static uint8_t start(struct virtio_blk *b, uint64_t out_len, uint32_t *written)
+/* Start the request in b->chain. Returns a status when it is over already, S_IN_FLIGHT when it is
+ * in flight. Data are copied only for a request that is taken: refusing one costs little. */
+static uint8_t start(struct virtio_blk *b, uint32_t *written)
 {
     const struct virtq_chain *c = &b->chain;
+    uint64_t room = c->in_len - 1, out_len = c->out_len;
+    uint8_t hdr[HDR_LEN];
     uint32_t type;
     uint64_t sector;
-    uint64_t room = c->in_len - 1;
     char id[ID_LEN] = {0};
 
-    if (out_len < HDR_LEN || c->out_len > HDR_LEN + DATA_MAX) {
+    if (out_len < HDR_LEN || out_len > HDR_LEN + DATA_MAX) {
         return S_IOERR;
     }
-    memcpy(&type, b->data, sizeof type);
-    memcpy(&sector, b->data + 8, sizeof sector);
+    (void)virtq_read(&b->v, c, 0, hdr, sizeof hdr);
+    memcpy(&type, hdr, sizeof type);
+    memcpy(&sector, hdr + 8, sizeof sector);
     switch (type) {
     case T_IN:
         return read_or_write(b, false, sector, room);
@@ -220,8 +226,7 @@ static void blk_notify(void *dev, unsigned q)
             virtio_broken(&b->v, "request without room for its status");
             return;
         }
-        uint64_t out_len = virtq_read(&b->v, c, 0, b->data, HDR_LEN + DATA_MAX);
-        uint8_t status = start(b, out_len, &written);
+        uint8_t status = start(b, &written);
         if (status != S_IN_FLIGHT) {
             finish(b, c->head, c->seg + c->nout, c->nin, status, written);
         }
@@ -478,7 +483,7 @@ int virtio_blk_create(struct machine *m, unsigned slot, unsigned disk, struct pl
     b->readonly = m->cfg.disks[disk].readonly;
     (void)snprintf(b->name, sizeof b->name, "virtio-blk%u", disk);
     b->segments = plx_calloc((size_t)INFLIGHT_MAX * VIRTQ_SIZE_MAX, sizeof *b->segments);
-    b->data = plx_calloc(1, HDR_LEN + DATA_MAX);
+    b->data = plx_calloc(1, DATA_MAX);
     if (b->segments == NULL || b->data == NULL) {
         rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", b->name);
         goto err_free;

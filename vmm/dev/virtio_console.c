@@ -2,7 +2,7 @@
  * vmm/dev/virtio_console.c - virtio console with one port (VIRTIO 1.2, "Console Device").
  *
  * What the guest writes leaves at once, each byte with its position, so that a takeover neither
- * loses nor repeats any. What is typed waits in a bounded queue for a buffer of the guest; beyond
+ * loses nor repeats any; what is too much for one slice is dropped. What is typed waits in a bounded queue for a buffer of the guest; beyond
  * that it is dropped and counted. Section: the common part, position, queue, counter. */
 #include <string.h>
 
@@ -13,8 +13,7 @@
 
 enum { CONSOLE_TYPE = 3, CONSOLE_CLASS = 0x078000, CONSOLE_VERSION = 1 };
 enum { QUEUE_RX, QUEUE_TX, QUEUES };
-enum { RX_MAX = 4096, /* bytes typed and not yet read */
-       TX_PART = 4096, TX_MAX = 1 << 20 /* bytes of one request; what is beyond is dropped */ };
+enum { RX_MAX = 4096 /* bytes typed and not yet read */, TX_PART = 4096 };
 
 struct virtio_console {
     struct virtio v;
@@ -38,7 +37,7 @@ static void transmit(struct virtio_console *c)
     uint8_t part[TX_PART];
 
     while (virtq_pop(&c->v, QUEUE_TX, &c->chain)) {
-        for (uint64_t off = 0; off < c->chain.out_len && off < TX_MAX;) {
+        for (uint64_t off = 0; off < c->chain.out_len && machine_console_room(c->v.m, TX_PART);) {
             uint32_t n = virtq_read(&c->v, &c->chain, off, part, sizeof part);
             machine_console_out(c->v.m, CONSOLE_VIRTIO0, c->position, part, n);
             c->position += n;

@@ -2,7 +2,8 @@
  * vmm/dev/virtio_net.c - virtio network card (VIRTIO 1.2, "Network Device"): MAC, link status,
  * mergeable receive buffers, no offloads.
  *
- * A frame the guest sends is copied when it is taken from the ring and is an output. A frame that
+ * A frame the guest sends is copied when it is taken from the ring and is an output; what is no
+ * frame, or too much for one slice, is dropped and counted. A frame that
  * arrives (INPUT_NET_RX) is placed at once, or waits in a bounded queue for buffers, or is dropped
  * and counted. Section: the common part, waiting frames, counters. */
 #include <stdio.h>
@@ -34,7 +35,7 @@ struct virtio_net {
      * waiting[start..end) */
     uint32_t start, end;
     uint8_t waiting[WAITING_MAX];
-    uint64_t rx_dropped, tx_bad;
+    uint64_t rx_dropped, tx_dropped;
     /* scratch */
     struct virtq_chain chains[CHAINS_MAX];
     uint8_t frame[HDR_LEN + FRAME_MAX];
@@ -52,8 +53,9 @@ static void transmit(struct virtio_net *n)
     struct virtq_chain *c = &n->chains[0];
 
     while (virtq_pop(&n->v, QUEUE_TX, c)) {
-        if (c->out_len < HDR_LEN + FRAME_MIN || c->out_len > sizeof n->frame) {
-            n->tx_bad++;
+        if (c->out_len < HDR_LEN + FRAME_MIN || c->out_len > sizeof n->frame ||
+            !machine_net_room(n->v.m, c->out_len)) {
+            n->tx_dropped++;
         } else {
             uint32_t len = virtq_read(&n->v, c, 0, n->frame, sizeof n->frame);
             machine_net_tx(n->v.m, n->nic, n->frame + HDR_LEN, len - HDR_LEN);
@@ -176,7 +178,7 @@ static void net_reset(void *dev)
 
     virtio_reset(&n->v);
     n->rx_dropped = 0;
-    n->tx_bad = 0;
+    n->tx_dropped = 0;
 }
 
 static void net_save(const void *dev, struct wbuf *out)
@@ -185,7 +187,7 @@ static void net_save(const void *dev, struct wbuf *out)
 
     virtio_save(&n->v, out);
     wbuf_u64(out, n->rx_dropped);
-    wbuf_u64(out, n->tx_bad);
+    wbuf_u64(out, n->tx_dropped);
     wbuf_u32(out, n->end - n->start);
     wbuf_put(out, n->waiting + n->start, n->end - n->start);
 }
@@ -202,7 +204,7 @@ static int net_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err
         return rc;
     }
     n->rx_dropped = rbuf_u64(in);
-    n->tx_bad = rbuf_u64(in);
+    n->tx_dropped = rbuf_u64(in);
     n->start = 0;
     n->end = rbuf_u32(in);
     if (n->end > WAITING_MAX) {
