@@ -176,6 +176,18 @@ static bool io_priority(void)
     return sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &param) == 0;
 }
 
+/* The VM thread, at normal priority, must not keep the I/O thread out while others of its kind have
+ * the processor: who holds the lock inherits the priority of who waits for it. */
+static void init_lock(pthread_mutex_t *lock)
+{
+    pthread_mutexattr_t a;
+
+    PLX_CHECK(pthread_mutexattr_init(&a) == 0 &&
+              pthread_mutexattr_setprotocol(&a, PTHREAD_PRIO_INHERIT) == 0 &&
+              pthread_mutex_init(lock, &a) == 0);
+    (void)pthread_mutexattr_destroy(&a);
+}
+
 static int run(struct proc *p, struct plx_err *err)
 {
     pthread_t vm;
@@ -242,7 +254,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     p = plx_calloc(1, sizeof *p);
     PLX_CHECK(p != NULL);
-    (void)pthread_mutex_init(&p->lock, NULL);
+    init_lock(&p->lock);
     p->ctl = CONTROL_FD;
     p->ctl_listen = -1;
     p->wake_io = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -147,6 +147,7 @@ void child_fence(struct child *c, bool attach)
             event_raise(c->d, c->vm, "network", "%s", err.msg);
         }
     }
+    log_info("replica %d of %s: TAPs %s", c->pid, c->vm_name, attach ? "up" : "down");
 }
 
 void child_leave(struct child *c)
@@ -256,7 +257,7 @@ static void on_wish(void *ctx, int rc, enum roles_result result)
                  roles_result_text(result));
     }
     if (rc == 0 && c != NULL) {
-        child_send_roles(c, vm, 0);
+        vms_follow(c, vm, 0); /* also when the record came before this daemon had caught up */
     }
     for (struct wish **at = &w->d->wishes; *at != NULL; at = &(*at)->next) {
         if (*at == w) {
@@ -309,7 +310,7 @@ static void on_reading(void *ctx, int rc, enum roles_result result)
 
     (void)result;
     if (rc == 0 && c != NULL) { /* without a majority there is no answer: it asks again */
-        child_send_roles(c, daemon_vm(r->d, c->vm), r->nonce);
+        vms_follow(c, daemon_vm(r->d, c->vm), r->nonce);
     }
     plx_free(r);
 }
@@ -396,7 +397,7 @@ static void on_packet(struct child *c, const uint8_t *data, size_t len)
     case CTL__FROM_REPLICA__MSG_READY:
         vm = daemon_vm(c->d, c->vm);
         if (vm != NULL && vm->phase == ROLES_RUNNING) {
-            child_send_roles(c, vm, 0); /* said again, by one that took over or was adopted */
+            vms_follow(c, vm, 0); /* said again, by one that took over or was adopted */
         } else if (m->ready->incarnation == c->incarnation) {
             wish(c->d, c->vm,
                  &(struct roles_cmd){.op = ROLES_READY,
@@ -792,7 +793,7 @@ void child_tick(struct daemon *d)
             log_warn("replica %d of %s did not exit: killed", c->pid, c->vm_name);
             close_child(c, false);
         } else if (c->roles_due) {
-            child_send_roles(c, daemon_vm(d, c->vm), 0);
+            vms_follow(c, daemon_vm(d, c->vm), 0);
         }
     }
 }

@@ -165,6 +165,8 @@ void start_tick(struct daemon *d);
 /* --- vms.c --- */
 void vms_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
 void vms_tick(struct daemon *d);
+/* One replica and the record as applied here: TAPs first, then the roles are told (with @nonce). */
+void vms_follow(struct child *c, const struct roles_vm *vm, uint64_t nonce);
 
 /* --- child.c --- */
 struct child {

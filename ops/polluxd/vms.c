@@ -17,7 +17,7 @@ static bool names(const struct role_replica *r, uint64_t incarnation)
     return r->node != 0 && r->incarnation == incarnation;
 }
 
-static void follow(struct child *c, const struct roles_vm *vm)
+void vms_follow(struct child *c, const struct roles_vm *vm, uint64_t nonce)
 {
     bool primary = vm != NULL && names(&vm->primary, c->incarnation);
     bool backup = vm != NULL && names(&vm->backup, c->incarnation);
@@ -27,7 +27,7 @@ static void follow(struct child *c, const struct roles_vm *vm)
     }
     if (!primary && !backup) {
         child_fence(c, false); /* before anything else */
-        child_send_roles(c, vm, 0);
+        child_send_roles(c, vm, nonce);
         child_leave(c);
         return;
     }
@@ -37,7 +37,7 @@ static void follow(struct child *c, const struct roles_vm *vm)
     }
     c->role = primary ? CTL__ROLE__PRIMARY : CTL__ROLE__BACKUP;
     child_fence(c, primary);
-    child_send_roles(c, vm, 0);
+    child_send_roles(c, vm, nonce);
 }
 
 static void start_named(struct daemon *d, const struct roles_vm *vm, const struct role_replica *r)
@@ -69,7 +69,7 @@ void vms_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm
     for (struct child *c = d->children, *next; c != NULL; c = next) {
         next = c->next;
         if (!c->closed && c->incarnation != 0 && memcmp(c->vm, uuid, ROLES_UUID_LEN) == 0) {
-            follow(c, vm);
+            vms_follow(c, vm, 0);
         }
     }
     if (vm != NULL && vm->phase == ROLES_STARTING) {
@@ -96,7 +96,7 @@ void vms_tick(struct daemon *d)
         /* Records that were applied before the replica was adopted. */
         if (!c->closed && !c->leaving && c->incarnation != 0 &&
             (vm == NULL || c->epoch != vm->epoch)) {
-            follow(c, vm);
+            vms_follow(c, vm, 0);
         }
     }
     for (unsigned i = 0; i < s->n; i++) {
