@@ -7,7 +7,7 @@ LAB_PREFIX=plxcut
 . "$(dirname "$0")/drill.sh"
 drill_up
 
-drill_start "the primary's node cut off" 6
+drill_start "the primary's node cut off"
 drill_links $A down
 t0=$(now)
 drill_goes_on
@@ -19,7 +19,7 @@ drill_goes_on
 drill_silent "$t0" 0 $A
 drill_end
 
-drill_start "the pair's link cut" 6
+drill_start "the pair's link cut"
 drill_cut $A $B
 drill_goes_on
 drill_is epoch $((E + 1)) || fail "epoch $(drill_field epoch)"
@@ -35,7 +35,7 @@ drill_end
 
 # The primary cannot reach anybody, and the backup that the record calls in sync is gone: what comes
 # up on its node knows nothing. Nobody may go on before the primary is back.
-drill_start "the backup restarted empty during the cut" 9
+drill_start "the backup restarted empty during the cut"
 drill_links $A down
 kill -KILL "$(drill_replica $B)" "${LAB_PID[$B]}"
 lab_kill $B

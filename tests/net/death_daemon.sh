@@ -16,7 +16,7 @@ restart() { # NODE: and it adopts
     lab_wait 10 adopted "$1" "$n" || fail "the daemon of node $1 did not adopt its replica"
 }
 
-drill_start "the primary's daemon killed" 7
+drill_start "the primary's daemon killed"
 lab_kill $A
 digests=$(compared backup)
 drill_goes_on
@@ -28,7 +28,7 @@ drill_goes_on
 drill_is epoch "$E" && drill_is protection protected || fail "adoption cost the protection"
 drill_end
 
-drill_start "without a daemon the backup does not take over" 5
+drill_start "without a daemon the backup does not take over"
 lab_kill $B
 kill -KILL "$(drill_replica $A)"
 t0=$(now)
@@ -42,7 +42,7 @@ drill_event takeover
 drill_unprotected $B
 drill_end
 
-drill_start "without a daemon the primary does not go on alone" 5
+drill_start "without a daemon the primary does not go on alone"
 lab_kill $A
 kill -KILL "$(drill_replica $B)"
 drill_stands_still 1.5

@@ -7,21 +7,21 @@ LAB_PREFIX=plxkill
 . "$(dirname "$0")/drill.sh"
 drill_up
 
-drill_start "primary killed" 4
+drill_start "primary killed"
 kill -KILL "$(drill_replica $A)"
 drill_goes_on
 drill_event takeover
 drill_unprotected $B
 drill_end
 
-drill_start "backup killed" 4
+drill_start "backup killed"
 kill -KILL "$(drill_replica $B)"
 drill_goes_on
 drill_event alone
 drill_unprotected $A
 drill_end
 
-drill_start "primary and its daemon killed" 4
+drill_start "primary and its daemon killed"
 kill -KILL "$(drill_replica $A)" "${LAB_PID[$A]}"
 lab_kill $A
 drill_goes_on

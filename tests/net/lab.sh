@@ -55,7 +55,7 @@ lab_conf() { # N: write the configuration of node N
 lab_up() {
     local n
     lab_need
-    LAB=$(mktemp -d "/tmp/$LAB_PREFIX.XXXXXX")
+    LAB=$(mktemp -d "${LAB_TMP:-/tmp}/$LAB_PREFIX.XXXXXX")
     trap lab_down EXIT
     mkdir "$LAB/data"
     ip netns add "$LAB_PREFIX-sw"

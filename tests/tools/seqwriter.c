@@ -3,7 +3,8 @@
  *
  *   seqwriter write ADDRESS:PORT LOG SECONDS    keep one TCP connection to a redis, write an
  *       ever-growing sequence (SET seq:N N, one at a time), log "N sent acknowledged" (wall ns) a
- *       line; ends after SECONDS, or fails when the connection breaks or stalls for STALL_S
+ *       line; ends after SECONDS or at SIGTERM, or fails when the connection breaks or stalls for
+ *       STALL_S
  *   seqwriter verify ADDRESS:PORT LOG           read every acknowledged value back over a new
  *       connection; exit 1 if any is missing
  *   seqwriter gap LOG                           the longest time without a reply, its two ends
@@ -13,6 +14,7 @@
 #include <inttypes.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +24,14 @@
 #include "base/io.h"
 
 enum { STALL_S = 15, LINE = 256 };
+
+static volatile sig_atomic_t ended; /* SIGTERM: after the write under way */
+
+static void on_term(int sig)
+{
+    (void)sig;
+    ended = 1;
+}
 
 struct conn {
     int fd;
@@ -84,7 +94,11 @@ static int read_line(struct conn *c, char *line)
             return 0;
         }
         struct pollfd p = {.fd = c->fd, .events = POLLIN};
-        if (c->have == sizeof c->in || poll(&p, 1, STALL_S * 1000) != 1) {
+        int ready = c->have < sizeof c->in ? poll(&p, 1, STALL_S * 1000) : 0;
+        if (ready < 0 && errno == EINTR) {
+            continue;
+        }
+        if (ready != 1) {
             (void)fprintf(stderr, "no reply for %d s\n", STALL_S);
             return -1;
         }
@@ -108,7 +122,8 @@ static int do_write(const char *target, const char *path, double seconds)
     if (log == NULL || conn_open(&c, target) != 0) {
         return 1;
     }
-    while (clock_mono_ns() < end) {
+    (void)signal(SIGTERM, on_term);
+    while (clock_mono_ns() < end && !ended) {
         char req[128], key[32], val[32], line[LINE];
         uint64_t sent = clock_wall_ns();
         int k, v, n;
