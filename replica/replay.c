@@ -280,7 +280,7 @@ static int compare_digest(struct replay *r, struct plx_err *err)
     if (found == 0 && !extra) {
         return 0;
     }
-    vm_digest(r->vm, found > 0 ? vm_scrub_pages(r->vm) : 0, &have, &pages, &npages);
+    vm_digest(r->vm, vm_scrub_pages(r->vm), &have, &pages, &npages);
     if (r->digests != NULL) {
         (void)fprintf(r->digests, "%" PRIu64 " %s\n", seq, hash128_hex(have.all, hex));
     }
