@@ -26,6 +26,7 @@ calc() { awk "BEGIN { $1 }"; }
 
 # median N...
 median() { printf '%s\n' "$@" | sort -g | awk '{ v[NR] = $1 } END { print (NR % 2) ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+least() { printf '%s\n' "$@" | sort -g | head -n 1; }
 worst() { printf '%s\n' "$@" | sort -g | tail -n 1; }
 
 # yes if the condition (awk) holds
