@@ -628,7 +628,6 @@ static void fill_start(struct start_view *v, struct daemon *d, struct prepared *
     m->initrd = (char *)(uintptr_t)dom->initrd;
     m->cmdline = (char *)(uintptr_t)dom->cmdline;
     m->state_file = (char *)(uintptr_t)dom->state_file;
-    m->record_dir = (char *)(uintptr_t)dom->record_dir;
     m->rng = dom->rng;
     m->cluster = (ProtobufCBinaryData){
         .len = NODE_LINK_CLUSTER_LEN, .data = (uint8_t *)(uintptr_t)cluster_id(d->cluster)};

@@ -343,11 +343,6 @@ static int take_state(struct reader *r, const xmlNode *n)
     return path_of(r, n, NULL, r->d->state_file);
 }
 
-static int take_record(struct reader *r, const xmlNode *n)
-{
-    return path_of(r, n, NULL, r->d->record_dir);
-}
-
 enum kind {
     TAKEN,  /* by its function */
     PARENT, /* its children stand in the table */
@@ -388,7 +383,6 @@ static const struct element {
     {"vm", "primary", TAKEN, take_primary},
     {"vm", "backup", TAKEN, take_backup},
     {"vm", "state", TAKEN, take_state},
-    {"vm", "record", TAKEN, take_record},
 };
 
 static bool is_ours(const xmlNode *n)

@@ -52,7 +52,6 @@ struct domain {
     bool protect;
     char primary[64], backup[64]; /* nodes to prefer; empty: any */
     char state_file[PATH_MAX];    /* start from this state; empty: boot */
-    char record_dir[PATH_MAX];    /* keep the log; empty: no */
 
     char warnings[DOMAIN_WARNINGS_MAX][DOMAIN_WARNING_MAX];
     unsigned nwarnings; /* more than DOMAIN_WARNINGS_MAX: the rest was not kept */

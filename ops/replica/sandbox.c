@@ -20,11 +20,11 @@ static const int allowed[] = {
     /* descriptors opened before: link, control channel, TAPs, disks */
     SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64),
     SCMP_SYS(pwrite64), SCMP_SYS(close), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(newfstatat),
-    SCMP_SYS(fcntl), SCMP_SYS(ioctl), SCMP_SYS(dup), SCMP_SYS(fallocate), SCMP_SYS(ftruncate),
-    SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(pread64), SCMP_SYS(eventfd2),
+    SCMP_SYS(fcntl), SCMP_SYS(ioctl), SCMP_SYS(fallocate),
+    SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(eventfd2),
     SCMP_SYS(unlink),
     /* waiting */
-    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(select), SCMP_SYS(pselect6), SCMP_SYS(epoll_wait),
+    SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(epoll_wait),
     SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_create1), SCMP_SYS(futex),
     SCMP_SYS(nanosleep), SCMP_SYS(clock_nanosleep), SCMP_SYS(clock_gettime),
     SCMP_SYS(clock_getres), SCMP_SYS(gettimeofday), SCMP_SYS(sched_yield),

@@ -59,8 +59,39 @@ static int open_host(struct proc *p, struct plx_err *err)
         c.disks[i].overlay = overlay ? d->overlay : NULL;
         c.disks[i].create_overlay = overlay && access(d->overlay, F_OK) != 0;
         c.disks[i].readonly = d->readonly;
+        if (d->base_sha256.len == SHA256_LEN) {
+            memcpy(c.disks[i].base_sha256, d->base_sha256.data, SHA256_LEN);
+        }
     }
     return hostio_create(&c, &p->io, err);
+}
+
+/* An overlay is its VM's only: a stamp of another refuses the start. */
+static int check_stamps(const struct proc *p, struct plx_err *err)
+{
+    static const uint8_t nobody[16];
+
+    for (unsigned i = 0; i < p->start->n_disks; i++) {
+        struct disk_stamp s;
+
+        hostio_get_stamp(p->io, i, &s);
+        if (memcmp(s.vm, nobody, sizeof s.vm) != 0 && memcmp(s.vm, p->id.vm, sizeof s.vm) != 0) {
+            return plx_fail(err, PLX_ESTALE, "overlay %s was written by another VM",
+                            p->start->disks[i]->overlay);
+        }
+    }
+    return 0;
+}
+
+static int check_engine(const Ctl__Tunables *t, struct plx_err *err)
+{
+    const char *name = t == NULL ? "" : t->engine;
+
+    if (name[0] == '\0' || strcmp(name, "auto") == 0 || strcmp(name, engine_interp.name) == 0) {
+        return 0;
+    }
+    return plx_fail(err, PLX_ENOTSUP, "there is no engine %s: use %s or auto", name,
+                    engine_interp.name);
 }
 
 static int read_image(const char *path, struct wbuf *out, struct plx_err *err)
@@ -112,8 +143,10 @@ int setup_vm(struct proc *p, struct plx_err *err)
     struct vm_config c = {.host = {.disk_result = hostio_disk_result},
                           .engine = &engine_interp,
                           .chaos = s->tunables != NULL ? s->tunables->chaos : 0};
-    int rc = open_host(p, err);
+    int rc = check_engine(s->tunables, err);
 
+    rc = rc != 0 ? rc : open_host(p, err);
+    rc = rc != 0 ? rc : check_stamps(p, err);
     if (rc != 0) {
         return rc;
     }

@@ -26,7 +26,8 @@ struct vm_run {
     struct wbuf rec;
     struct pacer pacer;
     bool was_primary;
-    uint64_t digest_every;
+    uint64_t digest_every, slice_ns, scrub_ns; /* the last two 0: built-in */
+    uint64_t epoch, stamped; /* as the protocol has it; as the overlays have it */
     uint64_t wake_wall; /* primary with nothing to do before this */
 };
 
@@ -102,6 +103,35 @@ static int first_inputs(struct vm_run *r)
 
 /* --- one slice --------------------------------------------------------------------------------- */
 
+/* Before the first write of an epoch the overlays say, durably, whose they are and since when. */
+static int stamp_disks(struct vm_run *r, struct plx_err *err)
+{
+    struct proc *p = r->p;
+    struct disk_stamp s = {.epoch = r->epoch, .incarnation = p->start->incarnation,
+                           .last_record = vm_seq(p->vm) - 1};
+    int rc;
+
+    if (r->epoch == r->stamped) {
+        return 0;
+    }
+    memcpy(s.vm, p->id.vm, sizeof s.vm);
+    rc = hostio_drain(p->io, err);
+    if (rc == 0) {
+        rc = hostio_stamp(p->io, &s, err);
+    }
+    r->stamped = r->epoch;
+    return rc;
+}
+
+/* The stretch of RAM that this digest reads, so that all of it is read within scrub_ns. */
+static uint64_t scrub_pages(const struct vm_run *r)
+{
+    uint64_t pages = vm_scrub_pages(r->p->vm);
+
+    return r->scrub_ns == 0 ? pages
+                            : (uint64_t)((__uint128_t)pages * SCRUB_NS / r->scrub_ns) + 1;
+}
+
 static void after_slice(struct vm_run *r, const struct record *rec)
 {
     struct proc *p = r->p;
@@ -111,7 +141,7 @@ static void after_slice(struct vm_run *r, const struct record *rec)
     size_t npages = 0;
 
     if (due) {
-        vm_digest(p->vm, vm_scrub_pages(p->vm), &d, &pages, &npages);
+        vm_digest(p->vm, scrub_pages(r), &d, &pages, &npages);
     }
     (void)pthread_mutex_lock(&p->lock);
     p->virtual_ns = vm_now(p->vm);
@@ -136,6 +166,9 @@ static int run_slice(struct vm_run *r, const struct record *rec, struct plx_err 
 
     output_list_clear(&r->out);
     rc = vm_slice(r->p->vm, rec, &r->out, err);
+    if (rc == 0) {
+        rc = stamp_disks(r, err);
+    }
     if (rc == 0) {
         rc = hostio_submit(r->p->io, &r->out, err);
     }
@@ -205,7 +238,7 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
     }
     rec = (struct record){.seq = vm_seq(p->vm) + 1,
                           .start_ns = plan.start_ns,
-                          .span_ns = plan.span_ns,
+                          .span_ns = r->slice_ns != 0 ? r->slice_ns : plan.span_ns,
                           .rate = plan.rate,
                           .ninputs = (uint32_t)r->in.n,
                           .inputs = r->in.items};
@@ -283,6 +316,7 @@ static int loop(struct vm_run *r, struct plx_err *err)
         (void)pthread_mutex_lock(&p->lock);
         primary = rep_role(p->rep) == REP_PRIMARY;
         may = rep_may_seal(p->rep);
+        r->epoch = rep_epoch(p->rep);
         (void)pthread_mutex_unlock(&p->lock);
         rc = gather(r, primary, err);
         if (rc == 0 && primary && may && !r->was_primary) {
@@ -324,8 +358,10 @@ void *vm_thread(void *arg)
     struct vm_run r = {.p = p, .digest_every = DIGEST_EVERY_SLICES};
     struct plx_err err = {0};
 
-    if (t != NULL && t->digest_slices != 0) {
-        r.digest_every = t->digest_slices;
+    if (t != NULL) {
+        r.digest_every = t->digest_slices != 0 ? t->digest_slices : r.digest_every;
+        r.slice_ns = t->slice_ns;
+        r.scrub_ns = t->scrub_ns;
     }
     input_batch_init(&r.in);
     output_list_init(&r.out);

@@ -54,6 +54,8 @@ ended() { lab_cli 1 info disky | grep -q '^last stop *debug exit'; }
 lab_wait 10 ended || fail "disky does not end"
 # Its overlay on node 1 gets something that node 2 does not have.
 ls "$LAB"/1/state/overlay/*-0 >/dev/null || fail "no overlay"
+stamped=$(od -An -tu8 -j4120 -N8 "$LAB"/1/state/overlay/*-0) # epoch of the slot stamped first
+[ "$stamped" -eq 1 ] || fail "the overlay's stamp names epoch$stamped, not 1"
 printf x | dd of="$(ls "$LAB"/1/state/overlay/*-0)" bs=1 seek=20000 conv=notrunc status=none
 expect_refusal "its disks are older than those of n1" lab_cli 3 start disky --primary n2
 lab_cli 3 start disky --primary n2 --old-disks >/dev/null || fail "start with --old-disks"
