@@ -27,7 +27,8 @@
 #include "ops/polluxd/daemon.h"
 #include "proto/frame.h"
 
-enum { CONTROL_FD = 3, CONTROL_VERSION = 1, LEAVE_MS = 2000, PROPOSE_MS = 3000 };
+enum { CONTROL_FD = 3, CONTROL_VERSION = 1, LEAVE_MS = 2000, PROPOSE_MS = 3000,
+       ASK_MS = 1000, GRACE_MS = 1000 };
 
 /* --- names --------------------------------------------------------------------------------- */
 
@@ -220,15 +221,23 @@ struct wish { /* a command that is proposed until the record has moved past it *
     struct wish *next;
     struct daemon *d;
     struct roles_cmd cmd;
+    bool superseded;   /* its replica has asked to resume instead */
+    uint64_t retry_ns; /* when to propose it again; 0: it is on its way */
 };
 
 static void propose_wish(struct wish *w);
+static void await_majority(struct wish *w);
+
+static bool goes_alone(const struct wish *w)
+{
+    return w->cmd.op == ROLES_TAKEOVER || w->cmd.op == ROLES_DROP_BACKUP;
+}
 
 static bool still_wanted(const struct wish *w, const struct roles_vm *vm)
 {
     const struct roles_cmd *c = &w->cmd;
 
-    if (vm == NULL || w->d->stopping) {
+    if (vm == NULL || w->d->stopping || w->superseded) {
         return false;
     }
     if (c->op != ROLES_STOP && c->op != ROLES_LOST && child_find(w->d, c->incarnation) == NULL) {
@@ -245,7 +254,11 @@ static void on_wish(void *ctx, int rc, enum roles_result result)
     struct child *c = child_find(w->d, w->cmd.incarnation);
 
     if (rc == PLX_ETIMEDOUT && still_wanted(w, vm)) {
-        propose_wish(w);
+        if (goes_alone(w)) {
+            await_majority(w);
+        } else {
+            propose_wish(w);
+        }
         return;
     }
     if (c != NULL && c->pending_request == w->cmd.request) {
@@ -270,7 +283,51 @@ static void on_wish(void *ctx, int rc, enum roles_result result)
 
 static void propose_wish(struct wish *w)
 {
-    cluster_propose(w->d->cluster, &w->cmd, PROPOSE_MS, on_wish, w);
+    w->retry_ns = 0;
+    cluster_propose(w->d->cluster, &w->cmd, goes_alone(w) ? ASK_MS : PROPOSE_MS, on_wish, w);
+}
+
+/* There was no majority. When there is one again the link of the pair may heal with it: a replica
+ * that could go on alone waits a little, so that the pair can resume (ARCHITECTURE.md, "Roles"). */
+static void on_majority(void *ctx, int rc, enum roles_result result)
+{
+    struct wish *w = ctx;
+    const struct roles_vm *vm = daemon_vm(w->d, w->cmd.uuid);
+
+    (void)result;
+    if (rc == PLX_ETIMEDOUT && still_wanted(w, vm)) {
+        await_majority(w);
+        return;
+    }
+    if (rc != 0 || !still_wanted(w, vm)) {
+        on_wish(w, rc != 0 ? rc : PLX_ECANCELED, ROLES_RES_DONE);
+        return;
+    }
+    uint32_t peer = w->cmd.op == ROLES_TAKEOVER ? vm->primary.node : vm->backup.node;
+    if (vm->primary_lost || !cluster_node_up(w->d->cluster, peer)) {
+        propose_wish(w);
+    } else {
+        w->retry_ns = clock_mono_ns() + (uint64_t)GRACE_MS * 1000000;
+    }
+}
+
+static void await_majority(struct wish *w)
+{
+    cluster_read(w->d->cluster, PROPOSE_MS, on_majority, w);
+}
+
+static void retry_wishes(struct daemon *d, uint64_t now)
+{
+    for (struct wish *w = d->wishes, *next; w != NULL; w = next) {
+        next = w->next;
+        if (w->retry_ns != 0 && now >= w->retry_ns) {
+            if (still_wanted(w, daemon_vm(d, w->cmd.uuid))) {
+                propose_wish(w);
+            } else {
+                on_wish(w, PLX_ECANCELED, ROLES_RES_DONE);
+            }
+        }
+    }
 }
 
 static void wish(struct daemon *d, const uint8_t *vm, const struct roles_cmd *cmd)
@@ -343,6 +400,10 @@ static void on_request(struct child *c, const Ctl__Request *m)
     log_info("%s (epoch %llu) asks: %s", c->vm_name, (unsigned long long)m->epoch,
              roles_op_name(ops[m->kind]));
     c->pending_request = m->request;
+    for (struct wish *w = c->d->wishes; w != NULL && m->kind == CTL__REQUEST_KIND__RESUME;
+         w = w->next) {
+        w->superseded = w->superseded || (goes_alone(w) && w->cmd.incarnation == c->incarnation);
+    }
     wish(c->d, c->vm,
          &(struct roles_cmd){.op = ops[m->kind],
                              .request = m->request,
@@ -783,6 +844,7 @@ void child_tick(struct daemon *d)
 {
     uint64_t now = clock_mono_ns();
 
+    retry_wishes(d, now);
     for (struct child *c = d->children, *next; c != NULL; c = next) {
         next = c->next;
         if (c->closed || c->incarnation == 0) {
@@ -799,6 +861,7 @@ void child_tick(struct daemon *d)
 
 void child_detach_all(struct daemon *d)
 {
+    retry_wishes(d, UINT64_MAX); /* those that wait end here, the others with the cluster */
     for (struct child *c = d->children, *next; c != NULL; c = next) {
         next = c->next;
         close_child(c, true);
