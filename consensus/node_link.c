@@ -166,8 +166,7 @@ static int open_push(struct node_link *l, struct peer *p, struct plx_err *err)
         return plx_fail(err, PLX_EINVAL, "node %u: bad address %s: %s", p->node.id,
                         p->node.endpoint, zmq_strerror(errno));
     }
-    rc = authoriser_allow(l->cfg.auth, p->node.key, p->user);
-    return rc != 0 ? plx_fail(err, rc, "too many nodes") : 0;
+    return 0;
 }
 
 static int open_pull(struct node_link *l, struct plx_err *err)
@@ -227,15 +226,18 @@ int node_link_open(const struct node_link_config *cfg, struct node_link **out, s
     }
     PLX_CHECK(cfg->nnodes <= NODE_LINK_NODES_MAX);
     l->cfg = *cfg;
-    rc = open_pull(l, err);
+    rc = 0;
     for (unsigned i = 0; i < cfg->nnodes && rc == 0; i++) {
         struct peer *p = &l->peers[l->npeers++];
         p->node = cfg->nodes[i];
         (void)snprintf(p->user, sizeof p->user, "%u", p->node.id);
         if (p->node.id != cfg->self) {
-            rc = open_push(l, p, err);
+            rc = authoriser_allow(cfg->auth, p->node.key, p->user);
+            rc = rc != 0 ? plx_fail(err, rc, "too many nodes") : open_push(l, p, err);
         }
     }
+    /* Last: a peer that is refused does not try again (zmq_connect), so all keys come first. */
+    rc = rc == 0 ? open_pull(l, err) : rc;
     if (rc != 0) {
         free_link(l);
         return rc;
