@@ -107,6 +107,9 @@ void control_ask(struct proc *p, enum rep_ask ask, uint64_t epoch)
         p->request.epoch = epoch;
         host_random(&p->request.id, sizeof p->request.id);
     }
+    if (packets_left(&p->to_polluxd) >= BACKLOG_MAX) {
+        return; /* polluxd does not read; it is asked again */
+    }
     r.kind = kinds[ask];
     r.request = p->request.id;
     r.epoch = epoch;
@@ -150,6 +153,9 @@ void control_stats(struct proc *p, uint64_t nonce)
     Ctl__Stats s = CTL__STATS__INIT;
     struct rep_stats r;
 
+    if (packets_left(&p->to_polluxd) >= BACKLOG_MAX) {
+        return;
+    }
     rep_stats(p->rep, &r);
     s.nonce = nonce;
     s.slice = r.ran;

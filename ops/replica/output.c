@@ -61,7 +61,8 @@ void output_console_flush(struct proc *p)
     for (unsigned port = 0; port < CONSOLE_PORTS; port++) {
         struct console_ring *r = &p->console[port];
 
-        while (r->attached && r->sent < r->end && p->ctl >= 0) {
+        while (r->attached && r->sent < r->end && p->ctl >= 0 &&
+               packets_left(&p->to_polluxd) < BACKLOG_MAX) {
             uint8_t part[16384];
             Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
             Ctl__ConsoleData d = CTL__CONSOLE_DATA__INIT;

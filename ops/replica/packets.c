@@ -34,6 +34,11 @@ bool packets_get(struct packets *q, const uint8_t **data, size_t *len)
     return true;
 }
 
+size_t packets_left(const struct packets *q)
+{
+    return q->bytes.len - q->read;
+}
+
 void packets_free(struct packets *q)
 {
     wbuf_free(&q->bytes);

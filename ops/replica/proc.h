@@ -23,7 +23,8 @@
 #include "vmm/dev/backend/hostio.h"
 #include "vmm/sched/vm.h"
 
-enum { CONSOLE_RING = 1 << 18, TYPED_MAX = 1 << 16, EVENTS_QUEUED_MAX = 256 };
+enum { CONSOLE_RING = 1 << 18, TYPED_MAX = 1 << 16,
+       BACKLOG_MAX = 1 << 18 /* bytes for a polluxd that does not read */ };
 
 /* The last CONSOLE_RING bytes a port has let out; position 0 is the first byte ever. */
 struct console_ring {
@@ -85,6 +86,7 @@ struct proc {
 void packets_put(struct packets *q, const void *data, size_t len);
 /* The next one, valid until packets_put; false: empty. */
 bool packets_get(struct packets *q, const uint8_t **data, size_t *len);
+size_t packets_left(const struct packets *q); /* bytes */
 void packets_free(struct packets *q);
 void proc_wake(int eventfd);
 void proc_drain(int eventfd);

@@ -270,7 +270,10 @@ static void wait_for_work(struct vm_run *r, uint64_t until)
 
     timeout = timeout < WAIT_MAX_NS ? timeout : WAIT_MAX_NS;
     fds[0] = (struct pollfd){.fd = r->p->wake_vm, .events = POLLIN};
-    n = 1 + hostio_pollfds(r->p->io, fds + 1, WAIT_FDS_MAX - 1, &timeout);
+    n = 1;
+    if (!hostio_batch_full(&r->in)) { /* else what is readable stays so until the VM may go on */
+        n += hostio_pollfds(r->p->io, fds + 1, WAIT_FDS_MAX - 1, &timeout);
+    }
     ts = (struct timespec){.tv_sec = (time_t)(timeout / 1000000000),
                            .tv_nsec = (long)(timeout % 1000000000)};
     (void)ppoll(fds, n, &ts, NULL);

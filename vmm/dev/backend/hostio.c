@@ -85,7 +85,7 @@ int input_batch_add(struct input_batch *b, const struct input *in)
     return 0;
 }
 
-static bool batch_full(const struct input_batch *b)
+bool hostio_batch_full(const struct input_batch *b)
 {
     return b->n >= HOSTIO_BATCH_INPUTS || b->bytes.len >= HOSTIO_BATCH_BYTES;
 }
@@ -255,7 +255,7 @@ static int gather_net(struct hostio *h, unsigned nic, struct input_batch *in)
     int rc = 0;
 
     if (net->kind == HOSTIO_NET_TAP) {
-        while (rc == 0 && !batch_full(in)) {
+        while (rc == 0 && !hostio_batch_full(in)) {
             size_t n = tap_read(net->fd, h->frame, sizeof h->frame);
             if (n == 0) {
                 break;
@@ -264,7 +264,7 @@ static int gather_net(struct hostio *h, unsigned nic, struct input_batch *in)
         }
     } else if (net->kind == HOSTIO_NET_USER) {
         user_net_run(net->user, h->fds + net->first, net->count);
-        while (rc == 0 && !batch_full(in) && user_net_receive(net->user, &frame, &len)) {
+        while (rc == 0 && !hostio_batch_full(in) && user_net_receive(net->user, &frame, &len)) {
             rc = add_frame(h, nic, frame, len, in);
         }
     }

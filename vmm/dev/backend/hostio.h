@@ -92,6 +92,8 @@ uint64_t hostio_disk_sectors(const struct hostio *h, unsigned disk);
 enum { HOSTIO_BATCH_BYTES = 1 << 18, HOSTIO_BATCH_INPUTS = 512 };
 int hostio_poll(struct hostio *h, uint64_t timeout_ns, struct input_batch *in,
                 struct plx_err *err);
+/* hostio_poll would take no frame more: waiting for one would not wait. */
+bool hostio_batch_full(const struct input_batch *in);
 /* For a caller with a poll loop of its own: what to wait for before hostio_poll(h, 0, ...). Fills
  * at most @cap entries, returns how many; lowers *timeout_ns if a network timer is due sooner. */
 unsigned hostio_pollfds(struct hostio *h, struct pollfd *fds, unsigned cap, uint64_t *timeout_ns);
