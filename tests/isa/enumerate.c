@@ -158,7 +158,24 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
         f->imm_at[i] = z->raw.imm[i].offset;
         f->imm_len[i] = (uint8_t)(z->raw.imm[i].size / 8);
     }
-    f->disp_at = z->raw.disp.offset;
+    f->modrm_at = (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0 ? z->raw.modrm.offset : 0;
+    while (memchr("\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3", f->bytes[f->opcode_at], 11) !=
+           NULL) {
+        f->opcode_at++;
+    }
+    if (f->mode == ISA_64 && (f->bytes[f->opcode_at] & 0xf0) == 0x40) {
+        f->rex = f->bytes[f->opcode_at];
+    }
+    for (unsigned i = 0; i < z->operand_count; i++) {
+        ZydisRegisterClass c = ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER
+                                   ? ZydisRegisterGetClass(ops[i].reg.value)
+                                   : ZYDIS_REGCLASS_INVALID;
+        bool free = c == ZYDIS_REGCLASS_GPR8 || c == ZYDIS_REGCLASS_GPR16 ||
+                    c == ZYDIS_REGCLASS_GPR32 || c == ZYDIS_REGCLASS_GPR64 ||
+                    c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_MMX;
+        f->reg_free = f->reg_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG);
+        f->rm_free = f->rm_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM);
+    }
     f->rep = (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
                                ZYDIS_ATTRIB_HAS_REPNE)) != 0;
     f->branch = z->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;

@@ -36,8 +36,10 @@ struct form {
     uint8_t bytes[15]; /* an example */
     uint8_t len;
     uint8_t imm_at[2], imm_len[2]; /* immediates within bytes, to be randomised */
-    bool mem;     /* has a memory operand at rBX + disp8 */
-    uint8_t disp_at;
+    bool mem;     /* has a memory operand */
+    uint8_t modrm_at; /* 0: none. Memory operands are rBX + disp8 there */
+    uint8_t opcode_at, rex; /* REX precedes the opcode; 0: none */
+    bool reg_free, rm_free; /* ModRM.reg, ModRM.rm name a general or vector register */
     bool rep;     /* a string instruction with F2 or F3 */
     bool fp;      /* touches x87, MMX or SSE */
     bool branch;  /* target registers must be canonical */
@@ -56,9 +58,21 @@ void enumerate(enum isa_mode mode, struct forms *out);
 struct isa_state {
     uint64_t gpr[16]; /* order of enum cpu_reg */
     uint64_t rip, rflags;
+    uint64_t fs_base, gs_base; /* of 64-bit mode */
     uint8_t fx[512]; /* FXSAVE64 image */
     uint8_t data[DATA_SIZE], stack[STACK_SIZE];
 };
+
+/* An instruction as it is executed. */
+struct isa_code {
+    uint8_t bytes[20];
+    unsigned len;
+    uint8_t imm_at; /* of the first immediate */
+};
+
+/* One of the encodings of @f at random: prefixes, registers, addressing forms; points the registers
+ * of @s at the operand. */
+void make_variant(struct prng *g, const struct form *f, struct isa_state *s, struct isa_code *out);
 
 /* Outcome of a step: 0, or the signal the kernel would send for the exception. */
 struct isa_outcome {

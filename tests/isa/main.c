@@ -214,6 +214,8 @@ static void make_state(struct prng *g, const struct form *f, struct isa_state *s
         s->gpr[i] = random_value(g);
     }
     point_registers(g, f, s);
+    s->fs_base = prng_below(g, 0x8000000);
+    s->gs_base = prng_below(g, 0x8000000);
     s->rip = (f->mode == ISA_16 ? 0 : CODE_AT) + INSN_OFFSET;
     s->rflags = FLAG_ONE | FLAG_IF | (prng_u64(g) & (FLAGS_ARITH | FLAG_DF));
     random_fx(g, s->fx);
@@ -236,20 +238,6 @@ static void make_state(struct prng *g, const struct form *f, struct isa_state *s
         memset(s->data + i + 4, 0, 4);
         s->data[i + 3] &= 0x7f;
     }
-}
-
-static unsigned make_code(struct prng *g, const struct form *f, uint8_t *code)
-{
-    memcpy(code, f->bytes, sizeof f->bytes);
-    for (int i = 0; i < 2; i++) {
-        for (unsigned k = 0; k < f->imm_len[i]; k++) {
-            code[f->imm_at[i] + k] = (uint8_t)prng_u64(g);
-        }
-    }
-    if (f->mem && f->disp_at != 0) {
-        code[f->disp_at] = (uint8_t)(prng_below(g, 8) * 16);
-    }
-    return f->len;
 }
 
 /* --- comparison --------------------------------------------------------------------------------- */
@@ -309,12 +297,24 @@ static bool same_fp(const uint8_t *a, const uint8_t *b, bool results, bool fsw,
 }
 
 /* SHLD and SHRD of 16 bits by more than 16: flags and result are undefined. */
-static bool undefined_shift(const struct form *f, const struct isa_state *in, const uint8_t *code)
+static bool undefined_shift(const struct form *f, const struct isa_state *in,
+                            const struct isa_code *code)
 {
     bool shift = f->mnemonic == ZYDIS_MNEMONIC_SHLD || f->mnemonic == ZYDIS_MNEMONIC_SHRD;
-    uint64_t count = f->imm_len[0] != 0 ? code[f->imm_at[0]] : in->gpr[RCX];
+    uint64_t count = f->imm_len[0] != 0 ? code->bytes[code->imm_at] : in->gpr[RCX];
 
     return shift && strstr(f->name, "16, r16") != NULL && (count & 31) > 16;
+}
+
+/* Faults of a store that is not done in the end: the SDM leaves them to the implementation for a
+ * mask of zeros (MASKMOVQ), and names only the segment's for ARPL, where AMD's writes only what
+ * changes. */
+static bool fault_undefined(const struct form *f, const struct isa_outcome *host,
+                            const struct isa_outcome *here)
+{
+    return (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ && here->signal == 0 && host->signal != 0 &&
+            f->mode != ISA_64) ||
+           (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0);
 }
 
 /* Is the state equal where the SDM defines it? */
@@ -359,6 +359,9 @@ static bool same(const struct form *f, struct isa_outcome *host, const struct is
                        (unsigned long long)(here->s.rflags & mask), (unsigned long long)mask);
         return false;
     }
+    if (host->signal != 0 && f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ) {
+        fsw = false; /* vendors differ in when the MMX state is entered */
+    }
     if (ex != NULL && ex->what == SKIP_C1) {
         host->s.fx[3] = (uint8_t)((host->s.fx[3] & ~2) | (here->s.fx[3] & 2));
     }
@@ -394,7 +397,7 @@ static void check_form(struct form *f)
 
     for (unsigned t = 0; t < opt.trials; t++) {
         struct difference d;
-        uint8_t code[15];
+        struct isa_code code;
         struct prng g;
         struct {
             uint64_t seed;
@@ -405,13 +408,13 @@ static void check_form(struct form *f)
         memcpy(key.name, f->name, sizeof key.name);
         prng_seed_bytes(&g, &key, sizeof key);
         make_state(&g, f, &in);
-        unsigned len = make_code(&g, f, code);
-        native_step(f->mode, code, len, f->rep, &in, &host);
-        ours_step(f->mode, code, len, f->rep, &in, &here);
+        make_variant(&g, f, &in, &code);
+        native_step(f->mode, code.bytes, code.len, f->rep, &in, &host);
+        ours_step(f->mode, code.bytes, code.len, f->rep, &in, &here);
         f->trials++;
-        if (!undefined_shift(f, &in, code) && !same(f, &host, &here, &d)) {
+        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &host, &here) && !same(f, &host, &here, &d)) {
             if (f->differ++ == 0) {
-                report(f, code, len, t, &in, &d);
+                report(f, code.bytes, code.len, t, &in, &d);
             }
         }
     }

@@ -106,6 +106,9 @@ static void load_regs(enum isa_mode mode, const struct isa_state *in,
     r->cs = mode == ISA_64 ? CS64 : mode == ISA_32 ? CS32 : LDT_SEL(LDT_CODE16);
     r->ss = mode == ISA_16 ? LDT_SEL(LDT_STACK16) : SS_USER;
     r->ds = r->es = mode == ISA_16 ? LDT_SEL(LDT_DATA16) : SS_USER;
+    r->fs = r->gs = 0;
+    r->fs_base = mode == ISA_64 ? in->fs_base : 0;
+    r->gs_base = mode == ISA_64 ? in->gs_base : 0;
     PLX_CHECK(ptrace(PTRACE_SETREGS, child, NULL, r) == 0);
 }
 

@@ -222,6 +222,8 @@ static void load_state(enum isa_mode mode, const struct isa_state *in)
     *c = clean;
     set_mode(c, mode);
     memcpy(c->gpr, in->gpr, sizeof c->gpr);
+    c->seg[SEG_FS].base = mode == ISA_64 ? in->fs_base : 0;
+    c->seg[SEG_GS].base = mode == ISA_64 ? in->gs_base : 0;
     c->rip = in->rip;
     c->rflags = in->rflags | FLAG_ONE | FLAG_IF;
     load_fx(&c->fpu, in->fx);

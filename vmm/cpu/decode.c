@@ -201,6 +201,21 @@ static uint8_t string_seg(enum decode_mode mode, ZydisInstructionAttributes a)
     return SEG_DS;
 }
 
+/* In 64-bit mode the prefixes of ES, CS, SS and DS are ignored: an FS or GS before one still
+ * counts (AMD64 Architecture Programmer's Manual Vol. 3, "Segment-Override Prefixes"). */
+static void skip_ignored_override(enum decode_mode mode, const ZydisDecodedInstruction *z,
+                                  struct insn *in)
+{
+    if (mode != DECODE_64) {
+        return;
+    }
+    for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+        if (z->raw.prefixes[i].value == 0x64 || z->raw.prefixes[i].value == 0x65) {
+            in->seg = z->raw.prefixes[i].value == 0x64 ? SEG_FS : SEG_GS;
+        }
+    }
+}
+
 static bool has_prefix(const ZydisDecodedInstruction *z, uint8_t byte)
 {
     for (unsigned i = 0; i < z->raw.prefix_count; i++) {
@@ -329,6 +344,7 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
     }
     set_prefixes(mode, &z, in);
     set_operands(mode, &z, ops, in);
+    skip_ignored_override(mode, &z, in);
     set_inline(mode, in);
     bind(&z, in);
     return 0;

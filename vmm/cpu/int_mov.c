@@ -202,7 +202,8 @@ void int_xadd(struct vcpu *v, const struct insn *in)
     flags_add(v, a, b, size);
 }
 
-/* SDM Vol. 2, "CMPXCHG": the destination is written in either case. */
+/* SDM Vol. 2, "CMPXCHG": memory is written in either case; a register that was not equal keeps even
+ * its upper half. */
 void int_cmpxchg(struct vcpu *v, const struct insn *in)
 {
     unsigned size = in->opd[0].size;
@@ -214,7 +215,9 @@ void int_cmpxchg(struct vcpu *v, const struct insn *in)
     if (acc == old) {
         dst_end(v, in, &m, opd_read(v, in, 1));
     } else {
-        dst_end(v, in, &m, old);
+        if (in->opd[0].kind == OPD_MEM) {
+            dst_end(v, in, &m, old);
+        }
         reg_write(v, RAX, size, old);
     }
 }

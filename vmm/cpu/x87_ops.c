@@ -531,13 +531,22 @@ static void do_fcmov(struct vcpu *v, const struct insn *in)
 
 /* --- stores ---------------------------------------------------------------------------------- */
 
+/* A page that cannot be written faults even if an unmasked exception would forbid the store. */
+static void begin_store(struct vcpu *v, const struct insn *in, struct f80_env *env)
+{
+    x87_begin(v, env);
+    if (src_is_mem(in)) {
+        mem_probe_write(v, in->seg, mem_ea(v, in), in->opd[0].size);
+    }
+}
+
 static void store(struct vcpu *v, const struct insn *in, bool pop)
 {
     struct f80_env env;
     struct f80 x = x87_st(v, 0);
     bool stored = true;
 
-    x87_begin(v, &env);
+    begin_store(v, in, &env);
     if (x87_is_empty(v, 0)) {
         stored = x87_underflow(&env);
         x = F80_INDEFINITE;
@@ -585,7 +594,7 @@ static void store_int(struct vcpu *v, const struct insn *in, bool pop, bool trun
     unsigned size = in->opd[0].size;
     int64_t q = 0;
 
-    x87_begin(v, &env);
+    begin_store(v, in, &env);
     if (x87_is_empty(v, 0)) {
         x87_underflow(&env);
         q = -1 - (int64_t)((UINT64_C(1) << (8 * size - 1)) - 1);
@@ -622,7 +631,7 @@ static void do_fbstp(struct vcpu *v, const struct insn *in)
     uint8_t bcd[10];
     struct f80 x = x87_st(v, 0);
 
-    x87_begin(v, &env);
+    begin_store(v, in, &env);
     if (x87_is_empty(v, 0)) {
         x = F80_INDEFINITE;
         x87_underflow(&env);
