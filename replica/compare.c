@@ -229,34 +229,64 @@ static void diverged(struct rep *r)
     rep_enter(r, REP_OUT);
 }
 
-/* Both lists are in address order: name the pages that both hashed with different results. (A page
- * that only one side wrote follows from a section that differs, which is named already.) */
-static void recv_pages(struct rep *r, const struct rep_msg *m)
+enum { PAGES_NAMED_MAX = 8 };
+
+static void name_page(struct rep *r, gpa_t gpa, unsigned *named)
 {
-    const struct own_digest *mine = own_find(r, m->seq);
+    char hex[32];
+
+    if ((*named)++ < PAGES_NAMED_MAX) {
+        (void)snprintf(hex, sizeof hex, "0x%llx", (unsigned long long)gpa);
+        append(r->differs_text, ", page %s", hex);
+    }
+}
+
+/* Both lists are in address order. Names the pages that both hashed with different results or, if
+ * @lone, those that only one hashed and found to be other than zeros: untouched RAM is not hashed. */
+static unsigned name_pages(struct rep *r, const struct own_digest *mine, const struct rep_msg *m,
+                           bool lone)
+{
     struct rbuf in;
     size_t k = 0;
     unsigned named = 0;
 
+    rbuf_init(&in, m->data, m->len);
+    while (rbuf_left(&in) >= 24) {
+        gpa_t gpa = rbuf_u64(&in);
+        struct hash128 h = {.lo = rbuf_u64(&in)};
+
+        h.hi = rbuf_u64(&in);
+        for (; k < mine->npages && mine->pages[k].gpa < gpa; k++) {
+            if (lone && (mine->pages[k].hash.lo | mine->pages[k].hash.hi) != 0) {
+                name_page(r, mine->pages[k].gpa, &named);
+            }
+        }
+        if (k < mine->npages && mine->pages[k].gpa == gpa) {
+            if (!lone && !hash128_eq(mine->pages[k].hash, h)) {
+                name_page(r, gpa, &named);
+            }
+            k++;
+        } else if (lone && (h.lo | h.hi) != 0) {
+            name_page(r, gpa, &named);
+        }
+    }
+    for (; lone && k < mine->npages; k++) {
+        if ((mine->pages[k].hash.lo | mine->pages[k].hash.hi) != 0) {
+            name_page(r, mine->pages[k].gpa, &named);
+        }
+    }
+    return named;
+}
+
+static void recv_pages(struct rep *r, const struct rep_msg *m)
+{
+    const struct own_digest *mine = own_find(r, m->seq);
+
     if (mine == NULL || r->differs_seq != m->seq) {
         return;
     }
-    rbuf_init(&in, m->data, m->len);
-    while (rbuf_left(&in) >= 24 && named < 8) {
-        gpa_t gpa = rbuf_u64(&in);
-        struct hash128 h = {.lo = rbuf_u64(&in)};
-        char hex[32];
-
-        h.hi = rbuf_u64(&in);
-        while (k < mine->npages && mine->pages[k].gpa < gpa) {
-            k++;
-        }
-        if (k < mine->npages && mine->pages[k].gpa == gpa &&
-            !hash128_eq(mine->pages[k].hash, h)) {
-            (void)snprintf(hex, sizeof hex, "0x%llx", (unsigned long long)gpa);
-            append(r->differs_text, ", page %s", hex);
-            named++;
-        }
+    if (name_pages(r, mine, m, false) == 0) {
+        (void)name_pages(r, mine, m, true);
     }
     diverged(r);
 }

@@ -3,11 +3,16 @@
  * the compare-and-swap on roles in memory. For tests and for finding what a pair does wrong.
  *
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
- *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S]
+ *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F] [--net]
+ *       [--scrub-ms N] [--flip SEED]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
- * when digests were compared and none differs). Exit 0, 1 failed, 4 diverged, 124 timeout. */
+ * when digests were compared and none differs). --state starts from a saved state; the mark is then
+ * the moment the pair is ready. --flip changes one bit of the backup's RAM from outside, in a page
+ * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that page,
+ * and the primary goes on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the bit before it
+ * could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -25,6 +30,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/prng.h"
 #include "proto/control.pb-c.h"
 #include "proto/frame.h"
 
@@ -42,8 +48,9 @@ struct side {
 
 static struct {
     uint64_t memory;
-    const char *mark, *kill, *disk;
-    uint64_t after_ms, stop_ms, chaos, timeout_s;
+    const char *mark, *kill, *disk, *state;
+    uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip;
+    bool net;
     uint32_t digest;
 } opt = {.memory = 256, .mark = "redis ready", .timeout_s = 60, .digest = 64};
 
@@ -56,6 +63,12 @@ static struct {
 static bool took_over, diverged, alone;
 static char tail[256]; /* of the console, to find the mark in */
 static uint64_t mark_at;
+static struct { /* --flip */
+    int fd; /* the backup's RAM */
+    off_t at;
+    uint8_t value;
+    bool named;
+} flip = {.fd = -1};
 
 static void make_keys(struct side *s)
 {
@@ -146,7 +159,8 @@ static void start(int i, char **argv)
     Ctl__Start s = CTL__START__INIT;
     Ctl__Tunables t = CTL__TUNABLES__INIT;
     Ctl__Disk d = CTL__DISK__INIT, *disks[1] = {&d};
-    static uint8_t vm[16] = "duo", cluster[16] = "duo";
+    Ctl__Nic nic = CTL__NIC__INIT, *nics[1] = {&nic};
+    static uint8_t vm[16] = "duo", cluster[16] = "duo", mac[6] = {0x52, 0x54, 0x00, 0x70, 0x78, 0x01};
     struct wire_roles w;
     char overlay[64];
 
@@ -175,6 +189,16 @@ static void start(int i, char **argv)
         s.disks = disks;
         s.n_disks = 1;
     }
+    if (opt.state != NULL) {
+        s.state_file = (char *)(uintptr_t)opt.state;
+    }
+    if (opt.net) {
+        nic.mac.data = mac;
+        nic.mac.len = sizeof mac;
+        s.nics = nics;
+        s.n_nics = 1;
+    }
+    t.scrub_ns = opt.scrub_ms * 1000000;
     t.digest_slices = opt.digest;
     t.chaos = opt.chaos == 0 ? 0 : opt.chaos + (uint64_t)i;
     s.tunables = &t;
@@ -243,6 +267,9 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
         roles.in_sync = true;
         tell_roles(&side[0], 0);
         tell_roles(&side[1], 0);
+        if (opt.state != NULL && mark_at == 0) {
+            mark_at = clock_mono_ns();
+        }
         break;
     case CTL__FROM_REPLICA__MSG_REQUEST:
         apply_request(i, m->request);
@@ -254,7 +281,13 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
         (void)fprintf(stderr, "[%d] event %s: %s\n", i, m->event->kind, m->event->text);
         took_over = took_over || strcmp(m->event->kind, "takeover") == 0;
         alone = alone || strcmp(m->event->kind, "alone") == 0;
-        diverged = diverged || strcmp(m->event->kind, "divergence") == 0;
+        if (strcmp(m->event->kind, "divergence") == 0) {
+            char page[40];
+            (void)snprintf(page, sizeof page, ", page 0x%llx",
+                           (unsigned long long)flip.at & ~4095ULL);
+            diverged = true;
+            flip.named = flip.named || strstr(m->event->text, page) != NULL;
+        }
         break;
     case CTL__FROM_REPLICA__MSG_STATS:
         s->slice = m->stats->slice;
@@ -321,6 +354,72 @@ static int finish(int rc)
     return rc;
 }
 
+/* The backup's RAM, among its descriptors. (Below 3 GiB an offset in it is the address.) */
+static int open_ram(pid_t pid)
+{
+    for (int i = 0; i < 256; i++) {
+        char path[64], target[128];
+        (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, i);
+        ssize_t n = readlink(path, target, sizeof target - 1);
+        if (n > 0) {
+            target[n] = '\0';
+            if (strstr(target, "pollux-ram") != NULL) {
+                return open(path, O_RDWR | O_CLOEXEC);
+            }
+        }
+    }
+    return -1;
+}
+
+static void flip_bit(void)
+{
+    struct prng g;
+    off_t size;
+
+    flip.fd = open_ram(side[BACKUP].pid);
+    PLX_CHECK(flip.fd >= 0);
+    size = lseek(flip.fd, 0, SEEK_END);
+    prng_seed_bytes(&g, &opt.flip, sizeof opt.flip);
+    for (;;) {
+        off_t at = (off_t)prng_below(&g, (uint64_t)size), page = at & ~(off_t)4095;
+        bool hole = lseek(flip.fd, page, SEEK_HOLE) == page;
+        if (hole == (opt.flip % 2 == 0)) {
+            flip.at = at;
+            (void)fprintf(stderr, "flip at 0x%llx, %s\n", (unsigned long long)at,
+                          hole ? "never used" : "in use");
+            break;
+        }
+    }
+    PLX_CHECK(pread(flip.fd, &flip.value, 1, flip.at) == 1);
+    flip.value ^= (uint8_t)(1u << prng_below(&g, 8));
+    PLX_CHECK(pwrite(flip.fd, &flip.value, 1, flip.at) == 1);
+}
+
+/* With --flip, after the mark. */
+static int judge_flip(uint64_t now)
+{
+    static uint64_t flipped_at, slice_then, alone_at;
+    uint8_t value;
+
+    if (flipped_at == 0) {
+        flipped_at = now;
+        flip_bit();
+    } else if (!diverged && now > flipped_at + (4 * opt.scrub_ms + 2000) * 1000000) {
+        if (pread(flip.fd, &value, 1, flip.at) == 1 && value != flip.value) {
+            return 5;
+        }
+        (void)fprintf(stderr, "not found in time\n");
+        return 1;
+    } else if (diverged && alone && alone_at == 0) {
+        alone_at = now;
+        slice_then = side[PRIMARY].slice;
+        (void)fprintf(stderr, "found after %.1f s\n", (double)(now - flipped_at) / 1e9);
+    } else if (alone_at != 0 && now > alone_at + 1500000000) {
+        return flip.named && !side[BACKUP].alive && side[PRIMARY].slice > slice_then ? 0 : 1;
+    }
+    return -1;
+}
+
 /* After the mark: the fault, then the judgement. -1: not yet. */
 static int judge(uint64_t now)
 {
@@ -328,8 +427,11 @@ static int judge(uint64_t now)
     int victim = opt.kill != NULL && strcmp(opt.kill, "primary") == 0 ? PRIMARY : BACKUP;
     int other = 1 - victim;
 
-    if (diverged) {
+    if (diverged && opt.flip == 0) {
         return 4;
+    }
+    if (opt.flip != 0 && mark_at != 0 && now >= mark_at + opt.after_ms * 1000000) {
+        return judge_flip(now);
     }
     if (mark_at == 0 || now < mark_at + opt.after_ms * 1000000) {
         return side[0].alive || side[1].alive ? -1 : 1;
@@ -359,7 +461,9 @@ static void parse(int argc, char **argv)
                                           {"kill", 1, NULL, 'x'},    {"stop-ms", 1, NULL, 's'},
                                           {"after-ms", 1, NULL, 'a'}, {"disk", 1, NULL, 'd'},
                                           {"chaos", 1, NULL, 'c'},   {"digest", 1, NULL, 'g'},
-                                          {"timeout", 1, NULL, 't'}, {0}};
+                                          {"timeout", 1, NULL, 't'}, {"state", 1, NULL, 'S'},
+                                          {"net", 0, NULL, 'n'},     {"flip", 1, NULL, 'f'},
+                                          {"scrub-ms", 1, NULL, 'u'}, {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -391,6 +495,18 @@ static void parse(int argc, char **argv)
             break;
         case 't':
             opt.timeout_s = n;
+            break;
+        case 'S':
+            opt.state = optarg;
+            break;
+        case 'n':
+            opt.net = true;
+            break;
+        case 'f':
+            opt.flip = n;
+            break;
+        case 'u':
+            opt.scrub_ms = n;
             break;
         default:
             exit(2);
