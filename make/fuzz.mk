@@ -13,6 +13,11 @@ SECONDS ?= 60
 FUZZ_SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 FUZZ_OBJ := $(LIB_SRC:%.c=build/fuzz/%.o) $(PROTO_SRC:%.proto=build/fuzz/%.pb-c.o)
 
+# Assembler templates that only gcc takes: linked in, not instrumented.
+FUZZ_PLAIN := $(patsubst %.c,build/fuzz/%.o,$(shell grep -l '%z[0-9]' $(LIB_SRC)))
+$(FUZZ_PLAIN): build/fuzz/%.o: %.c | $(PROTO_H)
+	@mkdir -p $(@D)
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -c $< -o $@
 build/fuzz/%.o: %.c | $(PROTO_H)
 	@mkdir -p $(@D)
 	@clang $(CPPFLAGS) -std=gnu11 -O1 -g -w -fno-strict-aliasing -fsanitize=fuzzer-no-link $(FUZZ_SAN) -c $< -o $@

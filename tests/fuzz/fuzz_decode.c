@@ -14,6 +14,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
     static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
                                             ZYDIS_STACK_WIDTH_16};
+    static const ZydisDecoderMode off[] = {/* not in the model */
+                                           ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,
+                                           ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET,
+                                           ZYDIS_DECODER_MODE_WBNOINVD,
+                                           ZYDIS_DECODER_MODE_CLDEMOTE};
 
     if (size == 0 || size > INSN_BYTES_MAX) {
         return 0;
@@ -34,6 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         if (rc == 0 && (in.flags & INSN_BAD) == 0) {
             PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(&d, machine[m], stack[m])));
+            for (size_t i = 0; i < PLX_COUNT(off); i++) {
+                PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(&d, off[i], ZYAN_FALSE)));
+            }
             PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&d, NULL, exact, size, &z)));
             PLX_CHECK(z.length == in.len);
         }
