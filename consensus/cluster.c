@@ -6,8 +6,10 @@
  * lost puts it back to IDLE; the tick tries again. */
 #include "consensus/cluster.h"
 
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <zmq.h>
 
 #include "base/alloc.h"
@@ -18,7 +20,7 @@
 #include "consensus/raft_node.h"
 #include "consensus/tunnel.h"
 
-enum { TICK_MS = 15, FORWARD_TIMEOUT_MS = 200, UP_MS = 2500 };
+enum { TICK_MS = 15, FORWARD_TIMEOUT_MS = 200, UP_MS = 2500, TERM_WAIT_S = 1 };
 
 enum call_state { CALL_IDLE, CALL_SUBMITTED, CALL_FORWARDED, CALL_WAITING };
 
@@ -362,11 +364,34 @@ static void on_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
 
 /* --- opening and closing ------------------------------------------------------------------- */
 
+static void *term_main(void *zmq)
+{
+    (void)zmq_ctx_term(zmq);
+    return NULL;
+}
+
+/* libzmq 4.3.4 can wait for ever for the end of a connection whose handshake was being authorised
+ * when its sockets were closed: then nobody else waits for it. */
+static void term_context(void *zmq)
+{
+    struct timespec until;
+    pthread_t t;
+
+    if (pthread_create(&t, NULL, term_main, zmq) != 0) {
+        return; /* the process has worse troubles than a context that stays */
+    }
+    PLX_CHECK(clock_gettime(CLOCK_REALTIME, &until) == 0);
+    until.tv_sec += TERM_WAIT_S;
+    if (pthread_timedjoin_np(t, NULL, &until) != 0) {
+        (void)pthread_detach(t);
+    }
+}
+
 static void free_cluster(struct cluster *c)
 {
     authoriser_stop(c->auth);
     if (c->zmq != NULL) {
-        (void)zmq_ctx_term(c->zmq);
+        term_context(c->zmq);
     }
     roles_free(&c->state);
     wbuf_free(&c->scratch);
