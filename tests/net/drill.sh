@@ -97,9 +97,11 @@ drill_stands_still() { # SECONDS: no write is acknowledged; the first reply may 
 }
 
 # The name of the drill. The leader is the witness, so that no drill waits for an election.
+drill_nodes_up() { [ "$(lab_cli 1 info | grep -c ' up  ')" = 3 ]; }
 drill_start() {
     local n
     drill=$1
+    lab_wait 10 drill_nodes_up || fail "not all nodes are up"
     lab_wait 5 lab_leader 1
     W=$(lab_leader 1)
     [ -n "$W" ] || fail "nobody leads"
