@@ -184,6 +184,7 @@ static void answer(struct authoriser *a)
 
     while (more != 0) {
         char extra[FRAME_CAP];
+        /* cppcheck-suppress legacyUninitvar ; it is what is written */
         int got = zmq_recv(a->rep, n < FRAMES ? frames[n] : extra, FRAME_CAP, 0);
         if (got < 0) {
             return;

