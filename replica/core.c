@@ -256,7 +256,7 @@ static void go_paired(struct rep *r, uint64_t now)
     r->ops.event(r->ops.ctx, REP_EV_RESUMED, r->epoch, "paired again");
     if (r->role == REP_PRIMARY) {
         doubt(r); /* the record may have waited for us longer than its epoch lasted */
-        primary_resend(r, r->acked, now);
+        primary_resend(r, r->acked);
     } else {
         backup_ack(r, false);
     }

@@ -147,8 +147,7 @@ void rep_connected(struct rep *r, uint64_t now);
 /* May this replica gather inputs and seal a new record now? (Primary, or alone.) */
 bool rep_may_seal(const struct rep *r);
 /* Seal and ship. @seq is the next one; the bytes are copied. Call before the slice runs. */
-void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, size_t len,
-              uint64_t now);
+void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, size_t len);
 /* Backup: the next record to run, or false. The bytes stay valid until rep_ran of that seq. */
 bool rep_next_record(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len);
 /* Slice @seq has run; its external outputs are copied and held, released or emitted. */

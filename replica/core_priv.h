@@ -70,7 +70,7 @@ void rep_emit_held(struct rep *r, uint64_t through, uint64_t now); /* in order, 
 /* primary.c */
 void primary_recv(struct rep *r, const struct rep_msg *m, uint64_t now);
 void primary_release(struct rep *r, uint64_t now);
-void primary_resend(struct rep *r, uint64_t after, uint64_t now);
+void primary_resend(struct rep *r, uint64_t after);
 
 /* backup.c */
 void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now);

@@ -22,6 +22,7 @@ enum {
 
 struct link {
     void *zmq, *sock, *auth;
+    int fd, auth_fd; /* of the sockets, for polling: they never change */
     struct link_config cfg;
     uint8_t id[8], peer_id[8]; /* ROUTER addresses: the incarnations */
     zmq_msg_t in;
@@ -82,6 +83,15 @@ static int set_options(struct link *l)
     return bad == 0 ? 0 : -1;
 }
 
+static int fd_of(void *sock)
+{
+    int fd = -1;
+    size_t len = sizeof fd;
+
+    PLX_CHECK(zmq_getsockopt(sock, ZMQ_FD, &fd, &len) == 0);
+    return fd;
+}
+
 int link_open(const struct link_config *cfg, struct link **out, struct plx_err *err)
 {
     struct link *l = plx_calloc(1, sizeof *l);
@@ -115,6 +125,8 @@ int link_open(const struct link_config *cfg, struct link **out, struct plx_err *
                       cfg->endpoint, zmq_strerror(errno));
         goto err_sockets;
     }
+    l->fd = fd_of(l->sock);
+    l->auth_fd = fd_of(l->auth);
     *out = l;
     return 0;
 
@@ -144,23 +156,14 @@ void link_close(struct link *l)
     }
 }
 
-static int fd_of(void *sock)
+int link_fd(const struct link *l)
 {
-    int fd = -1;
-    size_t len = sizeof fd;
-
-    PLX_CHECK(zmq_getsockopt(sock, ZMQ_FD, &fd, &len) == 0);
-    return fd;
+    return l->fd;
 }
 
-int link_fd(struct link *l)
+int link_auth_fd(const struct link *l)
 {
-    return fd_of(l->sock);
-}
-
-int link_auth_fd(struct link *l)
-{
-    return fd_of(l->auth);
+    return l->auth_fd;
 }
 
 bool link_send(struct link *l, const void *data, size_t len)

@@ -31,8 +31,8 @@ void link_close(struct link *l); /* NULL is a no-op; what is not sent yet is dro
 
 /* Descriptors to poll for POLLIN before link_recv; edge-triggered, so call link_recv until it
  * returns 0 after every wake-up and after every batch of sends. */
-int link_fd(struct link *l);
-int link_auth_fd(struct link *l); /* likewise; link_recv serves it */
+int link_fd(const struct link *l);
+int link_auth_fd(const struct link *l); /* likewise; link_recv serves it */
 
 /* Never blocks. false: there is no connection or its queue is full; the message is lost. */
 bool link_send(struct link *l, const void *data, size_t len);

@@ -29,10 +29,8 @@ static void ship(struct rep *r, const struct rep_rec *rec)
     rep_send(r, &m);
 }
 
-void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, size_t len,
-              uint64_t now)
+void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, size_t len)
 {
-    (void)now;
     PLX_CHECK(seq == r->sealed + 1);
     r->sealed = seq;
     r->sealed_start = start_ns;
@@ -48,9 +46,8 @@ void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, 
     }
 }
 
-void primary_resend(struct rep *r, uint64_t after, uint64_t now)
+void primary_resend(struct rep *r, uint64_t after)
 {
-    (void)now;
     for (const struct rep_rec *rec = r->recs.first; rec != NULL; rec = rec->next) {
         if (rec->seq > after) {
             ship(r, rec);
@@ -92,7 +89,7 @@ static void recv_ack(struct rep *r, const struct rep_msg *m, uint64_t now)
         }
     }
     if (m->resend) {
-        primary_resend(r, m->seq, now);
+        primary_resend(r, m->seq);
     }
     primary_release(r, now);
 }

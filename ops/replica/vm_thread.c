@@ -147,6 +147,9 @@ static void after_slice(struct vm_run *r, const struct record *rec)
     p->virtual_ns = vm_now(p->vm);
     p->retired = vm_retired(p->vm);
     if (rec->seq % REPORT_EVERY == 0) {
+        struct hostio_stats host;
+        hostio_stats(p->io, &host);
+        p->frames_in = host.net_rx;
         p->vm_cpu_ns = clock_thread_cpu_ns();
     }
     if (p->stopped_at == 0 && vm_stopped(p->vm, &p->stop_event, &p->stop_code)) {
@@ -246,7 +249,7 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
     record_encode(&rec, &r->rec);
     (void)pthread_mutex_lock(&p->lock);
     if (rep_may_seal(p->rep) && !r->rec.failed) {
-        rep_seal(p->rep, rec.seq, rec.start_ns, r->rec.data, r->rec.len, clock_mono_ns());
+        rep_seal(p->rep, rec.seq, rec.start_ns, r->rec.data, r->rec.len);
         sealed = true;
     }
     (void)pthread_mutex_unlock(&p->lock);
@@ -291,7 +294,6 @@ static int gather(struct vm_run *r, bool primary, struct plx_err *err)
         keep_disk_completions(&r->in, before);
         return 0;
     }
-    r->p->frames_in += r->in.n - before;
     rc = take_control_inputs(r);
     return rc == 0 ? 0 : plx_fail(err, rc, "out of memory");
 }

@@ -211,7 +211,7 @@ static void vm_step(struct node *n)
 
         prng_fill(&S->g, rec, sizeof rec);
         seq = n->vm_seq + 1;
-        rep_seal(n->rep, seq, seq * MS, rec, sizeof rec, S->now);
+        rep_seal(n->rep, seq, seq * MS, rec, sizeof rec);
         n->vm_state = hash128(rec, sizeof rec, n->vm_state).lo;
         n->running = seq;
     }
