@@ -5,10 +5,10 @@
 
 #include <stddef.h>
 
-void *plx_calloc(size_t n, size_t size);  /* zeroed; NULL when out of memory */
-void *plx_realloc(void *p, size_t size);  /* NULL leaves @p as it was */
-char *plx_strdup(const char *s);          /* NULL in, NULL out */
-void plx_free(void *p);                   /* NULL is a no-op */
+void *plx_calloc(size_t n, size_t size); /* zeroed; NULL when out of memory */
+void *plx_realloc(void *p, size_t size); /* NULL leaves @p as it was */
+char *plx_strdup(const char *s);         /* NULL in, NULL out */
+void plx_free(void *p);                  /* NULL is a no-op */
 
 /* Fault injection: the @k-th allocation from now fails (0 is the next), once. */
 void plx_heap_fail_at(int k);

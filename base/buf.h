@@ -24,9 +24,9 @@ void wbuf_u8(struct wbuf *b, uint8_t v);
 void wbuf_u16(struct wbuf *b, uint16_t v);
 void wbuf_u32(struct wbuf *b, uint32_t v);
 void wbuf_u64(struct wbuf *b, uint64_t v);
-void wbuf_varint(struct wbuf *b, uint64_t v);                      /* LEB128 */
-void wbuf_blob(struct wbuf *b, const void *data, size_t len);      /* varint length, bytes */
-void wbuf_str(struct wbuf *b, const char *s);                      /* a blob without the NUL */
+void wbuf_varint(struct wbuf *b, uint64_t v);                 /* LEB128 */
+void wbuf_blob(struct wbuf *b, const void *data, size_t len); /* varint length, bytes */
+void wbuf_str(struct wbuf *b, const char *s);                 /* a blob without the NUL */
 /* Room for @len bytes that the caller fills at once; NULL when out of memory. */
 uint8_t *wbuf_grow(struct wbuf *b, size_t len);
 

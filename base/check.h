@@ -9,15 +9,15 @@ void plx_check_set_hook(void (*hook)(void));
 
 _Noreturn void plx_check_failed(const char *expr, const char *file, int line);
 
-#define PLX_CHECK(expr)                                      \
-    do {                                                     \
-        if (__builtin_expect(!(expr), 0)) {                  \
-            plx_check_failed(#expr, __FILE__, __LINE__);     \
-        }                                                    \
+#define PLX_CHECK(expr)                                  \
+    do {                                                 \
+        if (__builtin_expect(!(expr), 0)) {              \
+            plx_check_failed(#expr, __FILE__, __LINE__); \
+        }                                                \
     } while (0)
 
-#define PLX_LIKELY(x) __builtin_expect(!!(x), 1)
-#define PLX_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define PLX_LIKELY(x)    __builtin_expect(!!(x), 1)
+#define PLX_UNLIKELY(x)  __builtin_expect(!!(x), 0)
 #define PLX_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 #endif

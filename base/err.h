@@ -7,26 +7,26 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
-#define PLX_ERRORS(X)                                    \
-    X(EINVAL, "invalid argument")                        \
-    X(ENOMEM, "out of memory")                           \
-    X(EIO, "input/output error")                         \
-    X(ENOENT, "not found")                               \
-    X(EEXIST, "already exists")                          \
-    X(EACCES, "permission denied")                       \
-    X(EBUSY, "busy")                                     \
-    X(EAGAIN, "try again")                               \
-    X(ETIMEDOUT, "timed out")                            \
-    X(ECORRUPT, "corrupt data")                          \
-    X(ETRUNCATED, "truncated data")                      \
-    X(EVERSION, "unsupported version")                   \
-    X(ENOTSUP, "not supported")                          \
-    X(ERANGE, "out of range")                            \
-    X(ECONN, "connection lost")                          \
-    X(EAUTH, "not authorised")                           \
-    X(ESTALE, "superseded")                              \
-    X(EDIVERGED, "replicas diverged")                    \
-    X(ECANCELED, "canceled")                             \
+#define PLX_ERRORS(X)                  \
+    X(EINVAL, "invalid argument")      \
+    X(ENOMEM, "out of memory")         \
+    X(EIO, "input/output error")       \
+    X(ENOENT, "not found")             \
+    X(EEXIST, "already exists")        \
+    X(EACCES, "permission denied")     \
+    X(EBUSY, "busy")                   \
+    X(EAGAIN, "try again")             \
+    X(ETIMEDOUT, "timed out")          \
+    X(ECORRUPT, "corrupt data")        \
+    X(ETRUNCATED, "truncated data")    \
+    X(EVERSION, "unsupported version") \
+    X(ENOTSUP, "not supported")        \
+    X(ERANGE, "out of range")          \
+    X(ECONN, "connection lost")        \
+    X(EAUTH, "not authorised")         \
+    X(ESTALE, "superseded")            \
+    X(EDIVERGED, "replicas diverged")  \
+    X(ECANCELED, "canceled")           \
     X(ESTATE, "not possible in this state")
 
 enum plx_errno {
@@ -52,8 +52,7 @@ int plx_fail(struct plx_err *err, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* As plx_fail, with ": " and strerror(errno) appended; returns the number nearest to errno. */
-int plx_fail_errno(struct plx_err *err, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+int plx_fail_errno(struct plx_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* Put context in front of the message ("context: message") and return @rc. */
 int plx_err_wrap(struct plx_err *err, int rc, const char *fmt, ...)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * consensus/cluster.c - see cluster.h.
  *
- * A call (struct call) is a command or a read on its way: IDLE, then at the leader (here: SUBMITTED,
- * elsewhere: FORWARDED), then WAITING until this node has applied the leader's index. Whatever is
- * lost puts it back to IDLE; the tick tries again. */
+ * A call (struct call) is a command or a read on its way: IDLE, then at the leader (here:
+ * SUBMITTED, elsewhere: FORWARDED), then WAITING until this node has applied the leader's index.
+ * Whatever is lost puts it back to IDLE; the tick tries again. */
 #include "consensus/cluster.h"
 
 #include <pthread.h>
@@ -27,7 +27,7 @@ enum call_state { CALL_IDLE, CALL_SUBMITTED, CALL_FORWARDED, CALL_WAITING };
 struct call {
     struct call *next;
     struct cluster *c;
-    uint64_t id; /* random; names it on the wire */
+    uint64_t id;         /* random; names it on the wire */
     struct wbuf command; /* empty: a read */
     enum call_state state;
     uint64_t deadline_ns, sent_ns;
@@ -77,8 +77,8 @@ static uint32_t on_apply(void *ctx, const void *data, size_t len)
         return ROLES_RES_MALFORMED;
     }
     enum roles_result res = roles_apply(&c->state, &cmd, &vm);
-    log_debug("applied %s in epoch %llu: %s", roles_op_name(cmd.op),
-              (unsigned long long)cmd.epoch, roles_result_text(res));
+    log_debug("applied %s in epoch %llu: %s", roles_op_name(cmd.op), (unsigned long long)cmd.epoch,
+              roles_result_text(res));
     if (res == ROLES_RES_DONE && !c->closing) {
         c->cfg.on_record(c->cfg.ctx, cmd.uuid, vm);
     }
@@ -164,8 +164,7 @@ static void drive(struct call *k)
     struct cluster *c = k->c;
     uint64_t now = clock_mono_ns();
 
-    if (k->state == CALL_FORWARDED &&
-        now - k->sent_ns > (uint64_t)FORWARD_TIMEOUT_MS * 1000000) {
+    if (k->state == CALL_FORWARDED && now - k->sent_ns > (uint64_t)FORWARD_TIMEOUT_MS * 1000000) {
         k->state = CALL_IDLE;
     }
     if (k->state != CALL_IDLE) {
@@ -424,9 +423,16 @@ int cluster_open(const struct cluster_config *cfg, struct cluster **out, struct 
         free_cluster(c);
         return rc;
     }
-    struct node_link_config lc = {.loop = cfg->loop, .zmq = c->zmq, .auth = c->auth, .key = cfg->key,
-                             .self = cfg->self, .bind = cfg->bind, .nodes = c->nodes,
-                             .nnodes = cfg->nnodes, .on_message = on_message, .ctx = c};
+    struct node_link_config lc = {.loop = cfg->loop,
+                                  .zmq = c->zmq,
+                                  .auth = c->auth,
+                                  .key = cfg->key,
+                                  .self = cfg->self,
+                                  .bind = cfg->bind,
+                                  .nodes = c->nodes,
+                                  .nnodes = cfg->nnodes,
+                                  .on_message = on_message,
+                                  .ctx = c};
     memcpy(lc.cluster, c->id, sizeof lc.cluster);
     rc = node_link_open(&lc, &c->link, err);
     if (rc != 0) {
@@ -438,11 +444,18 @@ int cluster_open(const struct cluster_config *cfg, struct cluster **out, struct 
     for (unsigned i = 0; i < cfg->nnodes; i++) {
         ids[i] = cfg->nodes[i].id;
     }
-    struct raft_node_config rn = {.loop = cfg->loop, .transport = &c->transport,
-                                  .self = cfg->self, .ids = ids, .nids = cfg->nnodes,
-                                  .dir = cfg->dir, .election_ms = cfg->election_ms,
-                                  .heartbeat_ms = cfg->heartbeat_ms, .apply = on_apply,
-                                  .snapshot = on_snapshot, .restore = on_restore, .ctx = c};
+    struct raft_node_config rn = {.loop = cfg->loop,
+                                  .transport = &c->transport,
+                                  .self = cfg->self,
+                                  .ids = ids,
+                                  .nids = cfg->nnodes,
+                                  .dir = cfg->dir,
+                                  .election_ms = cfg->election_ms,
+                                  .heartbeat_ms = cfg->heartbeat_ms,
+                                  .apply = on_apply,
+                                  .snapshot = on_snapshot,
+                                  .restore = on_restore,
+                                  .ctx = c};
     rc = raft_node_open(&rn, &c->raft, err);
     if (rc != 0) { /* the caller gives up: what libraft still holds goes with the process */
         return rc;

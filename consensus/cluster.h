@@ -19,9 +19,9 @@ struct cluster_config {
     uv_loop_t *loop;
     const struct curve_pair *key;
     uint32_t self;
-    const char *name;              /* of the cluster: nodes of another name are not heard */
-    const char *bind;              /* ZeroMQ endpoint */
-    const char *dir;               /* exists; Raft's log */
+    const char *name;                   /* of the cluster: nodes of another name are not heard */
+    const char *bind;                   /* ZeroMQ endpoint */
+    const char *dir;                    /* exists; Raft's log */
     const struct node_link_peer *nodes; /* all; copied */
     unsigned nnodes;
     unsigned election_ms, heartbeat_ms;
@@ -52,7 +52,7 @@ uint64_t cluster_term(const struct cluster *c);
 uint64_t cluster_applied(const struct cluster *c);
 bool cluster_node_up(const struct cluster *c, uint32_t id); /* heard of lately, or self */
 const struct node_link_counters *cluster_link_counters(const struct cluster *c);
-uint64_t cluster_refused(const struct cluster *c); /* connections without an allowed key */
+uint64_t cluster_refused(const struct cluster *c);  /* connections without an allowed key */
 const uint8_t *cluster_id(const struct cluster *c); /* NODE_LINK_CLUSTER_LEN bytes */
 
 int cluster_send(struct cluster *c, uint32_t to, Cl__NodeMessage *msg); /* as node_link_send */

@@ -20,11 +20,13 @@
 
 enum {
     PROTOCOL = 1,
-    DRAIN_MAX = 64,      /* messages per turn, so that timers are not starved */
-    QUEUE_MAX = 8192,    /* messages waiting per peer */
-    RECONNECT_MS = 20, RECONNECT_MAX_MS = 100,
+    DRAIN_MAX = 64,   /* messages per turn, so that timers are not starved */
+    QUEUE_MAX = 8192, /* messages waiting per peer */
+    RECONNECT_MS = 20,
+    RECONNECT_MAX_MS = 100,
     CONNECT_TIMEOUT_MS = 300,
-    HEARTBEAT_MS = 100, HEARTBEAT_TIMEOUT_MS = 500, /* a silent connection is made anew */
+    HEARTBEAT_MS = 100,
+    HEARTBEAT_TIMEOUT_MS = 500, /* a silent connection is made anew */
     HANDSHAKE_MS = 1000,
     MESSAGE_MAX = 4 << 20,
 };
@@ -82,7 +84,7 @@ static void receive(struct node_link *l, zmq_msg_t *m)
         memcmp(msg->cluster.data, l->cfg.cluster, NODE_LINK_CLUSTER_LEN) != 0) {
         if (l->counters.dropped++ == 0) {
             log_warn("dropped a message from node %s: %s", user != NULL ? user : "?",
-                     msg == NULL               ? "malformed"
+                     msg == NULL                ? "malformed"
                      : msg->version != PROTOCOL ? "another version of the protocol"
                                                 : "not of this cluster");
         }
@@ -141,8 +143,10 @@ static int open_push(struct node_link *l, struct peer *p, struct plx_err *err)
     static const struct {
         int option, value;
     } options[] = {
-        {ZMQ_LINGER, 0},           {ZMQ_IMMEDIATE, 1},
-        {ZMQ_SNDHWM, QUEUE_MAX},   {ZMQ_RECONNECT_IVL, RECONNECT_MS},
+        {ZMQ_LINGER, 0},
+        {ZMQ_IMMEDIATE, 1},
+        {ZMQ_SNDHWM, QUEUE_MAX},
+        {ZMQ_RECONNECT_IVL, RECONNECT_MS},
         {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
         {ZMQ_CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS},
         {ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS},

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * consensus/node_link.h - messages between the nodes of a cluster: ZeroMQ with CURVE under libuv.
  *
- * Every node binds one PULL socket and pushes to one PUSH socket per peer. A message is delivered at
- * most once, in order while the connection lives, and lost with it: whoever needs more repeats.
+ * Every node binds one PULL socket and pushes to one PUSH socket per peer. A message is delivered
+ * at most once, in order while the connection lives, and lost with it: whoever needs more repeats.
  * The authenticated key decides who a message is from; one whose content says otherwise is dropped.
- * Ownership: the loop, the ZeroMQ context and the authoriser are borrowed. Threading: the loop's. */
+ * Ownership: the loop, the ZeroMQ context and the authoriser are borrowed. Threading: the loop's.
+ */
 #ifndef CONSENSUS_NODE_LINK_H
 #define CONSENSUS_NODE_LINK_H
 

@@ -114,8 +114,7 @@ static void on_open_failed(struct raft *r)
     free_node(r->data);
 }
 
-int raft_node_open(const struct raft_node_config *cfg, struct raft_node **out,
-                   struct plx_err *err)
+int raft_node_open(const struct raft_node_config *cfg, struct raft_node **out, struct plx_err *err)
 {
     struct raft_node *n = plx_calloc(1, sizeof *n);
     char address[32];
@@ -189,9 +188,9 @@ static void finish(struct request *q, int status, uint32_t result, uint64_t inde
 
     plx_free(q);
     cb(ctx,
-       status == 0                 ? RAFT_NODE_DONE
+       status == 0                ? RAFT_NODE_DONE
        : status == RAFT_NOTLEADER ? RAFT_NODE_NOT_LEADER
-                                   : RAFT_NODE_UNKNOWN,
+                                  : RAFT_NODE_UNKNOWN,
        result, index);
 }
 
@@ -205,8 +204,7 @@ static void on_barrier(struct raft_barrier *req, int status)
     finish(req->data, status, 0, req->index);
 }
 
-void raft_node_submit(struct raft_node *n, const void *data, size_t len, raft_node_cb cb,
-                      void *ctx)
+void raft_node_submit(struct raft_node *n, const void *data, size_t len, raft_node_cb cb, void *ctx)
 {
     struct request *q = plx_calloc(1, sizeof *q);
     int rc;

@@ -39,10 +39,14 @@ const char *roles_result_text(enum roles_result r)
 const char *roles_stop_name(enum roles_stop s)
 {
     static const char *const names[ROLES_STOP_END] = {
-        [ROLES_STOP_NEVER_RAN] = "never ran",       [ROLES_STOP_POWER_OFF] = "power-off",
-        [ROLES_STOP_RESET] = "reset",               [ROLES_STOP_DEBUG_EXIT] = "debug exit",
-        [ROLES_STOP_TRIPLE_FAULT] = "triple fault", [ROLES_STOP_DESTROYED] = "destroyed",
-        [ROLES_STOP_LOST] = "lost",                 [ROLES_STOP_FAILED] = "failed",
+        [ROLES_STOP_NEVER_RAN] = "never ran",
+        [ROLES_STOP_POWER_OFF] = "power-off",
+        [ROLES_STOP_RESET] = "reset",
+        [ROLES_STOP_DEBUG_EXIT] = "debug exit",
+        [ROLES_STOP_TRIPLE_FAULT] = "triple fault",
+        [ROLES_STOP_DESTROYED] = "destroyed",
+        [ROLES_STOP_LOST] = "lost",
+        [ROLES_STOP_FAILED] = "failed",
         [ROLES_STOP_DIVERGED] = "diverged",
     };
 
@@ -231,31 +235,35 @@ static enum roles_result do_unprotect(struct roles_vm *vm, const struct roles_cm
     return ROLES_RES_DONE;
 }
 
-enum { AT_STOPPED = 1 << ROLES_STOPPED, AT_STARTING = 1 << ROLES_STARTING,
-       AT_RUNNING = 1 << ROLES_RUNNING,
-       AT_UP = AT_STARTING | AT_RUNNING, AT_ANY = AT_STOPPED | AT_UP };
+enum {
+    AT_STOPPED = 1 << ROLES_STOPPED,
+    AT_STARTING = 1 << ROLES_STARTING,
+    AT_RUNNING = 1 << ROLES_RUNNING,
+    AT_UP = AT_STARTING | AT_RUNNING,
+    AT_ANY = AT_STOPPED | AT_UP
+};
 enum { BY_ANYONE, BY_PRIMARY = 1, BY_BACKUP = 2, BY_EITHER = BY_PRIMARY | BY_BACKUP };
 
 /* Checked from left to right; the first condition that does not hold names the refusal. */
 static const struct rule {
-    uint8_t phases;   /* AT_*; else IS_RUNNING or NOT_RUNNING */
-    bool cas;         /* the epoch must be the record's; else WRONG_EPOCH */
-    uint8_t by;       /* BY_*: the incarnation must be the record's; else NOT_YOURS */
-    bool backup;      /* there must be a backup; else NO_BACKUP */
-    bool in_sync;     /* it must be in sync; else NOT_IN_SYNC */
+    uint8_t phases; /* AT_*; else IS_RUNNING or NOT_RUNNING */
+    bool cas;       /* the epoch must be the record's; else WRONG_EPOCH */
+    uint8_t by;     /* BY_*: the incarnation must be the record's; else NOT_YOURS */
+    bool backup;    /* there must be a backup; else NO_BACKUP */
+    bool in_sync;   /* it must be in sync; else NOT_IN_SYNC */
     enum roles_result (*act)(struct roles_vm *vm, const struct roles_cmd *c);
 } rules[ROLES_OP_END] = {
     /*                   phases       cas    by          backup in_sync  act */
-    [ROLES_START] =       {AT_STOPPED,  true,  BY_ANYONE,  false, false, do_start},
-    [ROLES_READY] =       {AT_STARTING, true,  BY_PRIMARY, false, false, do_ready},
-    [ROLES_DROP_BACKUP] = {AT_UP,       true,  BY_PRIMARY, true,  false, do_drop_backup},
-    [ROLES_TAKEOVER] =    {AT_RUNNING,  true,  BY_BACKUP,  true,  true,  do_takeover},
-    [ROLES_RESUME] =      {AT_UP,       true,  BY_EITHER,  true,  false, do_resume},
-    [ROLES_STOP] =        {AT_UP,       false, BY_PRIMARY, false, false, do_stop},
-    [ROLES_LOST] =        {AT_UP,       false, BY_EITHER,  false, false, do_lost},
-    [ROLES_DESTROY] =     {AT_UP,       false, BY_ANYONE,  false, false, do_destroy},
-    [ROLES_PROTECT] =     {AT_ANY,      false, BY_ANYONE,  false, false, do_protect},
-    [ROLES_UNPROTECT] =   {AT_ANY,      false, BY_ANYONE,  false, false, do_unprotect},
+    [ROLES_START] = {AT_STOPPED, true, BY_ANYONE, false, false, do_start},
+    [ROLES_READY] = {AT_STARTING, true, BY_PRIMARY, false, false, do_ready},
+    [ROLES_DROP_BACKUP] = {AT_UP, true, BY_PRIMARY, true, false, do_drop_backup},
+    [ROLES_TAKEOVER] = {AT_RUNNING, true, BY_BACKUP, true, true, do_takeover},
+    [ROLES_RESUME] = {AT_UP, true, BY_EITHER, true, false, do_resume},
+    [ROLES_STOP] = {AT_UP, false, BY_PRIMARY, false, false, do_stop},
+    [ROLES_LOST] = {AT_UP, false, BY_EITHER, false, false, do_lost},
+    [ROLES_DESTROY] = {AT_UP, false, BY_ANYONE, false, false, do_destroy},
+    [ROLES_PROTECT] = {AT_ANY, false, BY_ANYONE, false, false, do_protect},
+    [ROLES_UNPROTECT] = {AT_ANY, false, BY_ANYONE, false, false, do_unprotect},
 };
 
 static enum roles_result judge_rule(const struct rule *r, const struct roles_vm *vm,

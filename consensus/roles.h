@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * consensus/roles.h - who runs which VM: the state machine that Raft replicates.
  *
- * One record per VM: its definition and its roles {epoch, primary, backup, in_sync}. Every change of
- * roles is one command; those that let a replica go on alone are compare-and-swaps: they name the
- * epoch they were made in and the incarnation that asks, and raise the epoch by one. Of several made
- * in one epoch at most one is applied. The outcome is judged by reading the applied record, never
- * from a reply (ARCHITECTURE.md, "Roles").
+ * One record per VM: its definition and its roles {epoch, primary, backup, in_sync}. Every change
+ * of roles is one command; those that let a replica go on alone are compare-and-swaps: they name
+ * the epoch they were made in and the incarnation that asks, and raise the epoch by one. Of several
+ * made in one epoch at most one is applied. The outcome is judged by reading the applied record,
+ * never from a reply (ARCHITECTURE.md, "Roles").
  *
  * Pure: no clock, no randomness, no I/O; equal states and commands give equal states on every node.
  * Ownership: struct roles_state owns its records. Threading: one thread (the daemon's loop). */
@@ -47,13 +47,13 @@ enum roles_phase {
 enum roles_stop {
     ROLES_STOP_NEVER_RAN,
     ROLES_STOP_POWER_OFF,
-    ROLES_STOP_RESET,        /* the guest asked for a reset */
-    ROLES_STOP_DEBUG_EXIT,   /* code: the value it left */
+    ROLES_STOP_RESET,      /* the guest asked for a reset */
+    ROLES_STOP_DEBUG_EXIT, /* code: the value it left */
     ROLES_STOP_TRIPLE_FAULT,
-    ROLES_STOP_DESTROYED,    /* by the operator */
-    ROLES_STOP_LOST,         /* every replica died */
-    ROLES_STOP_FAILED,       /* a replica could not start, or a host error */
-    ROLES_STOP_DIVERGED,     /* policy "stop" */
+    ROLES_STOP_DESTROYED, /* by the operator */
+    ROLES_STOP_LOST,      /* every replica died */
+    ROLES_STOP_FAILED,    /* a replica could not start, or a host error */
+    ROLES_STOP_DIVERGED,  /* policy "stop" */
     ROLES_STOP_END
 };
 
@@ -73,19 +73,19 @@ struct roles_vm {
 };
 
 /* The commands. Who may give them and when stands in one table in roles.c. */
-#define ROLES_OPS(X)                                                                              \
-    X(DEFINE, "define")           /* name, uuid, xml, protect; replaces a stopped VM's definition */ \
-    X(UNDEFINE, "undefine")       /* a stopped VM is forgotten */                                 \
-    X(START, "start")             /* primary, backup or none: STARTING in epoch + 1 */            \
-    X(READY, "ready")             /* by the primary: RUNNING; in_sync if there is a backup */     \
-    X(DROP_BACKUP, "drop-backup") /* by the primary: alone in epoch + 1 */                        \
-    X(TAKEOVER, "takeover")       /* by a backup in sync: primary and alone in epoch + 1 */       \
-    X(RESUME, "resume")           /* by either: the same pair in epoch + 1; voids the other asks */ \
-    X(STOP, "stop")               /* by the primary: the VM has ended; stop, code */              \
-    X(LOST, "lost")               /* by a node: this incarnation's process is gone */             \
-    X(DESTROY, "destroy")         /* by the operator: nobody runs it, in epoch + 1 */             \
-    X(PROTECT, "protect")         /* by the operator, on a stopped VM */                          \
-    X(UNPROTECT, "unprotect")     /* by the operator: a running pair loses its backup */
+#define ROLES_OPS(X)                                                                            \
+    X(DEFINE, "define")     /* name, uuid, xml, protect; replaces a stopped VM's definition */  \
+    X(UNDEFINE, "undefine") /* a stopped VM is forgotten */                                     \
+    X(START, "start")       /* primary, backup or none: STARTING in epoch + 1 */                \
+    X(READY, "ready")       /* by the primary: RUNNING; in_sync if there is a backup */         \
+    X(DROP_BACKUP, "drop-backup") /* by the primary: alone in epoch + 1 */                      \
+    X(TAKEOVER, "takeover")       /* by a backup in sync: primary and alone in epoch + 1 */     \
+    X(RESUME, "resume")       /* by either: the same pair in epoch + 1; voids the other asks */ \
+    X(STOP, "stop")           /* by the primary: the VM has ended; stop, code */                \
+    X(LOST, "lost")           /* by a node: this incarnation's process is gone */               \
+    X(DESTROY, "destroy")     /* by the operator: nobody runs it, in epoch + 1 */               \
+    X(PROTECT, "protect")     /* by the operator, on a stopped VM */                            \
+    X(UNPROTECT, "unprotect") /* by the operator: a running pair loses its backup */
 
 enum roles_op {
     ROLES_OP_NONE,
@@ -95,18 +95,18 @@ enum roles_op {
         ROLES_OP_END
 };
 
-#define ROLES_RESULTS(X)                                                                      \
-    X(DONE, "applied")                                                                        \
-    X(MALFORMED, "malformed command")                                                         \
-    X(NO_VM, "no such VM is defined")                                                         \
-    X(NAME_TAKEN, "another VM has this name")                                                 \
-    X(TOO_MANY, "the cluster holds as many VMs as it can")                                    \
-    X(WRONG_EPOCH, "the roles have changed meanwhile")                                        \
-    X(NOT_YOURS, "the record does not name this incarnation in that role")                    \
-    X(NOT_IN_SYNC, "the record does not name the backup in sync")                             \
-    X(NO_BACKUP, "the VM has no backup")                                                      \
-    X(IS_RUNNING, "the VM is running")                                                        \
-    X(NOT_RUNNING, "the VM is not running")                                                   \
+#define ROLES_RESULTS(X)                                                   \
+    X(DONE, "applied")                                                     \
+    X(MALFORMED, "malformed command")                                      \
+    X(NO_VM, "no such VM is defined")                                      \
+    X(NAME_TAKEN, "another VM has this name")                              \
+    X(TOO_MANY, "the cluster holds as many VMs as it can")                 \
+    X(WRONG_EPOCH, "the roles have changed meanwhile")                     \
+    X(NOT_YOURS, "the record does not name this incarnation in that role") \
+    X(NOT_IN_SYNC, "the record does not name the backup in sync")          \
+    X(NO_BACKUP, "the VM has no backup")                                   \
+    X(IS_RUNNING, "the VM is running")                                     \
+    X(NOT_RUNNING, "the VM is not running")                                \
     X(NO_REPROTECT, "a running VM cannot be given a backup yet: stop it, protect it, start it")
 
 enum roles_result {
@@ -123,7 +123,8 @@ const char *roles_phase_name(enum roles_phase p);
 
 struct roles_cmd {
     enum roles_op op;
-    uint64_t request; /* random, not 0: once applied, the same id again is DONE and changes nothing */
+    uint64_t
+        request; /* random, not 0: once applied, the same id again is DONE and changes nothing */
     uint8_t uuid[ROLES_UUID_LEN];
     uint64_t epoch;       /* START, READY, DROP_BACKUP, TAKEOVER, RESUME: that it was made in */
     uint64_t incarnation; /* READY, DROP_BACKUP, TAKEOVER, RESUME, STOP, LOST: who asks */
@@ -137,7 +138,7 @@ struct roles_cmd {
 struct roles_state {
     struct roles_vm *vms; /* sorted by uuid; owned */
     unsigned n;
-    uint64_t applied; /* commands seen so far, refused ones included */
+    uint64_t applied;              /* commands seen so far, refused ones included */
     uint64_t recent[ROLES_RECENT]; /* a ring of request ids; 0: free */
     unsigned recent_next;
 };

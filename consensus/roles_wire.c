@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * consensus/roles_wire.c - commands and states of roles.h as bytes.
  *
- * Both start with a format byte. Integers are little-endian, strings are blobs (base/buf.h). What is
- * read is checked as a whole before anything is used: the bytes come from a disk or a peer. */
+ * Both start with a format byte. Integers are little-endian, strings are blobs (base/buf.h). What
+ * is read is checked as a whole before anything is used: the bytes come from a disk or a peer. */
 #include <string.h>
 
 #include "base/alloc.h"

@@ -3,8 +3,8 @@
  *
  * libraft wants libuv streams. Each is one end of a local socket pair whose other end is pumped
  * through the link, from the opener to the acceptor. The link may lose messages with a connection;
- * every piece says how many bytes came before it, and a gap ends the stream: Raft then connects anew.
- * Ownership: borrows the link. Threading: the loop's. */
+ * every piece says how many bytes came before it, and a gap ends the stream: Raft then connects
+ * anew. Ownership: borrows the link. Threading: the loop's. */
 #ifndef CONSENSUS_TUNNEL_H
 #define CONSENSUS_TUNNEL_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/cmd_console.c - `pollux console`: the guest's serial console in this terminal. It stays through
- * a takeover: the daemon goes on with the next primary at the byte where the last one ended. */
+ * ops/cmd_console.c - `pollux console`: the guest's serial console in this terminal. It stays
+ * through a takeover: the daemon goes on with the next primary at the byte where the last one
+ * ended. */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>

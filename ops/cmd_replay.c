@@ -41,8 +41,9 @@ static const struct opt options[] = {
 static const struct opt_command command = {
     .name = "pollux replay",
     .arguments = "DIR",
-    .summary = "Run the recording in DIR again and compare the digests it holds. Exit codes: 0 all\n"
-               "equal, 4 divergence, 1 none compared, or the recording is damaged.",
+    .summary =
+        "Run the recording in DIR again and compare the digests it holds. Exit codes: 0 all\n"
+        "equal, 4 divergence, 1 none compared, or the recording is damaged.",
     .options = options,
     .min_args = 1,
     .max_args = 1,

@@ -42,12 +42,12 @@ struct run {
 /* --- options ------------------------------------------------------------------------------ */
 
 /* Options that take a string and leave it at that. */
-#define STRING_OPTION(field)                                                     \
-    static int set_##field(void *ctx, char *const *v, struct plx_err *err)       \
-    {                                                                            \
-        (void)err;                                                               \
-        ((struct run_options *)ctx)->field = v[0];                               \
-        return 0;                                                                \
+#define STRING_OPTION(field)                                               \
+    static int set_##field(void *ctx, char *const *v, struct plx_err *err) \
+    {                                                                      \
+        (void)err;                                                         \
+        ((struct run_options *)ctx)->field = v[0];                         \
+        return 0;                                                          \
     }
 STRING_OPTION(kernel)
 STRING_OPTION(initrd)
@@ -57,9 +57,9 @@ STRING_OPTION(record)
 STRING_OPTION(load)
 #undef STRING_OPTION
 
-#define NUMBER_OPTION(field, what, min, max)                                     \
-    static int set_##field(void *ctx, char *const *v, struct plx_err *err)       \
-    {                                                                            \
+#define NUMBER_OPTION(field, what, min, max)                                            \
+    static int set_##field(void *ctx, char *const *v, struct plx_err *err)              \
+    {                                                                                   \
         return opt_u64(v[0], what, min, max, &((struct run_options *)ctx)->field, err); \
     }
 NUMBER_OPTION(memory_mib, "the memory in MiB", 1, RAM_MAX >> 20)
@@ -116,8 +116,8 @@ static int set_net(void *ctx, char *const *v, struct plx_err *err)
     } else if (word != NULL && strcmp(word, "user") == 0) {
         net->kind = HOSTIO_NET_USER;
     } else {
-        return plx_fail(err, PLX_EINVAL, "must be none, tap=IF or user[,hostfwd=tcp:PORT-:PORT], not '%s'",
-                        v[0]);
+        return plx_fail(err, PLX_EINVAL,
+                        "must be none, tap=IF or user[,hostfwd=tcp:PORT-:PORT], not '%s'", v[0]);
     }
     while ((word = strtok_r(NULL, ",", &rest)) != NULL) {
         if (net->kind != HOSTIO_NET_USER || strncmp(word, "hostfwd=", 8) != 0) {
@@ -154,15 +154,21 @@ static const struct opt options[] = {
     {"memory", "MIB", "RAM of the VM (256)", set_memory_mib},
     {"engine", "NAME", "interp", set_engine},
     {"disk", "FILE", "a raw disk image, written in place; may be repeated", set_disk},
-    {"net", "NET", "a network card: none (not connected), tap=IF (an existing TAP) or "
-                   "user[,hostfwd=tcp:PORT-:PORT]; may be repeated", set_net},
-    {"console", "stdio|FILE", "where consoles print; stdio also types (Ctrl-A x quits, "
-                              "Ctrl-A c monitor)", set_console},
+    {"net", "NET",
+     "a network card: none (not connected), tap=IF (an existing TAP) or "
+     "user[,hostfwd=tcp:PORT-:PORT]; may be repeated",
+     set_net},
+    {"console", "stdio|FILE",
+     "where consoles print; stdio also types (Ctrl-A x quits, "
+     "Ctrl-A c monitor)",
+     set_console},
     {"record", "DIR", "record the run into a new directory, for `pollux replay`", set_record},
     {"digest", "N", "digest the state every N slices: into the recording, or to stderr",
      set_digest_every},
-    {"save-at", "MARK|SLICE FILE", "save the state when a console printed MARK, or after a slice; "
-                                   "the run ends there", set_save_at},
+    {"save-at", "MARK|SLICE FILE",
+     "save the state when a console printed MARK, or after a slice; "
+     "the run ends there",
+     set_save_at},
     {"load", "FILE", "go on from a saved state instead of a kernel", set_load},
     {"chaos", "SEED", "delay and drop everything that must not matter, at random", set_chaos},
     {"timeout", "SECONDS", "end the run after this time, with exit code 124", set_timeout_s},
@@ -183,8 +189,9 @@ static int check_options(struct run_options *o, struct plx_err *err)
         return plx_fail(err, PLX_EINVAL, "give either --kernel or --load (see pollux run --help)");
     }
     if (o->load != NULL && (o->initrd != NULL || o->append != NULL || o->memory_mib != 0)) {
-        return plx_fail(err, PLX_EINVAL,
-                        "--initrd, --append and --memory do not go with --load: the state has them");
+        return plx_fail(
+            err, PLX_EINVAL,
+            "--initrd, --append and --memory do not go with --load: the state has them");
     }
     if (o->memory_mib == 0) {
         o->memory_mib = 256;
@@ -211,10 +218,8 @@ static int configure_fresh(struct run *r, struct plx_err *err)
     struct machine_config *m = &r->cfg.machine;
 
     (void)err;
-    *m = (struct machine_config){.memory = r->o.memory_mib << 20,
-                                 .vcpus = 1,
-                                 .ndisks = r->o.ndisks,
-                                 .nnics = r->o.nnets};
+    *m = (struct machine_config){
+        .memory = r->o.memory_mib << 20, .vcpus = 1, .ndisks = r->o.ndisks, .nnics = r->o.nnets};
     for (unsigned i = 0; i < m->nnics; i++) {
         default_mac(i, m->nics[i].mac);
     }
@@ -250,13 +255,15 @@ static int open_host(struct run *r, struct plx_err *err)
     bool stdio = r->o.console == NULL || strcmp(r->o.console, "stdio") == 0;
 
     for (unsigned i = 0; i < NICS_MAX; i++) {
-        h.nets[i] = i < r->o.nnets ? r->o.nets[i]
-                                   : (struct hostio_net){.kind = HOSTIO_NET_NONE, .fd = -1};
+        h.nets[i] =
+            i < r->o.nnets ? r->o.nets[i] : (struct hostio_net){.kind = HOSTIO_NET_NONE, .fd = -1};
     }
     if (r->o.load != NULL) { /* cards of the state that were not given are not connected */
         if (r->o.nnets > r->cfg.machine.nnics) {
-            return plx_fail(err, PLX_EINVAL, "%s was saved with %u network cards, --net was given %u "
-                            "times", r->o.load, r->cfg.machine.nnics, r->o.nnets);
+            return plx_fail(err, PLX_EINVAL,
+                            "%s was saved with %u network cards, --net was given %u "
+                            "times",
+                            r->o.load, r->cfg.machine.nnics, r->o.nnets);
         }
         h.nnics = r->cfg.machine.nnics;
     }
@@ -307,7 +314,8 @@ static int boot(struct run *r, struct plx_err *err)
         if (rc != 0) {
             (void)plx_err_wrap(err, rc, "initrd");
         }
-        b.initrd = (struct boot_image){initrd.len == 0 ? (const void *)"" : initrd.data, initrd.len};
+        b.initrd =
+            (struct boot_image){initrd.len == 0 ? (const void *)"" : initrd.data, initrd.len};
     }
     if (rc == 0) {
         rc = boot_load(vm_machine(r->vm), &vm_vcpu(r->vm, 0)->c, &b, err);
@@ -452,7 +460,7 @@ int cmd_run(int argc, char **argv)
             .vm = r.vm,
             .io = r.io,
             .recording = r.recording,
-            .digest_every = r.o.digest_every != 0    ? r.o.digest_every
+            .digest_every = r.o.digest_every != 0 ? r.o.digest_every
                             : r.recording != NULL ? DIGEST_EVERY_SLICES
                                                   : 0,
             .print_digests = r.o.digest_every != 0 && r.recording == NULL,

@@ -73,9 +73,11 @@ static int set_old_disks(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
-#define OPT_COMMON                                                                     \
-    {"socket", "PATH", "the daemon's socket ($POLLUX_SOCKET)", set_socket},            \
-    {"json", NULL, "print JSON", set_json}
+#define OPT_COMMON                                                          \
+    {"socket", "PATH", "the daemon's socket ($POLLUX_SOCKET)", set_socket}, \
+    {                                                                       \
+        "json", NULL, "print JSON", set_json                                \
+    }
 
 static const struct opt common_options[] = {OPT_COMMON, {NULL, NULL, NULL, NULL}};
 static const struct opt start_options[] = {
@@ -325,15 +327,15 @@ static int read_xml(struct args *a, struct plx_err *err)
     return 0;
 }
 
-#define VM_REQUEST(fn, type, field, CASE)                                          \
-    static int fn(struct args *a, struct request *q, struct plx_err *err)          \
-    {                                                                              \
-        (void)err;                                                                 \
-        api__##type##__init(&q->u.field);                                          \
-        q->u.field.vm = (char *)(uintptr_t)a->object;                              \
-        q->m.msg_case = API__REQUEST__MSG_##CASE;                                  \
-        q->m.field = &q->u.field;                                                  \
-        return 0;                                                                  \
+#define VM_REQUEST(fn, type, field, CASE)                                 \
+    static int fn(struct args *a, struct request *q, struct plx_err *err) \
+    {                                                                     \
+        (void)err;                                                        \
+        api__##type##__init(&q->u.field);                                 \
+        q->u.field.vm = (char *)(uintptr_t)a->object;                     \
+        q->m.msg_case = API__REQUEST__MSG_##CASE;                         \
+        q->m.field = &q->u.field;                                         \
+        return 0;                                                         \
     }
 
 VM_REQUEST(make_undefine, undefine, undefine, UNDEFINE)
@@ -399,19 +401,29 @@ static const struct verb {
     int (*make)(struct args *a, struct request *q, struct plx_err *err);
 } verbs[] = {
     {{"pollux define", "FILE", "define a VM by its domain XML (- reads standard input)",
-      common_options, 1, 1}, "defined", make_define},
-    {{"pollux undefine", "VM", "forget a stopped VM", common_options, 1, 1}, "undefined",
+      common_options, 1, 1},
+     "defined",
+     make_define},
+    {{"pollux undefine", "VM", "forget a stopped VM", common_options, 1, 1},
+     "undefined",
      make_undefine},
     {{"pollux start", "VM", "start a VM, as a pair if it is protected", start_options, 1, 1},
-     "started", make_start},
+     "started",
+     make_start},
     {{"pollux list", "", "the VMs of the cluster", common_options, 0, 0}, NULL, make_list},
     {{"pollux info", "[VM]", "one VM, or the cluster, with the latest events", common_options, 0,
-      1}, NULL, make_info},
+      1},
+     NULL,
+     make_info},
     {{"pollux protect", "VM", "run it on two nodes from its next start on", common_options, 1, 1},
-     "will be protected", make_protect},
+     "will be protected",
+     make_protect},
     {{"pollux unprotect", "VM", "run it on one node only; a running pair loses its backup",
-      common_options, 1, 1}, "is not protected", make_unprotect},
-    {{"pollux destroy", "VM", "stop a VM at once", common_options, 1, 1}, "destroyed",
+      common_options, 1, 1},
+     "is not protected",
+     make_unprotect},
+    {{"pollux destroy", "VM", "stop a VM at once", common_options, 1, 1},
+     "destroyed",
      make_destroy},
     {{"pollux dumpxml", "VM", "print a VM's definition", common_options, 1, 1}, NULL, make_dumpxml},
 };

@@ -14,7 +14,7 @@ enum monitor_action { MONITOR_MORE, MONITOR_CONTINUE, MONITOR_INFO, MONITOR_SAVE
 struct monitor {
     char line[1024];
     size_t len;
-    char argument[1024]; /* of MONITOR_SAVE: the file */
+    char argument[1024];                        /* of MONITOR_SAVE: the file */
     void (*print)(void *ctx, const char *text); /* lines end in "\r\n": the terminal is raw */
     void *ctx;
 };

@@ -11,8 +11,8 @@
 #include "base/err.h"
 
 struct opt {
-    const char *name;    /* without the dashes */
-    const char *values;  /* as in "FILE", or "MARK FILE" for two; NULL: a flag */
+    const char *name;   /* without the dashes */
+    const char *values; /* as in "FILE", or "MARK FILE" for two; NULL: a flag */
     const char *help;
     /* @values as given: none, one or two. Errors are reported with the option's name in front. */
     int (*set)(void *ctx, char *const *values, struct plx_err *err);

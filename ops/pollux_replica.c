@@ -80,8 +80,8 @@ static void report_ready(struct proc *p, uint64_t now)
 /* The VM's own end is said once its last output is out: then both replicas have it. */
 static void report_stopped(struct proc *p)
 {
-    static const unsigned events[] = {[POWER_OFF] = 1, [POWER_RESET] = 2, [POWER_DEBUG_EXIT] = 3,
-                                      [POWER_TRIPLE_FAULT] = 4};
+    static const unsigned events[] = {
+        [POWER_OFF] = 1, [POWER_RESET] = 2, [POWER_DEBUG_EXIT] = 3, [POWER_TRIPLE_FAULT] = 4};
     struct rep_stats s;
 
     if (p->stopped_at == 0 || p->stop_reported || rep_role(p->rep) != REP_PRIMARY) {

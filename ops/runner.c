@@ -16,8 +16,8 @@
 #include "vmm/sched/pacer.h"
 #include "vmm/tunables.h"
 
-#define MAX_WAIT_NS UINT64_C(500000000)  /* so that a signal or the time limit is seen soon */
-#define LONG_WAIT_NS UINT64_C(50000000)  /* before this the log is made durable */
+#define MAX_WAIT_NS    UINT64_C(500000000) /* so that a signal or the time limit is seen soon */
+#define LONG_WAIT_NS   UINT64_C(50000000)  /* before this the log is made durable */
 #define CHAOS_DELAY_NS 2000000
 enum { ENTROPY_BYTES = 64, CHAOS_ONE_IN = 8 };
 
@@ -334,7 +334,8 @@ static int loop(struct runner *r, struct plx_err *err)
             rc = recording_flush(cfg->recording, err);
         }
         chaos_delay(r);
-        if (rc == 0 && r->batch.n < HOSTIO_BATCH_INPUTS && r->batch.bytes.len < HOSTIO_BATCH_BYTES) {
+        if (rc == 0 && r->batch.n < HOSTIO_BATCH_INPUTS &&
+            r->batch.bytes.len < HOSTIO_BATCH_BYTES) {
             rc = hostio_poll(cfg->io, wait, &r->batch, err);
         } else {
             clock_sleep_ns(min_u64(wait, SLICE_SPAN_NS));

@@ -138,7 +138,9 @@ ssize_t packet_recv(int fd, void *buf, size_t cap, int fds[PACKET_FDS_MAX], unsi
 {
     struct iovec iov = {.iov_base = buf, .iov_len = cap};
     union fd_control control;
-    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes,
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.bytes,
                        .msg_controllen = sizeof control.bytes};
     ssize_t n;
 

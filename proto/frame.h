@@ -41,8 +41,9 @@ int frame_read_fd(int fd, struct wbuf *out, struct plx_err *err);
 /* One packet with @nfds descriptors (they stay open here). 0 or -1 with errno; EAGAIN when the
  * socket does not block and is full. Never raises SIGPIPE. */
 int packet_send(int fd, const void *data, size_t len, const int *fds, unsigned nfds);
-/* One packet: its length; 0 when the peer is gone; -1 with errno (EMSGSIZE: longer than @cap, thrown
- * away). Received descriptors are close-on-exec and the caller's: up to PACKET_FDS_MAX in @fds. */
+/* One packet: its length; 0 when the peer is gone; -1 with errno (EMSGSIZE: longer than @cap,
+ * thrown away). Received descriptors are close-on-exec and the caller's: up to PACKET_FDS_MAX in
+ * @fds. */
 ssize_t packet_recv(int fd, void *buf, size_t cap, int fds[PACKET_FDS_MAX], unsigned *nfds);
 
 #endif

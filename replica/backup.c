@@ -97,7 +97,6 @@ void backup_takeover_if_done(struct rep *r, uint64_t now)
     rep_enter(r, REP_ALONE);
     rep_emit_held(r, UINT64_MAX, now);
     r->released = r->ran;
-    (void)snprintf(text, sizeof text, "took over at record %llu",
-                   (unsigned long long)r->ran);
+    (void)snprintf(text, sizeof text, "took over at record %llu", (unsigned long long)r->ran);
     r->ops.event(r->ops.ctx, REP_EV_TAKEOVER, again, text);
 }

@@ -242,7 +242,8 @@ static void name_page(struct rep *r, gpa_t gpa, unsigned *named)
 }
 
 /* Both lists are in address order. Names the pages that both hashed with different results or, if
- * @lone, those that only one hashed and found to be other than zeros: untouched RAM is not hashed. */
+ * @lone, those that only one hashed and found to be other than zeros: untouched RAM is not hashed.
+ */
 static unsigned name_pages(struct rep *r, const struct own_digest *mine, const struct rep_msg *m,
                            bool lone)
 {

@@ -74,10 +74,8 @@ void rep_enter(struct rep *r, enum rep_phase phase)
                         [REP_TAKEOVER] = true,
                         [REP_ALONE] = true,
                         [REP_OUT] = true},
-        [REP_ASKED] = {[REP_PAIRED] = true,
-                       [REP_TAKEOVER] = true,
-                       [REP_ALONE] = true,
-                       [REP_OUT] = true},
+        [REP_ASKED] =
+            {[REP_PAIRED] = true, [REP_TAKEOVER] = true, [REP_ALONE] = true, [REP_OUT] = true},
         [REP_TAKEOVER] = {[REP_ALONE] = true, [REP_OUT] = true},
         [REP_ALONE] = {[REP_OUT] = true},
     };

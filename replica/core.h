@@ -50,27 +50,27 @@ enum rep_ask {
 };
 
 enum rep_event {
-    REP_EV_READY,      /* the peer has the same state: may be declared in sync */
-    REP_EV_PEER_LOST,  /* silence; detail: ns since last heard */
-    REP_EV_DIVERGED,   /* digests differ; text names seq, sections, pages */
-    REP_EV_TAKEOVER,   /* this backup has become the only one; detail: outputs re-emitted */
-    REP_EV_ALONE,      /* goes on unprotected */
-    REP_EV_RESUMED,    /* paired again under a new epoch */
-    REP_EV_OUT,        /* superseded or discarded: the process ends */
+    REP_EV_READY,     /* the peer has the same state: may be declared in sync */
+    REP_EV_PEER_LOST, /* silence; detail: ns since last heard */
+    REP_EV_DIVERGED,  /* digests differ; text names seq, sections, pages */
+    REP_EV_TAKEOVER,  /* this backup has become the only one; detail: outputs re-emitted */
+    REP_EV_ALONE,     /* goes on unprotected */
+    REP_EV_RESUMED,   /* paired again under a new epoch */
+    REP_EV_OUT,       /* superseded or discarded: the process ends */
 };
 
 enum rep_msg_kind {
-    REP_HELLO = 1,  /* seq, digest: the state I loaded */
-    REP_RECORD,     /* seq, start_ns, data, released */
-    REP_ACK,        /* seq: contiguously received; ran; resend: send from seq + 1 again */
-    REP_PING,       /* seq: last sealed, released; nonce: not 0, to be answered */
-    REP_PONG,       /* nonce */
-    REP_PROBE,      /* "I have asked"; only says that the link works */
-    REP_DIGEST,     /* seq, digest, data: section digests */
-    REP_DIGEST_OK,  /* seq: equal here */
+    REP_HELLO = 1,    /* seq, digest: the state I loaded */
+    REP_RECORD,       /* seq, start_ns, data, released */
+    REP_ACK,          /* seq: contiguously received; ran; resend: send from seq + 1 again */
+    REP_PING,         /* seq: last sealed, released; nonce: not 0, to be answered */
+    REP_PONG,         /* nonce */
+    REP_PROBE,        /* "I have asked"; only says that the link works */
+    REP_DIGEST,       /* seq, digest, data: section digests */
+    REP_DIGEST_OK,    /* seq: equal here */
     REP_PAGES_WANTED, /* seq: differs here */
-    REP_PAGES,      /* seq, data: (gpa, hash) of every page hashed for that digest */
-    REP_DIVERGED,   /* seq: the backup discards itself */
+    REP_PAGES,        /* seq, data: (gpa, hash) of every page hashed for that digest */
+    REP_DIVERGED,     /* seq: the backup discards itself */
     REP_MSG_END
 };
 
@@ -159,7 +159,7 @@ void rep_digest(struct rep *r, const struct vm_digest *d, const struct digest_pa
 /* --- looking at it ------------------------------------------------------------------------ */
 struct rep_stats {
     uint64_t sealed, received, ran, acked, peer_ran, released; /* seqs */
-    uint64_t lag_ns;             /* virtual time the peer is behind */
+    uint64_t lag_ns;                                           /* virtual time the peer is behind */
     uint64_t stale_messages, resends, digests_compared, digests_differ, outputs_held;
     uint64_t commit_wait_ns, commits; /* sum of waits of held output after its slice ended; count */
     uint64_t commit_wait_max_ns;

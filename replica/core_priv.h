@@ -36,18 +36,18 @@ struct rep {
     uint64_t io_seen;    /* when the I/O side last did: what it did not read is no silence */
     uint64_t last_heard; /* from the peer, in this epoch */
     uint64_t next_ping, next_ask, next_probe, next_hello;
-    bool peer_ready;     /* its hello matched ours */
-    bool in_doubt;       /* I3: release nothing yet */
+    bool peer_ready; /* its hello matched ours */
+    bool in_doubt;   /* I3: release nothing yet */
     uint64_t nonce, doubt_nonce;
 
     enum rep_ask ask;
 
     struct rep_recs recs; /* primary: not yet run by the peer; backup: not yet run here */
     struct held_outputs held;
-    uint64_t sealed;      /* primary: last sealed; backup: last received without a gap */
+    uint64_t sealed; /* primary: last sealed; backup: last received without a gap */
     uint64_t ran;
     uint64_t acked, peer_ran;
-    uint64_t released;    /* watermark: every output of records up to here is out */
+    uint64_t released; /* watermark: every output of records up to here is out */
     uint64_t sealed_start;
     uint64_t resend_from; /* last seq for which a resend was asked; damps repeats */
     uint64_t resend_at;

@@ -115,8 +115,8 @@ int link_open(const struct link_config *cfg, struct link **out, struct plx_err *
     }
     l->auth = zmq_socket(l->zmq, ZMQ_REP);
     l->sock = zmq_socket(l->zmq, cfg->bind ? ZMQ_ROUTER : ZMQ_DEALER);
-    if (l->auth == NULL || l->sock == NULL ||
-        zmq_bind(l->auth, "inproc://zeromq.zap.01") != 0 || set_options(l) != 0) {
+    if (l->auth == NULL || l->sock == NULL || zmq_bind(l->auth, "inproc://zeromq.zap.01") != 0 ||
+        set_options(l) != 0) {
         rc = plx_fail(err, PLX_EIO, "cannot set up the replica link: %s", zmq_strerror(errno));
         goto err_sockets;
     }
@@ -177,8 +177,16 @@ bool link_send(struct link *l, const void *data, size_t len)
 
 /* One request of the ZeroMQ Authentication Protocol (RFC 27): version, request id, domain,
  * address, identity, mechanism, credentials. */
-enum { ZAP_VERSION, ZAP_REQUEST, ZAP_DOMAIN, ZAP_ADDRESS, ZAP_IDENTITY, ZAP_MECHANISM, ZAP_KEY,
-       ZAP_FRAMES };
+enum {
+    ZAP_VERSION,
+    ZAP_REQUEST,
+    ZAP_DOMAIN,
+    ZAP_ADDRESS,
+    ZAP_IDENTITY,
+    ZAP_MECHANISM,
+    ZAP_KEY,
+    ZAP_FRAMES
+};
 
 static void zap_reply(void *auth, const char *request, size_t request_len, bool ok)
 {

@@ -48,7 +48,7 @@ enum {
     PAGE_ENTRY_MIN = 3,
     END_LEN = 96,
 };
-#define LOG_MAP_SIZE (UINT64_C(64) << 30) /* address space; the file is as long as the log */
+#define LOG_MAP_SIZE      (UINT64_C(64) << 30) /* address space; the file is as long as the log */
 #define DIGEST_CHECK_SEED UINT64_C(0x6c6f676469670001)
 
 struct log {
@@ -58,8 +58,8 @@ struct log {
     MDB_dbi records, digests;
     bool writing, sealed;
     uint64_t origin;
-    uint64_t first, last; /* 0: none */
-    uint64_t chain;       /* of last */
+    uint64_t first, last;         /* 0: none */
+    uint64_t chain;               /* of last */
     uint64_t end_last, end_chain; /* of the seal */
     uint64_t bytes;
     unsigned pending_records;
@@ -160,7 +160,8 @@ static int tables_open(struct log *log, unsigned flags, struct plx_err *err)
     return rc == 0 ? 0 : mdb_fail(log, err, rc, "open its tables");
 }
 
-/* --- writing ----------------------------------------------------------------------------------- */
+/* --- writing -----------------------------------------------------------------------------------
+ */
 
 int log_create(const char *dir, uint64_t origin, struct log **out, struct plx_err *err)
 {
@@ -359,7 +360,8 @@ int log_close(struct log *log, struct plx_err *err)
     return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 /* The seal, if there is one. *intact: the file is the one that was sealed, byte by byte. */
 static int read_seal(struct log *log, bool *intact, struct plx_err *err)
@@ -529,9 +531,9 @@ static int scan_in_child(struct log *log, struct plx_err *err)
         (void)close(fds[0]);
         return plx_fail_errno(err, "cannot fork");
     }
-    bool told = io_read_full(fds[0], &rc, sizeof rc) == (ssize_t)sizeof rc &&
-                io_read_full(fds[0], child_err.msg, sizeof child_err.msg) ==
-                    (ssize_t)sizeof child_err.msg;
+    bool told =
+        io_read_full(fds[0], &rc, sizeof rc) == (ssize_t)sizeof rc &&
+        io_read_full(fds[0], child_err.msg, sizeof child_err.msg) == (ssize_t)sizeof child_err.msg;
     (void)close(fds[0]);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
     }

@@ -34,8 +34,7 @@ struct log; /* opaque */
  * Errors: PLX_EEXIST, PLX_EIO, PLX_ENOMEM. */
 int log_create(const char *dir, uint64_t origin, struct log **out, struct plx_err *err);
 /* Append record @seq, one higher than the last (the first may be any). */
-int log_append(struct log *log, uint64_t seq, const void *record, size_t len,
-               struct plx_err *err);
+int log_append(struct log *log, uint64_t seq, const void *record, size_t len, struct plx_err *err);
 int log_append_digest(struct log *log, const struct vm_digest *d, const struct digest_page *pages,
                       size_t npages, struct plx_err *err);
 /* Make everything appended durable; cheap when there is nothing. */
@@ -60,7 +59,7 @@ struct log_digest {
     uint64_t seq;
     struct hash128 all;
     unsigned nsections;
-    uint64_t ram; /* low half */
+    uint64_t ram;                           /* low half */
     uint32_t sections[DIGEST_SECTIONS_MAX]; /* low 32 bits, in the order of the manifest */
     size_t npages;
     struct rbuf pages; /* private; log_digest_page reads them */

@@ -69,12 +69,14 @@ int manifest_check_file(const char *path, const struct manifest_file *f, struct 
     rc = manifest_hash_file(path, &have, err);
     if (rc == 0 && memcmp(have.sha256, f->sha256, SHA256_LEN) != 0) {
         return plx_fail(err, PLX_ECORRUPT,
-                        "%s is not the file the recording was made with: its SHA-256 differs", path);
+                        "%s is not the file the recording was made with: its SHA-256 differs",
+                        path);
     }
     return rc;
 }
 
-/* --- writing ----------------------------------------------------------------------------------- */
+/* --- writing -----------------------------------------------------------------------------------
+ */
 
 static Rec__File *file_message(const struct manifest_file *f, Rec__File *to)
 {
@@ -143,8 +145,7 @@ static void pack(const struct manifest *m, struct wbuf *out)
     }
 }
 
-int manifest_write(const char *dir, const struct manifest *m, uint64_t *origin,
-                   struct plx_err *err)
+int manifest_write(const char *dir, const struct manifest *m, uint64_t *origin, struct plx_err *err)
 {
     char path[MANIFEST_PATH_MAX];
     uint8_t sha[SHA256_LEN];
@@ -167,7 +168,8 @@ int manifest_write(const char *dir, const struct manifest *m, uint64_t *origin,
     return rc;
 }
 
-/* --- reading ------------------------------------------------------------------------------------ */
+/* --- reading ------------------------------------------------------------------------------------
+ */
 
 static bool copy_text(char *to, size_t cap, const char *from)
 {

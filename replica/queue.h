@@ -26,7 +26,7 @@ void recs_free(struct rep_recs *q);
 /* Running out of memory is a PLX_CHECK: a record must not be lost. */
 struct rep_rec *recs_add(struct rep_recs *q, uint64_t seq, uint64_t start_ns, const void *data,
                          size_t len);
-void recs_drop_through(struct rep_recs *q, uint64_t seq); /* forget all up to @seq */
+void recs_drop_through(struct rep_recs *q, uint64_t seq);          /* forget all up to @seq */
 struct rep_rec *recs_find(const struct rep_recs *q, uint64_t seq); /* NULL: not kept */
 
 struct held_output {

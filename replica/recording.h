@@ -16,7 +16,7 @@
 struct recording; /* opaque */
 
 struct recording_config {
-    const char *dir; /* created; must not exist, or be empty */
+    const char *dir;                       /* created; must not exist, or be empty */
     const char *kernel, *initrd, *cmdline; /* kernel: NULL when @state is given; initrd may be */
     const char *state;                     /* the run begins with this saved state */
     const char *disks[DISKS_MAX];          /* bases */

@@ -34,7 +34,8 @@ struct replay {
     FILE *digests;
 };
 
-/* --- opening ------------------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------------------------------
+ */
 
 static int copy_path(const struct replay *r, const char *name, char out[MANIFEST_PATH_MAX + 16])
 {
@@ -159,9 +160,8 @@ static int check_sections(const struct replay *r, struct plx_err *err)
 
 static int open_all(struct replay *r, struct plx_err *err)
 {
-    struct vm_config vc = {.engine = r->cfg->engine,
-                           .cache_entries = r->cfg->cache_entries,
-                           .chaos = r->cfg->chaos};
+    struct vm_config vc = {
+        .engine = r->cfg->engine, .cache_entries = r->cfg->cache_entries, .chaos = r->cfg->chaos};
     uint64_t origin;
     int rc = manifest_read(r->cfg->dir, &r->m, &origin, err);
 
@@ -213,7 +213,8 @@ static void close_all(struct replay *r)
     }
 }
 
-/* --- digests ------------------------------------------------------------------------------------ */
+/* --- digests ------------------------------------------------------------------------------------
+ */
 
 __attribute__((format(printf, 3, 4))) static void append(char *to, size_t cap, const char *fmt, ...)
 {
@@ -227,8 +228,7 @@ __attribute__((format(printf, 3, 4))) static void append(char *to, size_t cap, c
 
 /* Which sections and pages differ. Pages are comparable where both sides hashed them. */
 static void name_difference(struct replay *r, const struct vm_digest *have,
-                            const struct digest_page *pages, size_t npages,
-                            struct log_digest *want)
+                            const struct digest_page *pages, size_t npages, struct log_digest *want)
 {
     char *what = r->res->what;
     size_t cap = sizeof r->res->what, k = 0;
@@ -271,8 +271,7 @@ static int compare_digest(struct replay *r, struct plx_err *err)
     size_t npages;
     uint64_t seq = vm_seq(r->vm);
     int found = log_get_digest(r->log, seq, &want, err);
-    bool extra = r->digests != NULL && r->cfg->digest_every != 0 &&
-                 seq % r->cfg->digest_every == 0;
+    bool extra = r->digests != NULL && r->cfg->digest_every != 0 && seq % r->cfg->digest_every == 0;
 
     if (found < 0) {
         return found;
@@ -298,7 +297,8 @@ static int compare_digest(struct replay *r, struct plx_err *err)
     return 0;
 }
 
-/* --- running ------------------------------------------------------------------------------------ */
+/* --- running ------------------------------------------------------------------------------------
+ */
 
 static int run_slice(struct replay *r, uint64_t seq, struct plx_err *err)
 {
@@ -385,8 +385,9 @@ int replay_run(const struct replay_config *cfg, struct replay_result *out, struc
 int replay_verdict(const struct replay_result *r, struct plx_err *err)
 {
     if (r->differ != 0) {
-        return plx_fail(err, PLX_EDIVERGED, "the first digest that differs is that of slice %" PRIu64
-                        ": %s", r->first_differing, r->what);
+        return plx_fail(err, PLX_EDIVERGED,
+                        "the first digest that differs is that of slice %" PRIu64 ": %s",
+                        r->first_differing, r->what);
     }
     if (r->compared == 0) {
         return plx_fail(err, PLX_ESTATE, "no digest was compared: nothing is shown");

@@ -16,7 +16,8 @@ struct replay_config {
     uint64_t chaos;
     uint64_t until;         /* stop after this slice; 0: all */
     const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */
-    uint64_t digest_every;  /* also digest every so many slices for digest_log; 0: logged ones only */
+    uint64_t
+        digest_every; /* also digest every so many slices for digest_log; 0: logged ones only */
     /* Sees the VM after every slice with the slice's outputs; not 0 ends the replay with that
      * number. May be NULL. */
     int (*slice)(void *ctx, struct vm *vm, const struct output_list *out, struct plx_err *err);

@@ -71,8 +71,9 @@ struct machine {
     uint64_t (*now)(void *ctx);
     void *now_ctx;
     struct output_list *out; /* of the slice that runs; never NULL while devices run */
-    uint64_t net_out, console_out; /* bytes in it (tunables.h bounds them); no state: 0 between slices */
-    bool stopped;            /* an OUTPUT_POWER was emitted; nothing runs any more */
+    uint64_t net_out,
+        console_out; /* bytes in it (tunables.h bounds them); no state: 0 between slices */
+    bool stopped;    /* an OUTPUT_POWER was emitted; nothing runs any more */
     enum power_event stop_event;
     uint64_t stop_code;
     struct pci_bus *pci; /* owned; vmm/dev/pci.h */
@@ -92,10 +93,11 @@ static inline uint64_t machine_now(const struct machine *m)
 }
 
 /* An empty machine: RAM, bus, timer queue, device "machine", a clock that stands at 0. Undone by
- * machine_fini, also after an error. Errors: PLX_EINVAL (counts), PLX_ERANGE (memory), PLX_ENOMEM. */
+ * machine_fini, also after an error. Errors: PLX_EINVAL (counts), PLX_ERANGE (memory), PLX_ENOMEM.
+ */
 int machine_init(struct machine *m, const struct machine_config *cfg,
                  const struct machine_host *host, struct plx_err *err);
-void machine_fini(struct machine *m); /* the devices must be gone, m->pci is not touched */
+void machine_fini(struct machine *m);  /* the devices must be gone, m->pci is not touched */
 void machine_reset(struct machine *m); /* every device, in order */
 /* Append; PLX_CHECKs that the name is new and that there is room. */
 void machine_add_device(struct machine *m, const char *name, uint32_t version,

@@ -17,8 +17,12 @@
 #include "vmm/dev/virtio_devices.h"
 
 /* PCI slots; visible to guests. */
-enum { SLOT_NIC = 2, SLOT_DISK = SLOT_NIC + NICS_MAX, SLOT_RNG = SLOT_DISK + DISKS_MAX,
-       SLOT_CONSOLE };
+enum {
+    SLOT_NIC = 2,
+    SLOT_DISK = SLOT_NIC + NICS_MAX,
+    SLOT_RNG = SLOT_DISK + DISKS_MAX,
+    SLOT_CONSOLE
+};
 
 struct pc_devices {
     struct apic_bus apics;
@@ -65,7 +69,8 @@ static int extint_take(void *ctx)
 }
 
 /* --- INIT and start-up (SDM Vol. 3A, "Multiple-Processor (MP) Initialization", "Processor State
- * After Reset": what INIT leaves alone) ---------------------------------------------------------- */
+ * After Reset": what INIT leaves alone) ----------------------------------------------------------
+ */
 
 static bool vcpu_init(void *ctx)
 {
@@ -124,7 +129,8 @@ static void vcpu_sipi(void *ctx, uint8_t vector)
     cpu->pc->engine->state_changed(cpu->v);
 }
 
-/* --- what a vCPU reaches ------------------------------------------------------------------------ */
+/* --- what a vCPU reaches ------------------------------------------------------------------------
+ */
 
 static struct bus *bus_of(void *ctx)
 {
@@ -198,7 +204,8 @@ static const struct vcpu_ops vcpu_wiring = {
     .cr8_write = cr8_write,
 };
 
-/* --- the machine's hooks ------------------------------------------------------------------------ */
+/* --- the machine's hooks ------------------------------------------------------------------------
+ */
 
 static void on_stop(void *ctx)
 {
@@ -235,9 +242,9 @@ static void on_sooner(void *ctx, uint64_t deadline)
     if (v == NULL || v->rate == 0) {
         return;
     }
-    need = deadline <= v->t0 ? 0
-                             : (((unsigned __int128)(deadline - v->t0) << 16) + v->rate - 1) /
-                                   v->rate;
+    need = deadline <= v->t0
+               ? 0
+               : (((unsigned __int128)(deadline - v->t0) << 16) + v->rate - 1) / v->rate;
     if (need > UINT64_MAX - v->progress0) {
         return;
     }
@@ -251,7 +258,8 @@ static void on_sooner(void *ctx, uint64_t deadline)
     }
 }
 
-/* --- life -------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------
+ */
 
 static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *err)
 {
@@ -260,8 +268,12 @@ static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *e
 
     for (unsigned i = 0; rc == 0 && i < m->cfg.vcpus; i++) {
         struct pc_cpu *cpu = &pc->cpus[i];
-        const struct engine_config cfg = {.id = i, .bsp = i == 0, .vcpus = m->cfg.vcpus,
-                                          .ram = m->ram, .ops = &vcpu_wiring, .ops_ctx = cpu,
+        const struct engine_config cfg = {.id = i,
+                                          .bsp = i == 0,
+                                          .vcpus = m->cfg.vcpus,
+                                          .ram = m->ram,
+                                          .ops = &vcpu_wiring,
+                                          .ops_ctx = cpu,
                                           .cache_entries = cache_entries};
         const struct lapic_wires wires = {extint_take, vcpu_init, vcpu_sipi, cpu};
 
@@ -312,8 +324,10 @@ static int create_devices(struct pc *pc, struct plx_err *err)
         rc = debugexit_create(m, err);
     }
     for (unsigned i = 0; rc == 0 && i < 2; i++) {
-        const struct uart_config cfg = {.name = uarts[i].name, .console = uarts[i].console,
-                                        .port = uarts[i].port, .irq = m->gsi[uarts[i].irq]};
+        const struct uart_config cfg = {.name = uarts[i].name,
+                                        .console = uarts[i].console,
+                                        .port = uarts[i].port,
+                                        .irq = m->gsi[uarts[i].irq]};
 
         rc = uart_create(m, &cfg, &d->uart[i], err);
     }

@@ -32,7 +32,8 @@ struct pc {
 };
 
 /* A PC after power-on: devices at reset, RAM zero, vCPU 0 at its reset vector. @host and what
- * it points to outlive the PC. Errors: those of machine_init, PLX_ENOMEM, of the engine's create. */
+ * it points to outlive the PC. Errors: those of machine_init, PLX_ENOMEM, of the engine's create.
+ */
 int pc_create(const struct machine_config *cfg, const struct machine_host *host,
               const struct engine_ops *engine, unsigned cache_entries, struct pc **out,
               struct plx_err *err);

@@ -1,33 +1,34 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/tunables.h - every default of the VM in one place, with its unit. What is part of a VM's
- * determinism (must be equal on both replicas) is marked D; it is fixed or stands in the manifest. */
+ * determinism (must be equal on both replicas) is marked D; it is fixed or stands in the manifest.
+ */
 #ifndef VMM_TUNABLES_H
 #define VMM_TUNABLES_H
 
-#define CPU_MODEL "pollux-v2"          /* D: the one table of CPUID and MSRs */
-#define TSC_HZ UINT64_C(1000000000)     /* D: guest TSC frequency: 1 tick = 1 virtual ns */
-#define CRYSTAL_HZ UINT64_C(25000000)   /* D: CPUID 15H ECX; LAPIC timer input clock */
-#define PM_TIMER_HZ UINT64_C(3579545)   /* D: ACPI specification */
-#define PIT_HZ UINT64_C(1193182)        /* D */
+#define CPU_MODEL   "pollux-v2"          /* D: the one table of CPUID and MSRs */
+#define TSC_HZ      UINT64_C(1000000000) /* D: guest TSC frequency: 1 tick = 1 virtual ns */
+#define CRYSTAL_HZ  UINT64_C(25000000)   /* D: CPUID 15H ECX; LAPIC timer input clock */
+#define PM_TIMER_HZ UINT64_C(3579545)    /* D: ACPI specification */
+#define PIT_HZ      UINT64_C(1193182)    /* D */
 
-#define SLICE_SPAN_NS 1000000           /* virtual ns of a slice while the VM is busy */
-#define SLICE_SPAN_MAX_NS 100000000     /* D: a record may ask for no more */
-#define ROUND_QUANTUM 200000            /* D: progress budget of one vCPU in one round */
-#define RATE_ONE 65536                  /* record.rate of 1 virtual ns per progress */
-#define RATE_DEFAULT (10 * RATE_ONE)    /* before the pacer has measured anything */
-#define RATE_MIN (1 * RATE_ONE / 4)     /* D */
-#define RATE_MAX (20 * RATE_ONE)        /* D: a slower host makes a slower VM, not a coarser clock */
-#define CATCH_UP_PERCENT 200            /* a VM behind wall time runs at most at 2x (R5) */
-#define PACER_CATCH_UP_NS UINT64_C(100000000) /* a VM this far behind catches up at full speed */
-#define PACER_JUMP_NS UINT64_C(5000000000)    /* one further behind jumps */
-#define PACER_GAP_NS UINT64_C(500000000)      /* a slice of this length means that the host stood */
-#define PACER_MIN_PROGRESS 5000         /* less says nothing about the host's speed */
-#define NET_OUT_MAX (1 << 20)           /* D: bytes of frames in one slice; what is beyond is dropped */
-#define CONSOLE_OUT_MAX (1 << 20)       /* D: likewise of the virtio console */
-#define OUTPUT_COST 64                  /* D: what each frame counts beside its bytes */
-#define PAUSE_YIELD 16                  /* D: PAUSEs in a row that end a round (R5) */
+#define SLICE_SPAN_NS      1000000            /* virtual ns of a slice while the VM is busy */
+#define SLICE_SPAN_MAX_NS  100000000          /* D: a record may ask for no more */
+#define ROUND_QUANTUM      200000             /* D: progress budget of one vCPU in one round */
+#define RATE_ONE           65536              /* record.rate of 1 virtual ns per progress */
+#define RATE_DEFAULT       (10 * RATE_ONE)    /* before the pacer has measured anything */
+#define RATE_MIN           (1 * RATE_ONE / 4) /* D */
+#define RATE_MAX           (20 * RATE_ONE) /* D: a slower host makes a slower VM, not a coarser clock */
+#define CATCH_UP_PERCENT   200             /* a VM behind wall time runs at most at 2x (R5) */
+#define PACER_CATCH_UP_NS  UINT64_C(100000000)  /* a VM this far behind catches up at full speed */
+#define PACER_JUMP_NS      UINT64_C(5000000000) /* one further behind jumps */
+#define PACER_GAP_NS       UINT64_C(500000000) /* a slice of this length means that the host stood */
+#define PACER_MIN_PROGRESS 5000                /* less says nothing about the host's speed */
+#define NET_OUT_MAX        (1 << 20) /* D: bytes of frames in one slice; what is beyond is dropped */
+#define CONSOLE_OUT_MAX    (1 << 20) /* D: likewise of the virtio console */
+#define OUTPUT_COST        64        /* D: what each frame counts beside its bytes */
+#define PAUSE_YIELD        16        /* D: PAUSEs in a row that end a round (R5) */
 
 #define DIGEST_EVERY_SLICES 64
-#define SCRUB_NS UINT64_C(60000000000)  /* all of RAM is re-hashed within this much virtual time */
+#define SCRUB_NS            UINT64_C(60000000000) /* all of RAM is re-hashed within this much virtual time */
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * ops/polluxd/api.c - connections of the CLI: requests in, replies out (proto/api.proto).
  *
- * Who may connect is decided by the socket's mode (0600: the daemon's user and root). One request at
- * a time per connection: the next is read when the last was answered. A connection that goes while
- * its request is under way lives on, closed, until the answer has come. */
+ * Who may connect is decided by the socket's mode (0600: the daemon's user and root). One request
+ * at a time per connection: the next is read when the last was answered. A connection that goes
+ * while its request is under way lives on, closed, until the answer has come. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +25,7 @@ struct conn {
     struct daemon *d;
     uv_pipe_t pipe;
     struct frame_reader in;
-    Api__Request *req; /* the one being answered */
+    Api__Request *req;            /* the one being answered */
     uint8_t uuid[ROLES_UUID_LEN]; /* of the VM it is about, where one was found */
     struct session *console;
     char warnings[DOMAIN_WARNINGS_MAX][DOMAIN_WARNING_MAX]; /* of a definition */
@@ -359,7 +359,6 @@ static void do_list(struct conn *c)
     reply_vms(c, vms, s->n, &r);
 }
 
-
 static void info(struct conn *c, bool majority)
 {
     struct daemon *d = c->d;
@@ -546,15 +545,14 @@ static void serve(struct conn *c)
             return;
         }
         if (req->msg_case == API__REQUEST__MSG_CONSOLE_INPUT && c->console != NULL) {
-            session_input(c->console, req->console_input->data.data,
-                          req->console_input->data.len);
+            session_input(c->console, req->console_input->data.data, req->console_input->data.len);
             api__request__free_unpacked(req, NULL);
             continue;
         }
         c->req = req;
         if (req->version != API_VERSION) {
-            fail(c, PLX_EVERSION, "the request has version %u, this daemon speaks %d",
-                 req->version, API_VERSION);
+            fail(c, PLX_EVERSION, "the request has version %u, this daemon speaks %d", req->version,
+                 API_VERSION);
             return; /* fail went on serving */
         }
         dispatch(c);

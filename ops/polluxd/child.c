@@ -2,8 +2,8 @@
  * ops/polluxd/child.c - one replica process of this node and its control channel
  * (proto/control.proto).
  *
- * A replica outlives the daemon: it is a session of its own, and when the channel ends it listens on
- * run_dir/ID.sock, where ID is its incarnation in hex; child_scan finds it there again. What a
+ * A replica outlives the daemon: it is a session of its own, and when the channel ends it listens
+ * on run_dir/ID.sock, where ID is its incarnation in hex; child_scan finds it there again. What a
  * replica says is checked; what it asks for is proposed until the record shows an answer. */
 #include <dirent.h>
 #include <errno.h>
@@ -27,8 +27,14 @@
 #include "ops/polluxd/daemon.h"
 #include "proto/frame.h"
 
-enum { CONTROL_FD = 3, CONTROL_VERSION = 1, LEAVE_MS = 2000, PROPOSE_MS = 3000,
-       ASK_MS = 1000, GRACE_MS = 1000 };
+enum {
+    CONTROL_FD = 3,
+    CONTROL_VERSION = 1,
+    LEAVE_MS = 2000,
+    PROPOSE_MS = 3000,
+    ASK_MS = 1000,
+    GRACE_MS = 1000
+};
 
 /* --- names --------------------------------------------------------------------------------- */
 
@@ -514,9 +520,9 @@ static void on_readable(uv_poll_t *h, int status, int events)
             continue;
         }
         const struct roles_vm *vm = daemon_vm(c->d, c->vm);
-        bool named = vm != NULL && c->incarnation != 0 &&
-                     (vm->primary.incarnation == c->incarnation ||
-                      vm->backup.incarnation == c->incarnation);
+        bool named =
+            vm != NULL && c->incarnation != 0 &&
+            (vm->primary.incarnation == c->incarnation || vm->backup.incarnation == c->incarnation);
         if (named && !c->d->stopping) {
             event_raise(c->d, c->vm, "replica-exit", "the %s on node %s is gone (epoch %llu)",
                         vm->primary.incarnation == c->incarnation ? "primary" : "backup",
@@ -677,8 +683,8 @@ static void fill_start(struct start_view *v, struct daemon *d, struct prepared *
     fill_tunables(&v->tunables, d->conf);
     m->vm = (ProtobufCBinaryData){.len = ROLES_UUID_LEN, .data = p->vm};
     m->name = (char *)(uintptr_t)vm->name;
-    m->role = vm->primary.incarnation == p->replica.incarnation ? CTL__ROLE__PRIMARY
-                                                                : CTL__ROLE__BACKUP;
+    m->role =
+        vm->primary.incarnation == p->replica.incarnation ? CTL__ROLE__PRIMARY : CTL__ROLE__BACKUP;
     m->roles = &v->roles.m;
     m->incarnation = p->replica.incarnation;
     m->secret_key = (ProtobufCBinaryData){.len = ROLES_KEY_LEN, .data = p->secret_key};
@@ -690,8 +696,8 @@ static void fill_start(struct start_view *v, struct daemon *d, struct prepared *
     m->cmdline = (char *)(uintptr_t)dom->cmdline;
     m->state_file = (char *)(uintptr_t)dom->state_file;
     m->rng = dom->rng;
-    m->cluster = (ProtobufCBinaryData){
-        .len = NODE_LINK_CLUSTER_LEN, .data = (uint8_t *)(uintptr_t)cluster_id(d->cluster)};
+    m->cluster = (ProtobufCBinaryData){.len = NODE_LINK_CLUSTER_LEN,
+                                       .data = (uint8_t *)(uintptr_t)cluster_id(d->cluster)};
     m->tunables = &v->tunables;
     for (unsigned i = 0; i < dom->ndisks; i++) {
         ctl__disk__init(&v->disks[i]);
@@ -753,7 +759,9 @@ int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
     struct start_view *v = plx_calloc(1, sizeof *v);
     char title[ROLES_NAME_MAX + 20]; /* what ps(1) shows */
     char *args[] = {title, NULL};
-    uv_process_options_t o = {.exit_cb = on_process_exit, .file = d->conf->replica_program, .args = args,
+    uv_process_options_t o = {.exit_cb = on_process_exit,
+                              .file = d->conf->replica_program,
+                              .args = args,
                               .flags = UV_PROCESS_DETACHED};
     uv_stdio_container_t stdio[CONTROL_FD + 1] = {{.flags = UV_IGNORE}};
     int rc;

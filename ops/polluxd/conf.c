@@ -26,8 +26,8 @@ static const struct key {
     const char *section, *name;
     enum type type;
     size_t offset, size;
-    const char *preset;    /* NULL: must be given */
-    unsigned min, max;     /* NUMBER and both ends of a RANGE */
+    const char *preset; /* NULL: must be given */
+    unsigned min, max;  /* NUMBER and both ends of a RANGE */
 } keys[] = {
     {"cluster", "name", TEXT, FIELD(cluster), "pollux", 0, 0},
     {"cluster", "election_ms", NUMBER, FIELD(election_ms), "150", 20, 60000},
@@ -151,7 +151,8 @@ static int open_section(struct parser *p, char *s, struct plx_err *err)
     size_t n = strlen(s);
 
     if (n < 3 || s[n - 1] != ']' || n - 2 >= sizeof p->section) {
-        return plx_fail(err, PLX_EINVAL, "%s:%d: malformed section '%s'", p->at.file, p->at.line, s);
+        return plx_fail(err, PLX_EINVAL, "%s:%d: malformed section '%s'", p->at.file, p->at.line,
+                        s);
     }
     s[n - 1] = '\0';
     s = trim(s + 1);
@@ -240,7 +241,8 @@ static int check(const char *file, struct conf *c, struct plx_err *err)
     const struct conf_member *me = conf_member_by_name(c, c->name);
 
     if (me == NULL) {
-        return plx_fail(err, PLX_EINVAL, "%s: there is no [member %s] for this node", file, c->name);
+        return plx_fail(err, PLX_EINVAL, "%s: there is no [member %s] for this node", file,
+                        c->name);
     }
     c->self = me->id;
     for (unsigned i = 0; i < c->nmembers; i++) {
@@ -252,8 +254,8 @@ static int check(const char *file, struct conf *c, struct plx_err *err)
             }
         }
         if (strncmp(m->address, "tcp://", 6) != 0 || strrchr(m->address + 6, ':') == NULL) {
-            return plx_fail(err, PLX_EINVAL, "%s: member %s: address must be tcp://HOST:PORT",
-                            file, m->name);
+            return plx_fail(err, PLX_EINVAL, "%s: member %s: address must be tcp://HOST:PORT", file,
+                            m->name);
         }
         c->peers[i].id = m->id;
         (void)strcpy(c->peers[i].endpoint, m->address);

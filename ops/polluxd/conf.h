@@ -12,7 +12,7 @@
 
 enum { CONF_NAME_MAX = 64, CONF_NODES_MAX = NODE_LINK_NODES_MAX };
 
-#define CONF_DEFAULT_PATH "/etc/pollux/pollux.conf"
+#define CONF_DEFAULT_PATH   "/etc/pollux/pollux.conf"
 #define CONF_DEFAULT_SOCKET "/run/pollux/polluxd.sock"
 
 struct conf_member {
@@ -32,7 +32,8 @@ struct conf {
     char state_dir[PATH_MAX]; /* Raft's log, overlays; must last */
     char socket[PATH_MAX];
     char bind[NODE_LINK_ENDPOINT_MAX];            /* empty: the member's address */
-    char replica_address[NODE_LINK_ENDPOINT_MAX]; /* host of replica endpoints; empty: the member's */
+    char replica_address[NODE_LINK_ENDPOINT_MAX]; /* host of replica endpoints; empty: the member's
+                                                   */
     unsigned replica_port_first, replica_port_last;
     char replica_program[PATH_MAX];
     char replica_user[CONF_NAME_MAX]; /* empty: as the daemon */
@@ -40,7 +41,7 @@ struct conf {
     char metrics[CONF_NAME_MAX];      /* host:port; empty: off */
 
     unsigned peer_lost_ms, lag_max_ms, slice_us, digest_slices, scrub_s; /* 0: the replica's own */
-    char divergence[16];                                                /* trust-primary or stop */
+    char divergence[16];                                                 /* trust-primary or stop */
     char engine[16];
     char takeover[8]; /* yes, or no for drills that must fail */
 
@@ -58,7 +59,7 @@ int conf_load(const char *path, struct conf *c, struct plx_err *err);
 /* The text alone, @name for messages; without the key file and what is derived from it. */
 int conf_parse(const char *text, const char *name, struct conf *c, struct plx_err *err);
 
-const struct conf_member *conf_member_by_id(const struct conf *c, uint32_t id);     /* NULL: none */
+const struct conf_member *conf_member_by_id(const struct conf *c, uint32_t id); /* NULL: none */
 const struct conf_member *conf_member_by_name(const struct conf *c, const char *name);
 const char *conf_node_name(const struct conf *c, uint32_t id); /* "?" if unknown, "-" for 0 */
 

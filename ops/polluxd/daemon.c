@@ -75,8 +75,8 @@ static void on_status(struct daemon *d, uint32_t from, const Cl__NodeStatus *s)
 {
     for (unsigned i = 0; i < CONF_NODES_MAX; i++) {
         if (d->status[i].id == from || d->status[i].id == 0) {
-            d->status[i] = (struct node_status){.id = from, .uptime_ms = s->uptime_ms,
-                                                .replicas = s->replicas};
+            d->status[i] = (struct node_status){
+                .id = from, .uptime_ms = s->uptime_ms, .replicas = s->replicas};
             return;
         }
     }
@@ -146,8 +146,7 @@ static void on_caught_up(void *ctx, int rc, enum roles_result result)
         vms_tick(d);
         tell_status(d);
         log_info("joined the cluster: leader %s, %u VMs",
-                 conf_node_name(d->conf, cluster_leader(d->cluster)),
-                 cluster_state(d->cluster)->n);
+                 conf_node_name(d->conf, cluster_leader(d->cluster)), cluster_state(d->cluster)->n);
     }
 }
 
@@ -228,11 +227,19 @@ static int open_cluster(struct daemon *d, struct plx_err *err)
     if (rc != 0) {
         return rc;
     }
-    struct cluster_config cfg = {.loop = &d->loop, .key = &c->key, .self = c->self,
-                                 .name = c->cluster, .bind = c->bind, .dir = dir,
-                                 .nodes = c->peers, .nnodes = c->nmembers,
-                                 .election_ms = c->election_ms, .heartbeat_ms = c->heartbeat_ms,
-                                 .on_record = on_record, .on_message = on_message, .ctx = d};
+    struct cluster_config cfg = {.loop = &d->loop,
+                                 .key = &c->key,
+                                 .self = c->self,
+                                 .name = c->cluster,
+                                 .bind = c->bind,
+                                 .dir = dir,
+                                 .nodes = c->peers,
+                                 .nnodes = c->nmembers,
+                                 .election_ms = c->election_ms,
+                                 .heartbeat_ms = c->heartbeat_ms,
+                                 .on_record = on_record,
+                                 .on_message = on_message,
+                                 .ctx = d};
     return cluster_open(&cfg, &d->cluster, err);
 }
 
@@ -254,8 +261,8 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
     (void)snprintf(dir, sizeof dir, "%s/lock", conf->state_dir);
     lock = open(dir, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) { /* kept until the process ends */
-        return plx_fail(err, PLX_EBUSY, "another polluxd uses %s (cannot lock %s)",
-                        conf->state_dir, dir);
+        return plx_fail(err, PLX_EBUSY, "another polluxd uses %s (cannot lock %s)", conf->state_dir,
+                        dir);
     }
     PLX_CHECK(uv_loop_init(&d->loop) == 0);
     if ((rc = api_open(d, err)) != 0 || (rc = open_cluster(d, err)) != 0 ||

@@ -201,7 +201,7 @@ struct child *child_of_vm(const struct daemon *d, const uint8_t *uuid); /* that 
 void child_learn(struct child *c, const struct roles_vm *vm); /* name and NICs of an adopted one */
 int child_send(struct child *c, Ctl__ToReplica *msg, const int *fds, unsigned nfds);
 void child_send_roles(struct child *c, const struct roles_vm *vm, uint64_t nonce);
-void child_leave(struct child *c); /* it should exit; killed if it does not */
+void child_leave(struct child *c);              /* it should exit; killed if it does not */
 void child_fence(struct child *c, bool attach); /* TAPs on or off their bridges */
 /* Say in the record that this process is gone; repeated until it is in it. */
 void child_report_lost(struct daemon *d, const uint8_t *vm, uint64_t incarnation);

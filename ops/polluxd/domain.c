@@ -161,9 +161,9 @@ static int take_memory(struct reader *r, const xmlNode *n)
     static const struct {
         const char *unit;
         uint64_t bytes;
-    } units[] = {{"b", 1},           {"bytes", 1},       {"KB", 1000},       {"k", 1024},
-                 {"KiB", 1024},      {"MB", 1000000},    {"M", 1 << 20},     {"MiB", 1 << 20},
-                 {"GB", 1000000000}, {"G", 1 << 30},     {"GiB", 1 << 30}};
+    } units[] = {{"b", 1},           {"bytes", 1},    {"KB", 1000},    {"k", 1024},
+                 {"KiB", 1024},      {"MB", 1000000}, {"M", 1 << 20},  {"MiB", 1 << 20},
+                 {"GB", 1000000000}, {"G", 1 << 30},  {"GiB", 1 << 30}};
     char s[32], unit[16];
     char *end;
     uint64_t factor = 0;
@@ -416,9 +416,7 @@ static int walk(struct reader *r, const xmlNode *parent, const char *name)
                  name[0] != '\0' ? name : "domain");
             continue;
         }
-        int rc = e->kind == TAKEN    ? e->take(r, n)
-                 : e->kind == PARENT ? walk(r, n, e->name)
-                                     : 0;
+        int rc = e->kind == TAKEN ? e->take(r, n) : e->kind == PARENT ? walk(r, n, e->name) : 0;
         if (rc != 0) {
             return rc;
         }
@@ -452,10 +450,10 @@ int domain_parse(const char *xml, size_t len, struct domain *d, struct plx_err *
                         ROLES_XML_MAX - 1);
     }
     xmlParserCtxt *ctx = xmlNewParserCtxt();
-    xmlDoc *doc = ctx == NULL ? NULL
-                              : xmlCtxtReadMemory(ctx, xml, (int)len, "definition", NULL,
-                                                  XML_PARSE_NONET | XML_PARSE_NOERROR |
-                                                      XML_PARSE_NOWARNING);
+    xmlDoc *doc =
+        ctx == NULL ? NULL
+                    : xmlCtxtReadMemory(ctx, xml, (int)len, "definition", NULL,
+                                        XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
     if (doc == NULL) {
         const xmlError *e = ctx != NULL ? xmlCtxtGetLastError(ctx) : NULL;
         rc = plx_fail(err, PLX_EINVAL, "not XML: line %d: %s", e != NULL ? e->line : 0,

@@ -80,25 +80,25 @@ static void render(struct daemon *d, struct wbuf *w)
     uint64_t now = clock_mono_ns();
 
 #define METRIC_NODE(metric, kind, text, expr) \
-    put_head(w, #metric, #kind, text);                                           \
+    put_head(w, #metric, #kind, text);        \
     put(w, "%s{node=\"%s\"} %.17g\n", #metric, d->conf->name, (double)(expr));
-#define METRIC_VM(metric, kind, text, expr) \
-    put_head(w, #metric, #kind, text);                                           \
-    for (unsigned i = 0; i < st->n; i++) {                                     \
-        const struct roles_vm *vm = &st->vms[i];                               \
-        put_vm_labels(w, d, #metric, vm, NULL);                                  \
-        put(w, "%.17g\n", (double)(expr));                                     \
+#define METRIC_VM(metric, kind, text, expr)      \
+    put_head(w, #metric, #kind, text);           \
+    for (unsigned i = 0; i < st->n; i++) {       \
+        const struct roles_vm *vm = &st->vms[i]; \
+        put_vm_labels(w, d, #metric, vm, NULL);  \
+        put(w, "%.17g\n", (double)(expr));       \
     }
-#define METRIC_REPLICA(metric, kind, text, expr) \
-    put_head(w, #metric, #kind, text);                                           \
-    for (unsigned i = 0; i < st->n; i++) {                                     \
-        const struct vm_stats *v = stats_find(d, st->vms[i].uuid, d->conf->self); \
+#define METRIC_REPLICA(metric, kind, text, expr)                                   \
+    put_head(w, #metric, #kind, text);                                             \
+    for (unsigned i = 0; i < st->n; i++) {                                         \
+        const struct vm_stats *v = stats_find(d, st->vms[i].uuid, d->conf->self);  \
         if (v != NULL && now - v->heard_ns < (uint64_t)STATS_FRESH_MS * 1000000) { \
-            const Ctl__Stats *s = &v->s;                                       \
-            put_vm_labels(w, d, #metric, &st->vms[i],                            \
-                          s->role == CTL__ROLE__BACKUP ? "backup" : "primary"); \
-            put(w, "%.17g\n", (double)(expr));                                 \
-        }                                                                      \
+            const Ctl__Stats *s = &v->s;                                           \
+            put_vm_labels(w, d, #metric, &st->vms[i],                              \
+                          s->role == CTL__ROLE__BACKUP ? "backup" : "primary");    \
+            put(w, "%.17g\n", (double)(expr));                                     \
+        }                                                                          \
     }
 #include "ops/metrics.def"
 #undef METRIC_NODE
@@ -158,11 +158,10 @@ int metrics_open(struct daemon *d, struct plx_err *err)
     struct metrics *m = plx_calloc(1, sizeof *m);
     PLX_CHECK(m != NULL);
     (void)pthread_mutex_init(&m->lock, NULL);
-    m->http = MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD |
-                                   (ai->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0U),
-                               0, NULL, NULL, on_request, m, MHD_OPTION_SOCK_ADDR, ai->ai_addr,
-                               MHD_OPTION_CONNECTION_TIMEOUT, 10U, MHD_OPTION_CONNECTION_LIMIT, 32U,
-                               MHD_OPTION_END);
+    m->http = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | (ai->ai_family == AF_INET6 ? MHD_USE_IPv6 : 0U), 0, NULL,
+        NULL, on_request, m, MHD_OPTION_SOCK_ADDR, ai->ai_addr, MHD_OPTION_CONNECTION_TIMEOUT, 10U,
+        MHD_OPTION_CONNECTION_LIMIT, 32U, MHD_OPTION_END);
     freeaddrinfo(ai);
     if (m->http == NULL) {
         plx_free(m);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/polluxd/prepare.c - making ready to run a replica of a VM on this node: every file it needs is
- * read and hashed (in libuv's pool: it may take long), then come incarnation, keys and a port. */
+ * ops/polluxd/prepare.c - making ready to run a replica of a VM on this node: every file it needs
+ * is read and hashed (in libuv's pool: it may take long), then come incarnation, keys and a port.
+ */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/polluxd/session.c - console sessions: from a connection of the CLI on this node to the primary,
- * wherever that runs, and on to the next primary after a takeover.
+ * ops/polluxd/session.c - console sessions: from a connection of the CLI on this node to the
+ * primary, wherever that runs, and on to the next primary after a takeover.
  *
  * Output bytes carry their position: a session drops what it has seen and asks a new primary for
  * what follows, so that nothing is lost or doubled. */
@@ -227,8 +227,7 @@ static struct session *find(struct daemon *d, uint64_t id)
 
 static void on_open(struct daemon *d, uint32_t from, const Cl__ConsoleOpen *o)
 {
-    const struct roles_vm *vm =
-        o->vm.len == ROLES_UUID_LEN ? daemon_vm(d, o->vm.data) : NULL;
+    const struct roles_vm *vm = o->vm.len == ROLES_UUID_LEN ? daemon_vm(d, o->vm.data) : NULL;
     struct session *s = find(d, o->session);
 
     if (vm == NULL || (s != NULL && s->owner != from)) {

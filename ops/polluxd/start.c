@@ -36,7 +36,7 @@ struct start {
     bool must_primary, must_backup; /* asked for by the operator: no other will do */
     bool protect, old_disks;
     uint32_t newest[2]; /* nodes with the newest disks; 0: any is as good */
-    uint64_t epoch; /* of the record before the start */
+    uint64_t epoch;     /* of the record before the start */
     struct candidate nodes[CONF_NODES_MAX];
     unsigned nnodes;
     bool proposed, applied;
@@ -45,7 +45,8 @@ struct start {
     void *ctx; /* NULL: nobody waits any more */
 };
 
-static void end(struct start *s, int rc, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void end(struct start *s, int rc, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static void end(struct start *s, int rc, const char *fmt, ...)
 {
@@ -75,7 +76,8 @@ static const char *node_name(const struct start *s, uint32_t id)
 
 /* --- choosing ------------------------------------------------------------------------------ */
 
-/* The first file that differs, or NULL. Both prepared the same definition: same files, same order. */
+/* The first file that differs, or NULL. Both prepared the same definition: same files, same order.
+ */
 static const struct file_hash *difference(const struct candidate *a, const struct candidate *b)
 {
     for (unsigned i = 0; i < a->nfiles || i < b->nfiles; i++) {
@@ -200,8 +202,10 @@ static void on_proposed(void *ctx, int rc, enum roles_result result)
         return;
     }
     if (rc != 0) {
-        end(s, rc, "no majority of the nodes answered: whether %s was started is not known; see "
-                   "pollux info %s", s->name, s->name);
+        end(s, rc,
+            "no majority of the nodes answered: whether %s was started is not known; see "
+            "pollux info %s",
+            s->name, s->name);
     } else if (result != ROLES_RES_DONE) {
         end(s, PLX_ESTATE, "cannot start %s: %s", s->name, roles_result_text(result));
     } else {
@@ -230,24 +234,27 @@ static void decide(struct start *s)
         if (b == NULL || b->state != CAN) {
             end(s, PLX_ESTATE,
                 "cannot start %s protected: only %s can run it (%s); unprotect it to start it there "
-                "alone", s->name, node_name(s, p->node), reasons(s, why, sizeof why));
+                "alone",
+                s->name, node_name(s, p->node), reasons(s, why, sizeof why));
             return;
         }
         diff = difference(p, b);
         if (diff != NULL) {
             end(s, PLX_ESTATE,
                 "cannot start %s protected: %s differs between the nodes %s and %s; copy it from "
-                "one to the other", s->name, diff->label, node_name(s, p->node),
-                node_name(s, b->node));
+                "one to the other",
+                s->name, diff->label, node_name(s, p->node), node_name(s, b->node));
             return;
         }
     }
     if (!has_newest(s, p->node) && !equals_newest(s, p)) {
-        event_raise(s->d, s->uuid, "old-disks", "started on %s by the operator's wish, although the "
-                    "disks of %s are newer", node_name(s, p->node), node_name(s, s->newest[0]));
+        event_raise(s->d, s->uuid, "old-disks",
+                    "started on %s by the operator's wish, although the "
+                    "disks of %s are newer",
+                    node_name(s, p->node), node_name(s, s->newest[0]));
     }
-    struct roles_cmd cmd = {.op = ROLES_START, .request = daemon_random(), .epoch = s->epoch,
-                            .primary = p->replica};
+    struct roles_cmd cmd = {
+        .op = ROLES_START, .request = daemon_random(), .epoch = s->epoch, .primary = p->replica};
     memcpy(cmd.uuid, s->uuid, sizeof cmd.uuid);
     if (b != NULL) {
         cmd.backup = b->replica;
@@ -307,9 +314,15 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
     }
     struct start *s = plx_calloc(1, sizeof *s);
     PLX_CHECK(s != NULL);
-    *s = (struct start){.next = d->starts, .d = d, .call = daemon_random(), .epoch = vm->epoch,
-                        .protect = vm->protect, .must_primary = primary[0] != '\0',
-                        .must_backup = backup[0] != '\0', .cb = cb, .ctx = ctx};
+    *s = (struct start){.next = d->starts,
+                        .d = d,
+                        .call = daemon_random(),
+                        .epoch = vm->epoch,
+                        .protect = vm->protect,
+                        .must_primary = primary[0] != '\0',
+                        .must_backup = backup[0] != '\0',
+                        .cb = cb,
+                        .ctx = ctx};
     d->starts = s;
     for (unsigned i = 0; i < dom.ndisks; i++) {
         if (!dom.disks[i].readonly) {
@@ -384,8 +397,8 @@ static void on_prepared_for(void *ctx, const struct prepared *p)
         for (unsigned i = 0; i < p->nfiles; i++) {
             cl__file_hash__init(&files[i]);
             files[i].path = (char *)(uintptr_t)p->files[i].label;
-            files[i].sha256 = (ProtobufCBinaryData){
-                .len = SHA256_LEN, .data = (uint8_t *)(uintptr_t)p->files[i].sha};
+            files[i].sha256 = (ProtobufCBinaryData){.len = SHA256_LEN,
+                                                    .data = (uint8_t *)(uintptr_t)p->files[i].sha};
             files[i].bytes = p->files[i].bytes;
             files[i].absent = p->files[i].absent;
             list[i] = &files[i];

@@ -23,8 +23,11 @@
 #include "vmm/dev/backend/hostio.h"
 #include "vmm/sched/vm.h"
 
-enum { CONSOLE_RING = 1 << 18, TYPED_MAX = 1 << 16,
-       BACKLOG_MAX = 1 << 18 /* bytes for a polluxd that does not read */ };
+enum {
+    CONSOLE_RING = 1 << 18,
+    TYPED_MAX = 1 << 16,
+    BACKLOG_MAX = 1 << 18 /* bytes for a polluxd that does not read */
+};
 
 /* The last CONSOLE_RING bytes a port has let out; position 0 is the first byte ever. */
 struct console_ring {
@@ -69,11 +72,11 @@ struct proc {
     uint64_t virtual_ns, retired, frames_out, frames_in, vm_cpu_ns;
     bool ready;          /* the pair has the same state: polluxd may declare it in sync */
     uint64_t next_ready; /* when to say so (again) */
-    Ctl__Roles *roles; /* as last read */
+    Ctl__Roles *roles;   /* as last read */
 
     /* I/O thread only. */
     struct link *link;
-    bool realtime; /* the I/O thread's priority */
+    bool realtime;       /* the I/O thread's priority */
     int ctl, ctl_listen; /* -1: none */
     uint64_t next_stats;
     struct {

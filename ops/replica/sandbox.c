@@ -13,6 +13,7 @@
 #include "ops/replica/sandbox.h"
 
 /* Each with its reason. */
+/* clang-format off */
 static const int allowed[] = {
     /* memory of VM, caches, queues */
     SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise),
@@ -43,6 +44,7 @@ static const int allowed[] = {
     /* identifiers of requests */
     SCMP_SYS(getrandom),
 };
+/* clang-format on */
 
 int sandbox_enter(struct plx_err *err)
 {

@@ -208,9 +208,12 @@ enum { ANNOUNCEMENTS = 3 };
 static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *text)
 {
     static const char *const kinds[] = {
-        [REP_EV_READY] = "ready",       [REP_EV_PEER_LOST] = "peer-lost",
-        [REP_EV_DIVERGED] = "divergence", [REP_EV_TAKEOVER] = "takeover",
-        [REP_EV_ALONE] = "alone",       [REP_EV_RESUMED] = "resumed",
+        [REP_EV_READY] = "ready",
+        [REP_EV_PEER_LOST] = "peer-lost",
+        [REP_EV_DIVERGED] = "divergence",
+        [REP_EV_TAKEOVER] = "takeover",
+        [REP_EV_ALONE] = "alone",
+        [REP_EV_RESUMED] = "resumed",
         [REP_EV_OUT] = "out",
     };
     struct proc *p = ctx;
@@ -259,8 +262,13 @@ int setup_rep(struct proc *p, struct plx_err *err)
     bool primary = s->role == CTL__ROLE__PRIMARY;
     const Ctl__Replica *peer = primary ? s->roles->backup : s->roles->primary;
     bool alone = peer == NULL || peer->node == 0;
-    struct rep_ops ops = {.send = op_send, .emit = op_emit, .ask = op_ask, .reread = op_reread,
-                          .event = op_event, .wake = op_wake, .ctx = p};
+    struct rep_ops ops = {.send = op_send,
+                          .emit = op_emit,
+                          .ask = op_ask,
+                          .reread = op_reread,
+                          .event = op_event,
+                          .wake = op_wake,
+                          .ctx = p};
     struct vm_digest d;
     struct rep_config c = {.role = primary ? REP_PRIMARY : REP_BACKUP,
                            .epoch = s->roles->epoch,

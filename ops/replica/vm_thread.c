@@ -27,11 +27,12 @@ struct vm_run {
     struct pacer pacer;
     bool was_primary;
     uint64_t digest_every, slice_ns, scrub_ns; /* the last two 0: built-in */
-    uint64_t epoch, stamped; /* as the protocol has it; as the overlays have it */
-    uint64_t wake_wall; /* primary with nothing to do before this */
+    uint64_t epoch, stamped;                   /* as the protocol has it; as the overlays have it */
+    uint64_t wake_wall;                        /* primary with nothing to do before this */
 };
 
-/* --- what happened on this host ---------------------------------------------------------------- */
+/* --- what happened on this host ----------------------------------------------------------------
+ */
 
 /* On a backup only the completions of its own disks count: the rest of the world talks to the
  * primary. They are kept until the primary's record says that they are seen. */
@@ -101,14 +102,15 @@ static int first_inputs(struct vm_run *r)
     return rc != 0 ? rc : input_batch_add(&r->in, &clock);
 }
 
-/* --- one slice --------------------------------------------------------------------------------- */
+/* --- one slice ---------------------------------------------------------------------------------
+ */
 
 /* Before the first write of an epoch the overlays say, durably, whose they are and since when. */
 static int stamp_disks(struct vm_run *r, struct plx_err *err)
 {
     struct proc *p = r->p;
-    struct disk_stamp s = {.epoch = r->epoch, .incarnation = p->start->incarnation,
-                           .last_record = vm_seq(p->vm) - 1};
+    struct disk_stamp s = {
+        .epoch = r->epoch, .incarnation = p->start->incarnation, .last_record = vm_seq(p->vm) - 1};
     int rc;
 
     if (r->epoch == r->stamped) {
@@ -128,8 +130,7 @@ static uint64_t scrub_pages(const struct vm_run *r)
 {
     uint64_t pages = vm_scrub_pages(r->p->vm);
 
-    return r->scrub_ns == 0 ? pages
-                            : (uint64_t)((__uint128_t)pages * SCRUB_NS / r->scrub_ns) + 1;
+    return r->scrub_ns == 0 ? pages : (uint64_t)((__uint128_t)pages * SCRUB_NS / r->scrub_ns) + 1;
 }
 
 static void after_slice(struct vm_run *r, const struct record *rec)
@@ -262,7 +263,8 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
     return rc != 0 ? rc : 1;
 }
 
-/* --- the loop ---------------------------------------------------------------------------------- */
+/* --- the loop ----------------------------------------------------------------------------------
+ */
 
 static void wait_for_work(struct vm_run *r, uint64_t until)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/fuzz/fuzz_decode.c - any bytes as an instruction: never read past, of the length Zydis finds. */
+ * tests/fuzz/fuzz_decode.c - any bytes as an instruction: never read past, of the length Zydis
+ * finds. */
 #include <string.h>
 
 #include "base/check.h"
@@ -14,11 +15,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                                ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
     static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
                                             ZYDIS_STACK_WIDTH_16};
-    static const ZydisDecoderMode off[] = {/* not in the model */
-                                           ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,
-                                           ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET,
-                                           ZYDIS_DECODER_MODE_WBNOINVD,
-                                           ZYDIS_DECODER_MODE_CLDEMOTE};
+    static const ZydisDecoderMode off[] = {
+        /* not in the model */
+        ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,    ZYDIS_DECODER_MODE_MPX,
+        ZYDIS_DECODER_MODE_CET,   ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE};
 
     if (size == 0 || size > INSN_BYTES_MAX) {
         return 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/fuzz/fuzz_record.c - bytes as a record; what is accepted encodes to something that decodes to the same. */
+ * tests/fuzz/fuzz_record.c - bytes as a record; what is accepted encodes to something that decodes
+ * to the same. */
 #include "base/check.h"
 #include "tests/fuzz/fuzz.h"
 #include "vmm/sched/input.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/fuzz/fuzz_state.c - a valid state file with changes: each five bytes of input are an offset and what to XOR
- * there; a last odd byte cuts the file. */
+ * tests/fuzz/fuzz_state.c - a valid state file with changes: each five bytes of input are an offset
+ * and what to XOR there; a last odd byte cuts the file. */
 #include <string.h>
 
 #include "base/check.h"

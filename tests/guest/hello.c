@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/guest/hello.c - the way in (multiboot, long mode) and the two ways out (COM1, port 0xf4). */
+ * tests/guest/hello.c - the way in (multiboot, long mode) and the two ways out (COM1, port 0xf4).
+ */
 #include "guest.h"
 
 int guest_main(void)

@@ -52,7 +52,8 @@ int guest_main(void)
     TRY("ldmxcsr (%0)", "r"(&mxcsr_bad));
     check_trap("reserved bits of MXCSR", 13, 0);
     TRY("ldmxcsr (%0); mov $1, %%eax; cvtsi2sd %%eax, %%xmm0; xorpd %%xmm1, %%xmm1;"
-        "divsd %%xmm1, %%xmm0", "r"(&mxcsr_zero_divide));
+        "divsd %%xmm1, %%xmm0",
+        "r"(&mxcsr_zero_divide));
     check_trap("SIMD division by zero", 19, 0);
     __asm__ volatile("ldmxcsr (%0)" ::"r"(&mxcsr));
 
@@ -68,7 +69,9 @@ int guest_main(void)
     irq_handler[1] = on_step;
     __asm__ volatile("pushfq; orq $0x100, (%%rsp); popfq; rep stosb; pushfq;"
                      "andq $~0x100, (%%rsp); popfq"
-                     : "=D"(rdi), "=c"(rcx) : "D"(VA), "c"(5), "a"(1) : "memory", "cc");
+                     : "=D"(rdi), "=c"(rcx)
+                     : "D"(VA), "c"(5), "a"(1)
+                     : "memory", "cc");
     irq_handler[1] = NULL;
     check_eq("single steps stop after every iteration", steps, 8);
 

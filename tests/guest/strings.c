@@ -18,8 +18,10 @@ static void over_edges(void)
     for (unsigned i = 0; i < 3 * 4096; i++) {
         a[i] = (uint8_t)(i * 7 + (i >> 8));
     }
-    __asm__ volatile("rep movsb" : "=D"(rdi), "=S"(rsi), "=c"(rcx)
-                     : "D"(b + 5), "S"(a + 3), "c"(12000) : "memory");
+    __asm__ volatile("rep movsb"
+                     : "=D"(rdi), "=S"(rsi), "=c"(rcx)
+                     : "D"(b + 5), "S"(a + 3), "c"(12000)
+                     : "memory");
     for (unsigned i = 0; i < 12000; i++) {
         bad += b[5 + i] != a[3 + i];
     }
@@ -27,15 +29,19 @@ static void over_edges(void)
     check_eq("rdi after", rdi, (uint64_t)b + 12005);
     check_eq("rsi after", rsi, (uint64_t)a + 12003);
     check_eq("rcx after", rcx, 0);
-    __asm__ volatile("rep stosq" : "=D"(rdi), "=c"(rcx)
-                     : "D"(b + 4090), "c"(600), "a"(UINT64_C(0x0102030405060708)) : "memory");
+    __asm__ volatile("rep stosq"
+                     : "=D"(rdi), "=c"(rcx)
+                     : "D"(b + 4090), "c"(600), "a"(UINT64_C(0x0102030405060708))
+                     : "memory");
     bad = 0;
     for (unsigned i = 0; i < 4800; i++) {
         bad += b[4090 + i] != 8 - i % 8;
     }
     check_eq("rep stosq, unaligned over edges", bad, 0);
-    __asm__ volatile("std; rep movsw; cld" : "=D"(rdi), "=S"(rsi), "=c"(rcx)
-                     : "D"(b + 9000), "S"(a + 9001), "c"(4000) : "memory");
+    __asm__ volatile("std; rep movsw; cld"
+                     : "=D"(rdi), "=S"(rsi), "=c"(rcx)
+                     : "D"(b + 9000), "S"(a + 9001), "c"(4000)
+                     : "memory");
     bad = 0;
     for (unsigned i = 0; i < 8000; i++) {
         bad += b[1002 + i] != a[1003 + i];
@@ -45,8 +51,10 @@ static void over_edges(void)
     for (unsigned i = 0; i < 64; i++) {
         b[4000 + i] = (uint8_t)i;
     }
-    __asm__ volatile("rep movsb" : "=D"(rdi), "=S"(rsi), "=c"(rcx)
-                     : "D"(b + 4003), "S"(b + 4000), "c"(200) : "memory");
+    __asm__ volatile("rep movsb"
+                     : "=D"(rdi), "=S"(rsi), "=c"(rcx)
+                     : "D"(b + 4003), "S"(b + 4000), "c"(200)
+                     : "memory");
     bad = 0;
     for (unsigned i = 0; i < 203; i++) {
         bad += b[4000 + i] != i % 3;
@@ -64,8 +72,10 @@ static void compares(void)
         b[i] = a[i];
     }
     b[5000] ^= 1;
-    __asm__ volatile("repe cmpsb" : "=D"(rdi), "=S"(rsi), "=c"(rcx), "=@ccz"(zf)
-                     : "D"(b), "S"(a), "c"(8000) : "memory");
+    __asm__ volatile("repe cmpsb"
+                     : "=D"(rdi), "=S"(rsi), "=c"(rcx), "=@ccz"(zf)
+                     : "D"(b), "S"(a), "c"(8000)
+                     : "memory");
     check_eq("repe cmpsb stops after the difference", rdi, (uint64_t)b + 5001);
     check("with ZF clear", !zf);
     check_eq("and what is left", rcx, 2999);
@@ -73,11 +83,14 @@ static void compares(void)
         b[i] = 'x';
     }
     b[4097] = 0;
-    __asm__ volatile("repne scasb" : "=D"(rdi), "=c"(rcx), "=@ccz"(zf)
-                     : "D"(b), "c"(-1L), "a"(0) : "memory");
+    __asm__ volatile("repne scasb"
+                     : "=D"(rdi), "=c"(rcx), "=@ccz"(zf)
+                     : "D"(b), "c"(-1L), "a"(0)
+                     : "memory");
     check_eq("repne scasb finds the end", rdi, (uint64_t)b + 4098);
     check_eq("and counted", ~rcx, 4098);
-    __asm__ volatile("xor %%eax, %%eax; repe cmpsb" : "=D"(rdi), "=S"(rsi), "=c"(rcx), "=@ccz"(zf)
+    __asm__ volatile("xor %%eax, %%eax; repe cmpsb"
+                     : "=D"(rdi), "=S"(rsi), "=c"(rcx), "=@ccz"(zf)
                      : "D"(UINT64_C(0x4000000000)), "S"(UINT64_C(0x4000000000)), "c"(0)
                      : "rax", "memory");
     check("no iteration, no fault, flags kept", zf);
@@ -103,7 +116,9 @@ static void into_faults(void)
     map_page(VA + 0x7000, PA + 0x1f000, PTE_P | PTE_W);
     *map_page(VA + 0x8000, 0, 0) = 0;
     irq_handler[14] = on_fault;
-    __asm__ volatile("rep stosb" : "=D"(rdi), "=c"(rcx) : "D"(VA + 0x7f00), "c"(512), "a"(0x5a)
+    __asm__ volatile("rep stosb"
+                     : "=D"(rdi), "=c"(rcx)
+                     : "D"(VA + 0x7f00), "c"(512), "a"(0x5a)
                      : "memory");
     irq_handler[14] = NULL;
     check_eq("one fault half-way", steps, 1);
@@ -118,7 +133,9 @@ static void into_faults(void)
     steps = 0;
     irq_handler[14] = on_fault;
     *(volatile uint32_t *)(PA + 0x1fffe) = 0;
-    __asm__ volatile("rep stosl" : "=D"(rdi), "=c"(rcx) : "D"(VA + 0x7ff6), "c"(8), "a"(-1)
+    __asm__ volatile("rep stosl"
+                     : "=D"(rdi), "=c"(rcx)
+                     : "D"(VA + 0x7ff6), "c"(8), "a"(-1)
                      : "memory");
     irq_handler[14] = NULL;
     check_eq("an element over the edge faults before it is written", seen.rdi, VA + 0x7ffe);

@@ -5,8 +5,15 @@
 
 enum { PM_TIMER = 0x608, PM_HZ = 3579545, PIT_HZ = 1193182, MS10_PIT = 11932, MS10_PM = 35795 };
 enum { PIC_VECTOR = 0x20, IOAPIC_VECTOR = 0x40, LAPIC_VECTOR = 0x50, SPURIOUS_VECTOR = 0xff };
-enum { LAPIC_EOI = 0xb0, LAPIC_SVR = 0xf0, LAPIC_LVT_TIMER = 0x320, LAPIC_LVT_LINT0 = 0x350,
-       LAPIC_INITIAL = 0x380, LAPIC_CURRENT = 0x390, LAPIC_DIVIDE = 0x3e0 };
+enum {
+    LAPIC_EOI = 0xb0,
+    LAPIC_SVR = 0xf0,
+    LAPIC_LVT_TIMER = 0x320,
+    LAPIC_LVT_LINT0 = 0x350,
+    LAPIC_INITIAL = 0x380,
+    LAPIC_CURRENT = 0x390,
+    LAPIC_DIVIDE = 0x3e0
+};
 
 static volatile uint32_t *const lapic = (volatile uint32_t *)0xfee00000;
 static volatile uint32_t *const ioapic = (volatile uint32_t *)0xfec00000;

@@ -56,21 +56,26 @@ static bool in_model(const ZydisDecodedInstruction *z)
 static bool privileged(const ZydisDecodedInstruction *z)
 {
     static const ZydisMnemonic list[] = {
-        ZYDIS_MNEMONIC_HLT, ZYDIS_MNEMONIC_CLI, ZYDIS_MNEMONIC_STI, ZYDIS_MNEMONIC_IN,
-        ZYDIS_MNEMONIC_OUT, ZYDIS_MNEMONIC_INSB, ZYDIS_MNEMONIC_INSW, ZYDIS_MNEMONIC_INSD,
-        ZYDIS_MNEMONIC_OUTSB, ZYDIS_MNEMONIC_OUTSW, ZYDIS_MNEMONIC_OUTSD, ZYDIS_MNEMONIC_LGDT,
-        ZYDIS_MNEMONIC_LIDT, ZYDIS_MNEMONIC_SGDT, ZYDIS_MNEMONIC_SIDT, ZYDIS_MNEMONIC_LLDT,
-        ZYDIS_MNEMONIC_LTR, ZYDIS_MNEMONIC_SLDT, ZYDIS_MNEMONIC_STR, ZYDIS_MNEMONIC_LMSW,
-        ZYDIS_MNEMONIC_SMSW, ZYDIS_MNEMONIC_CLTS, ZYDIS_MNEMONIC_INVD, ZYDIS_MNEMONIC_WBINVD,
-        ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_RDMSR, ZYDIS_MNEMONIC_WRMSR, ZYDIS_MNEMONIC_RDPMC,
-        ZYDIS_MNEMONIC_RDTSC, ZYDIS_MNEMONIC_RSM, ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET,
-        ZYDIS_MNEMONIC_SYSENTER, ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_SWAPGS,
-        ZYDIS_MNEMONIC_INT, ZYDIS_MNEMONIC_INT1, ZYDIS_MNEMONIC_INT3, ZYDIS_MNEMONIC_INTO,
-        ZYDIS_MNEMONIC_IRET, ZYDIS_MNEMONIC_IRETD, ZYDIS_MNEMONIC_IRETQ, ZYDIS_MNEMONIC_CPUID,
-        ZYDIS_MNEMONIC_LDS, ZYDIS_MNEMONIC_LES, ZYDIS_MNEMONIC_LFS, ZYDIS_MNEMONIC_LGS,
-        ZYDIS_MNEMONIC_LSS, ZYDIS_MNEMONIC_LAR, ZYDIS_MNEMONIC_LSL, ZYDIS_MNEMONIC_VERR,
-        ZYDIS_MNEMONIC_VERW, ZYDIS_MNEMONIC_PUSHF, ZYDIS_MNEMONIC_PUSHFD, ZYDIS_MNEMONIC_PUSHFQ,
-        ZYDIS_MNEMONIC_POPF, ZYDIS_MNEMONIC_POPFD, ZYDIS_MNEMONIC_POPFQ,
+        ZYDIS_MNEMONIC_HLT,     ZYDIS_MNEMONIC_CLI,    ZYDIS_MNEMONIC_STI,
+        ZYDIS_MNEMONIC_IN,      ZYDIS_MNEMONIC_OUT,    ZYDIS_MNEMONIC_INSB,
+        ZYDIS_MNEMONIC_INSW,    ZYDIS_MNEMONIC_INSD,   ZYDIS_MNEMONIC_OUTSB,
+        ZYDIS_MNEMONIC_OUTSW,   ZYDIS_MNEMONIC_OUTSD,  ZYDIS_MNEMONIC_LGDT,
+        ZYDIS_MNEMONIC_LIDT,    ZYDIS_MNEMONIC_SGDT,   ZYDIS_MNEMONIC_SIDT,
+        ZYDIS_MNEMONIC_LLDT,    ZYDIS_MNEMONIC_LTR,    ZYDIS_MNEMONIC_SLDT,
+        ZYDIS_MNEMONIC_STR,     ZYDIS_MNEMONIC_LMSW,   ZYDIS_MNEMONIC_SMSW,
+        ZYDIS_MNEMONIC_CLTS,    ZYDIS_MNEMONIC_INVD,   ZYDIS_MNEMONIC_WBINVD,
+        ZYDIS_MNEMONIC_INVLPG,  ZYDIS_MNEMONIC_RDMSR,  ZYDIS_MNEMONIC_WRMSR,
+        ZYDIS_MNEMONIC_RDPMC,   ZYDIS_MNEMONIC_RDTSC,  ZYDIS_MNEMONIC_RSM,
+        ZYDIS_MNEMONIC_SYSCALL, ZYDIS_MNEMONIC_SYSRET, ZYDIS_MNEMONIC_SYSENTER,
+        ZYDIS_MNEMONIC_SYSEXIT, ZYDIS_MNEMONIC_SWAPGS, ZYDIS_MNEMONIC_INT,
+        ZYDIS_MNEMONIC_INT1,    ZYDIS_MNEMONIC_INT3,   ZYDIS_MNEMONIC_INTO,
+        ZYDIS_MNEMONIC_IRET,    ZYDIS_MNEMONIC_IRETD,  ZYDIS_MNEMONIC_IRETQ,
+        ZYDIS_MNEMONIC_CPUID,   ZYDIS_MNEMONIC_LDS,    ZYDIS_MNEMONIC_LES,
+        ZYDIS_MNEMONIC_LFS,     ZYDIS_MNEMONIC_LGS,    ZYDIS_MNEMONIC_LSS,
+        ZYDIS_MNEMONIC_LAR,     ZYDIS_MNEMONIC_LSL,    ZYDIS_MNEMONIC_VERR,
+        ZYDIS_MNEMONIC_VERW,    ZYDIS_MNEMONIC_PUSHF,  ZYDIS_MNEMONIC_PUSHFD,
+        ZYDIS_MNEMONIC_PUSHFQ,  ZYDIS_MNEMONIC_POPF,   ZYDIS_MNEMONIC_POPFD,
+        ZYDIS_MNEMONIC_POPFQ,
     };
 
     for (size_t i = 0; i < PLX_COUNT(list); i++) {
@@ -97,8 +102,8 @@ static bool segment_operand(const ZydisDecodedOperand *ops, unsigned n)
 static void name_form(struct form *f, const ZydisDecodedInstruction *z,
                       const ZydisDecodedOperand *ops)
 {
-    size_t at = (size_t)snprintf(f->name, sizeof f->name, "%s",
-                                 ZydisMnemonicGetString(z->mnemonic));
+    size_t at =
+        (size_t)snprintf(f->name, sizeof f->name, "%s", ZydisMnemonicGetString(z->mnemonic));
 
     for (unsigned i = 0; i < z->operand_count_visible && at < sizeof f->name; i++) {
         const char *kind = "?";
@@ -176,8 +181,8 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
         f->reg_free = f->reg_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG);
         f->rm_free = f->rm_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM);
     }
-    f->rep = (z->attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
-                               ZYDIS_ATTRIB_HAS_REPNE)) != 0;
+    f->rep = (z->attributes &
+              (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0;
     f->branch = z->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
     f->flags_undefined = z->cpu_flags != NULL ? z->cpu_flags->undefined : 0;
     for (unsigned i = 0; i < z->operand_count; i++) {
@@ -264,10 +269,9 @@ void enumerate(enum isa_mode mode, struct forms *out)
                                                ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
     static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
                                             ZYDIS_STACK_WIDTH_16};
-    static const ZydisDecoderMode off[] = {ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,
-                                           ZYDIS_DECODER_MODE_MPX, ZYDIS_DECODER_MODE_CET,
-                                           ZYDIS_DECODER_MODE_WBNOINVD,
-                                           ZYDIS_DECODER_MODE_CLDEMOTE};
+    static const ZydisDecoderMode off[] = {
+        ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,    ZYDIS_DECODER_MODE_MPX,
+        ZYDIS_DECODER_MODE_CET,   ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE};
     unsigned rex_max = mode == ISA_64 ? 2 : 1;
     ZydisDecoder d;
 

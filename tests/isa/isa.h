@@ -16,8 +16,8 @@
 
 enum isa_mode { ISA_64, ISA_32, ISA_16, ISA_MODES };
 
-#define CODE_AT UINT64_C(0x10000000)
-#define DATA_AT UINT64_C(0x10010000)
+#define CODE_AT  UINT64_C(0x10000000)
+#define DATA_AT  UINT64_C(0x10010000)
 #define STACK_AT UINT64_C(0x10020000)
 enum { CODE_SIZE = 0x2000, DATA_SIZE = 0x4000, STACK_SIZE = 0x4000, INSN_OFFSET = 0x800 };
 
@@ -36,14 +36,14 @@ struct form {
     uint8_t bytes[15]; /* an example */
     uint8_t len;
     uint8_t imm_at[2], imm_len[2]; /* immediates within bytes, to be randomised */
-    bool mem;     /* has a memory operand */
-    uint8_t modrm_at; /* 0: none. Memory operands are rBX + disp8 there */
-    uint8_t opcode_at, rex; /* REX precedes the opcode; 0: none */
-    bool reg_free, rm_free; /* ModRM.reg, ModRM.rm name a general or vector register */
-    bool rep;     /* a string instruction with F2 or F3 */
-    bool fp;      /* touches x87, MMX or SSE */
-    bool branch;  /* target registers must be canonical */
-    uint32_t flags_undefined; /* EFLAGS bits */
+    bool mem;                      /* has a memory operand */
+    uint8_t modrm_at;              /* 0: none. Memory operands are rBX + disp8 there */
+    uint8_t opcode_at, rex;        /* REX precedes the opcode; 0: none */
+    bool reg_free, rm_free;        /* ModRM.reg, ModRM.rm name a general or vector register */
+    bool rep;                      /* a string instruction with F2 or F3 */
+    bool fp;                       /* touches x87, MMX or SSE */
+    bool branch;                   /* target registers must be canonical */
+    uint32_t flags_undefined;      /* EFLAGS bits */
     unsigned trials, differ;
 };
 
@@ -59,7 +59,7 @@ struct isa_state {
     uint64_t gpr[16]; /* order of enum cpu_reg */
     uint64_t rip, rflags;
     uint64_t fs_base, gs_base; /* of 64-bit mode */
-    uint8_t fx[512]; /* FXSAVE64 image */
+    uint8_t fx[512];           /* FXSAVE64 image */
     uint8_t data[DATA_SIZE], stack[STACK_SIZE];
 };
 

@@ -82,14 +82,14 @@ static const struct exemption *exemption_of(const struct form *f)
     return NULL;
 }
 
-/* --- operands ----------------------------------------------------------------------------------- */
+/* --- operands -----------------------------------------------------------------------------------
+ */
 
 static uint64_t random_value(struct prng *g)
 {
-    static const uint64_t edges[] = {0,          1,          2,          7,
-                                     0x7f,       0x80,       0xff,       0x7fff,
-                                     0x8000,     0xffff,     0x7fffffff, 0x80000000,
-                                     0xffffffff, INT64_MAX,  1ULL << 63, UINT64_MAX};
+    static const uint64_t edges[] = {
+        0,      1,      2,          7,          0x7f,       0x80,      0xff,       0x7fff,
+        0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, INT64_MAX, 1ULL << 63, UINT64_MAX};
 
     switch (prng_below(g, 4)) {
     case 0:
@@ -122,8 +122,8 @@ static void random_float(struct prng *g, uint8_t *at, unsigned size)
 
     for (unsigned i = 0; i < size;) {
         if (prng_below(g, 2) == 0) {
-            uint32_t v = prng_below(g, 3) == 0 ? f32[prng_below(g, PLX_COUNT(f32))]
-                                               : (uint32_t)prng_u64(g);
+            uint32_t v =
+                prng_below(g, 3) == 0 ? f32[prng_below(g, PLX_COUNT(f32))] : (uint32_t)prng_u64(g);
             memcpy(at + i, &v, 4);
             i += 4;
         } else if (i + 8 <= size) {
@@ -165,10 +165,12 @@ static void random_x87(struct prng *g, uint8_t *at)
 
 static void random_fx(struct prng *g, uint8_t *fx)
 {
-    static const uint32_t mxcsr[] = {0x1f80, 0x1f80, 0x1f80, 0x3f80, 0x5f80, 0x7f80, 0x9fc0, 0x0000};
+    static const uint32_t mxcsr[] = {0x1f80, 0x1f80, 0x1f80, 0x3f80,
+                                     0x5f80, 0x7f80, 0x9fc0, 0x0000};
     static const uint16_t fcw[] = {0x37f, 0x37f, 0x27f, 0x07f, 0x77f, 0xb7f, 0xf7f, 0x340};
     uint16_t cw = fcw[prng_below(g, PLX_COUNT(fcw))];
-    uint16_t sw = (uint16_t)(prng_below(g, 8) << 11 | prng_below(g, 2) * (prng_below(g, 16) << 8 & 0x4700));
+    uint16_t sw =
+        (uint16_t)(prng_below(g, 8) << 11 | prng_below(g, 2) * (prng_below(g, 16) << 8 & 0x4700));
     uint32_t mx = mxcsr[prng_below(g, PLX_COUNT(mxcsr))];
 
     memset(fx, 0, 512);
@@ -240,7 +242,8 @@ static void make_state(struct prng *g, const struct form *f, struct isa_state *s
     }
 }
 
-/* --- comparison --------------------------------------------------------------------------------- */
+/* --- comparison ---------------------------------------------------------------------------------
+ */
 
 struct difference {
     char text[400];
@@ -251,9 +254,9 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, size_t len, const cha
 {
     for (size_t i = 0; i < len; i++) {
         if (a[i] != b[i]) {
-            (void)snprintf(d->text, sizeof d->text, "%s+0x%zx: host %02x%02x%02x%02x, here %02x%02x%02x%02x",
-                           what, i, a[i], a[i + 1], a[i + 2], a[i + 3], b[i], b[i + 1], b[i + 2],
-                           b[i + 3]);
+            (void)snprintf(d->text, sizeof d->text,
+                           "%s+0x%zx: host %02x%02x%02x%02x, here %02x%02x%02x%02x", what, i, a[i],
+                           a[i + 1], a[i + 2], a[i + 3], b[i], b[i + 1], b[i + 2], b[i + 3]);
             return false;
         }
     }
@@ -412,7 +415,8 @@ static void check_form(struct form *f)
         native_step(f->mode, code.bytes, code.len, f->rep, &in, &host);
         ours_step(f->mode, code.bytes, code.len, f->rep, &in, &here);
         f->trials++;
-        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &host, &here) && !same(f, &host, &here, &d)) {
+        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &host, &here) &&
+            !same(f, &host, &here, &d)) {
             if (f->differ++ == 0) {
                 report(f, code.bytes, code.len, t, &in, &d);
             }
@@ -432,17 +436,17 @@ static int write_table(const struct forms *l)
     for (unsigned i = 0; i < l->n; i++) {
         const struct form *f = &l->items[i];
         const struct exemption *ex = exemption_of(f);
-        (void)fprintf(out, "%-6s  %-10s  %6u  %s%s%s%s\n", mode_names[f->mode], class_names[f->class],
-                      f->trials, f->name, ex != NULL ? "  (" : "", ex != NULL ? ex->why : "",
-                      ex != NULL ? ")" : "");
+        (void)fprintf(out, "%-6s  %-10s  %6u  %s%s%s%s\n", mode_names[f->mode],
+                      class_names[f->class], f->trials, f->name, ex != NULL ? "  (" : "",
+                      ex != NULL ? ex->why : "", ex != NULL ? ")" : "");
     }
     return fclose(out);
 }
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"seed", 1, NULL, 's'},   {"trials", 1, NULL, 't'},
-                                          {"only", 1, NULL, 'o'},   {"table", 1, NULL, 'f'},
+    static const struct option longs[] = {{"seed", 1, NULL, 's'},    {"trials", 1, NULL, 't'},
+                                          {"only", 1, NULL, 'o'},    {"table", 1, NULL, 'f'},
                                           {"verbose", 0, NULL, 'v'}, {0}};
     int c;
 
@@ -507,6 +511,7 @@ int main(int argc, char **argv)
     }
     printf("%u forms: %u checked against this host, %u refused, %u privileged, %u missing; "
            "%u differ\n",
-           forms.n, count[FORM_CHECKED], count[FORM_REFUSED], count[FORM_PRIVILEGED], missing, differ);
+           forms.n, count[FORM_CHECKED], count[FORM_REFUSED], count[FORM_PRIVILEGED], missing,
+           differ);
     return missing == 0 && differ == 0 ? 0 : 1;
 }

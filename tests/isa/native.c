@@ -93,8 +93,7 @@ static const size_t reg_at[16] = {REG(rax), REG(rcx), REG(rdx), REG(rbx), REG(rs
                                   REG(rsi), REG(rdi), REG(r8),  REG(r9),  REG(r10), REG(r11),
                                   REG(r12), REG(r13), REG(r14), REG(r15)};
 
-static void load_regs(enum isa_mode mode, const struct isa_state *in,
-                      struct user_regs_struct *r)
+static void load_regs(enum isa_mode mode, const struct isa_state *in, struct user_regs_struct *r)
 {
     PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, r) == 0);
     for (int i = 0; i < 16; i++) {

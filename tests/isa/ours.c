@@ -26,12 +26,18 @@ enum {
     BUDGET = 4096,
 };
 
-#define SYS_AT UINT64_C(0x10100000)
+#define SYS_AT       UINT64_C(0x10100000)
 #define SYS_STACK_AT UINT64_C(0x10104000)
-#define HLT_AT UINT64_C(0x10108000)
+#define HLT_AT       UINT64_C(0x10108000)
 enum { GDT_OFF = 0, TSS_OFF = 0x200, IDT_OFF = 0x1000 };
-enum { SEL_K_CODE = 0x08, SEL_K_DATA = 0x10, SEL_U32 = 0x23, SEL_U_DATA = 0x2b, SEL_U64 = 0x33,
-       SEL_TSS = 0x40 };
+enum {
+    SEL_K_CODE = 0x08,
+    SEL_K_DATA = 0x10,
+    SEL_U32 = 0x23,
+    SEL_U_DATA = 0x2b,
+    SEL_U64 = 0x33,
+    SEL_TSS = 0x40
+};
 
 static struct ram *ram;
 static struct vcpu *vcpu;
@@ -73,8 +79,8 @@ static void build_system(void)
     put(GPA_SYS + TSS_OFF + 4, SYS_STACK_AT + 0x4000, 8);
     for (uint64_t vec = 0; vec < 256; vec++) {
         uint64_t at = HLT_AT + vec * 16, gate = GPA_SYS + IDT_OFF + vec * 16;
-        put(gate, (at & 0xffff) | SEL_K_CODE << 16 | UINT64_C(0x8e) << 40 | (at >> 16 & 0xffff) << 48,
-            8);
+        put(gate,
+            (at & 0xffff) | SEL_K_CODE << 16 | UINT64_C(0x8e) << 40 | (at >> 16 & 0xffff) << 48, 8);
         put(gate + 8, at >> 32, 8);
         put(GPA_HLT + vec * 16, 0xf4, 1);
     }

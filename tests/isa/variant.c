@@ -163,7 +163,8 @@ void make_variant(struct prng *g, const struct form *f, struct isa_state *s, str
 {
     struct draft d = {.rex = f->rex, .modrm = f->bytes[f->modrm_at]};
     bool memory = f->mem && f->modrm_at != 0 && d.modrm >> 6 == 1;
-    unsigned opcode = f->opcode_at + (f->rex != 0 ? 1u : 0u), rest = f->modrm_at + (memory ? 2u : 1u);
+    unsigned opcode = f->opcode_at + (f->rex != 0 ? 1u : 0u),
+             rest = f->modrm_at + (memory ? 2u : 1u);
     unsigned opcode_len = (f->modrm_at != 0 ? f->modrm_at : f->len) - opcode, disp_at = 0;
     uint8_t bytes[15], rex;
 

@@ -20,7 +20,7 @@
 #include "base/prng.h"
 #include "replica/core.h"
 
-#define MS UINT64_C(1000000)
+#define MS    UINT64_C(1000000)
 #define NEVER UINT64_MAX
 enum { EVENTS_MAX = 8192, RECORDS_MAX = 20000 };
 
@@ -143,7 +143,8 @@ static void op_reread(void *ctx, uint64_t nonce)
     struct node *n = ctx;
 
     if (!n->cut) {
-        struct ev *e = event_at(S->now + MS / 2 + prng_below(&S->g, MS), EV_REREAD, (int)(n - S->n));
+        struct ev *e =
+            event_at(S->now + MS / 2 + prng_below(&S->g, MS), EV_REREAD, (int)(n - S->n));
         e->epoch = nonce;
     }
 }
@@ -354,8 +355,12 @@ static void run_until(uint64_t t)
 
 static void sim_open(uint64_t seed)
 {
-    struct rep_ops ops = {.send = op_send, .emit = op_emit, .ask = op_ask, .reread = op_reread,
-                          .event = op_event, .wake = op_wake};
+    struct rep_ops ops = {.send = op_send,
+                          .emit = op_emit,
+                          .ask = op_ask,
+                          .reread = op_reread,
+                          .event = op_event,
+                          .wake = op_wake};
 
     S = plx_calloc(1, sizeof *S);
     PLX_CHECK(S != NULL);
@@ -402,8 +407,7 @@ static void assert_goes_on(void)
     run_until(S->now + 200 * MS);
     if (S->emitted_through <= before) {
         print_error("seed %llu: no progress: phases %s, %s\n", (unsigned long long)S->seed,
-                    rep_phase_name(rep_phase(S->n[0].rep)),
-                    rep_phase_name(rep_phase(S->n[1].rep)));
+                    rep_phase_name(rep_phase(S->n[0].rep)), rep_phase_name(rep_phase(S->n[1].rep)));
     }
     assert_true(S->emitted_through > before);
     for (int i = 0; i < 2; i++) {
@@ -532,9 +536,7 @@ static void random_faults_never_break_safety(void **state)
 {
     const char *seed_text = getenv("SEED"), *runs_text = getenv("RUNS");
     uint64_t seed = seed_text != NULL ? strtoull(seed_text, NULL, 0) : 1;
-    uint64_t runs = seed_text != NULL   ? 1
-                    : runs_text != NULL ? strtoull(runs_text, NULL, 0)
-                                        : 200;
+    uint64_t runs = seed_text != NULL ? 1 : runs_text != NULL ? strtoull(runs_text, NULL, 0) : 200;
     unsigned takeovers = 0, drops = 0, resumes = 0;
 
     (void)state;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Hunts: two replicas that both go on alone, or one that goes on in an epoch that the record gave to
- * another, however requests and replies are delayed, doubled, lost or overtaken by a resumption.
+ * Hunts: two replicas that both go on alone, or one that goes on in an epoch that the record gave
+ * to another, however requests and replies are delayed, doubled, lost or overtaken by a resumption.
  *
  * The log is one agreed sequence (that is Raft's promise); the three nodes have applied different
  * prefixes of it. A replica reads the record of its own node only, sees the peer silent or not at
- * random, asks, repeats itself, dies; at times there is no majority and everything waits. Every step the invariants are checked. A failure prints its seed;
- * SEED=n runs that one alone. */
+ * random, asks, repeats itself, dies; at times there is no majority and everything waits. Every
+ * step the invariants are checked. A failure prints its seed; SEED=n runs that one alone. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -40,12 +40,12 @@ struct world {
     unsigned nlog;
     struct roles_state node[NODES]; /* each after its prefix */
     unsigned applied[NODES];
-    struct roles_state truth; /* after all of it */
+    struct roles_state truth;           /* after all of it */
     struct roles_cmd flight[QUEUE_MAX]; /* proposals on their way */
     unsigned nflight;
     struct replica r[2]; /* the first primary, the first backup */
     uint64_t next_request;
-    bool cut; /* no majority: nothing is agreed, what was asked waits */
+    bool cut;                   /* no majority: nothing is agreed, what was asked waits */
     uint64_t alone_in[LOG_MAX]; /* by epoch: incarnation that went on alone */
 };
 

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/tools/capture.c - judges what was captured at the bridge ports of the nodes.
  *
- *   capture order MAC FILE FILE...       the frames of MAC move from port to port: once another port
- *       carries them, an earlier one carries nothing but duplicates of frames on a later one
- *   capture silent MAC FROM TO FILE...   no frame of MAC between the two (wall ns)
- *   capture held MAC FROM OLD NEW        every frame of MAC on OLD after FROM is also on NEW
- *   capture some MAC FROM TO FILE...     at least one frame of MAC between the two
+ *   capture order MAC FILE FILE...       the frames of MAC move from port to port: once another
+ * port carries them, an earlier one carries nothing but duplicates of frames on a later one capture
+ * silent MAC FROM TO FILE...   no frame of MAC between the two (wall ns) capture held MAC FROM OLD
+ * NEW        every frame of MAC on OLD after FROM is also on NEW capture some MAC FROM TO FILE...
+ * at least one frame of MAC between the two
  *
- * Files are pcap with microseconds or nanoseconds ("libpcap File Format", tcpdump -w) of frames that
- * enter the switch. 0 as TO means the end. Exit code 0: so it is; 1: it is not, and why; 2: usage. */
+ * Files are pcap with microseconds or nanoseconds ("libpcap File Format", tcpdump -w) of frames
+ * that enter the switch. 0 as TO means the end. Exit code 0: so it is; 1: it is not, and why; 2:
+ * usage. */
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -84,8 +85,7 @@ static int load(struct port *p, const char *path, const uint8_t mac[MAC_LEN])
 static bool on_port(const struct port *p, const struct frame *f)
 {
     for (size_t i = 0; i < p->n; i++) {
-        if (p->frames[i].len == f->len &&
-            memcmp(p->frames[i].sha, f->sha, sizeof f->sha) == 0) {
+        if (p->frames[i].len == f->len && memcmp(p->frames[i].sha, f->sha, sizeof f->sha) == 0) {
             return true;
         }
     }
@@ -206,7 +206,8 @@ int main(int argc, char **argv)
         rc = held(&ports[0], &ports[1], strtoull(argv[3], NULL, 10));
     } else if (strcmp(what, "silent") == 0 || strcmp(what, "some") == 0) {
         uint64_t to = strtoull(argv[4], NULL, 10);
-        rc = between(ports, n, strtoull(argv[3], NULL, 10), to != 0 ? to : UINT64_MAX, what[1] == 'o');
+        rc = between(ports, n, strtoull(argv[3], NULL, 10), to != 0 ? to : UINT64_MAX,
+                     what[1] == 'o');
     }
     for (unsigned i = 0; i < n; i++) {
         plx_free(ports[i].frames);

@@ -10,9 +10,9 @@
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
  * when digests were compared and none differs). --state starts from a saved state; the mark is then
  * the moment the pair is ready. --flip changes one bit of the backup's RAM from outside, in a page
- * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that page,
- * and the primary goes on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the bit before it
- * could be found, 124 timeout. */
+ * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that
+ * page, and the primary goes on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the bit
+ * before it could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -64,7 +64,7 @@ static bool took_over, diverged, alone;
 static char tail[256]; /* of the console, to find the mark in */
 static uint64_t mark_at;
 static struct { /* --flip */
-    int fd; /* the backup's RAM */
+    int fd;     /* the backup's RAM */
     off_t at;
     uint8_t value;
     bool named;
@@ -160,7 +160,8 @@ static void start(int i, char **argv)
     Ctl__Tunables t = CTL__TUNABLES__INIT;
     Ctl__Disk d = CTL__DISK__INIT, *disks[1] = {&d};
     Ctl__Nic nic = CTL__NIC__INIT, *nics[1] = {&nic};
-    static uint8_t vm[16] = "duo", cluster[16] = "duo", mac[6] = {0x52, 0x54, 0x00, 0x70, 0x78, 0x01};
+    static uint8_t vm[16] = "duo", cluster[16] = "duo",
+                   mac[6] = {0x52, 0x54, 0x00, 0x70, 0x78, 0x01};
     struct wire_roles w;
     char overlay[64];
 
@@ -169,7 +170,7 @@ static void start(int i, char **argv)
     s.vm.len = 16;
     s.cluster.data = cluster;
     s.cluster.len = 16;
-    s.name = (char *)(uintptr_t)"duo";
+    s.name = (char *)(uintptr_t) "duo";
     s.role = i == PRIMARY ? CTL__ROLE__PRIMARY : CTL__ROLE__BACKUP;
     s.roles = &w.r;
     s.incarnation = side[i].incarnation;
@@ -213,8 +214,7 @@ static void apply_request(int who, const Ctl__Request *q)
         if (q->kind == CTL__REQUEST_KIND__DROP_BACKUP && roles.primary == who) {
             roles.backup = -1;
             roles.epoch++;
-        } else if (q->kind == CTL__REQUEST_KIND__TAKEOVER && roles.backup == who &&
-                   roles.in_sync) {
+        } else if (q->kind == CTL__REQUEST_KIND__TAKEOVER && roles.backup == who && roles.in_sync) {
             roles.primary = who;
             roles.backup = -1;
             roles.epoch++;
@@ -457,12 +457,12 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"mem", 1, NULL, 'm'},     {"mark", 1, NULL, 'k'},
-                                          {"kill", 1, NULL, 'x'},    {"stop-ms", 1, NULL, 's'},
+    static const struct option longs[] = {{"mem", 1, NULL, 'm'},      {"mark", 1, NULL, 'k'},
+                                          {"kill", 1, NULL, 'x'},     {"stop-ms", 1, NULL, 's'},
                                           {"after-ms", 1, NULL, 'a'}, {"disk", 1, NULL, 'd'},
-                                          {"chaos", 1, NULL, 'c'},   {"digest", 1, NULL, 'g'},
-                                          {"timeout", 1, NULL, 't'}, {"state", 1, NULL, 'S'},
-                                          {"net", 0, NULL, 'n'},     {"flip", 1, NULL, 'f'},
+                                          {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},
+                                          {"timeout", 1, NULL, 't'},  {"state", 1, NULL, 'S'},
+                                          {"net", 0, NULL, 'n'},      {"flip", 1, NULL, 'f'},
                                           {"scrub-ms", 1, NULL, 'u'}, {0}};
     int c;
 

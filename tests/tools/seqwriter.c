@@ -210,8 +210,8 @@ static int do_gap(const char *path)
         last = acked;
     }
     (void)fclose(log);
-    printf("gap_ms %.1f last_before %" PRIu64 " first_after %" PRIu64 "\n",
-           (double)longest / 1e6, from, to);
+    printf("gap_ms %.1f last_before %" PRIu64 " first_after %" PRIu64 "\n", (double)longest / 1e6,
+           from, to);
     return 0;
 }
 

@@ -22,16 +22,40 @@
 #include "vmm/cpu/seg.h"
 
 enum {
-    GDT = 0x1000, IDT = 0x2000, TSS = 0x3000, DATA = 0x4000, STACK0 = 0x8000, STACK3 = 0x9000,
-    STACK_IST = 0xa000, TABLES = 0x10000, CODE = 0x20000, HANDLER = 0x30000
+    GDT = 0x1000,
+    IDT = 0x2000,
+    TSS = 0x3000,
+    DATA = 0x4000,
+    STACK0 = 0x8000,
+    STACK3 = 0x9000,
+    STACK_IST = 0xa000,
+    TABLES = 0x10000,
+    CODE = 0x20000,
+    HANDLER = 0x30000
 };
 
 /* Selectors of the GDT below, RPL 0. */
 enum {
-    CS32 = 0x08, DS32 = 0x10, CS64 = 0x18, UDS = 0x20, UCS32 = 0x28, UCS64 = 0x30, CS_ABSENT = 0x38,
-    TSS_SEL = 0x40, DS_ABSENT = 0x50, CS_CONFORMING = 0x58, DS_READONLY = 0x60, CS_EXECONLY = 0x68,
-    LDT_SEL = 0x70, GATE64 = 0x80, GATE32 = 0x90, DS_DOWN = 0x98, TSS_NEW = 0xa0, CS_LD = 0xb0,
-    GDT_LIMIT = 0xbf, CS_OUTSIDE = 0xc8
+    CS32 = 0x08,
+    DS32 = 0x10,
+    CS64 = 0x18,
+    UDS = 0x20,
+    UCS32 = 0x28,
+    UCS64 = 0x30,
+    CS_ABSENT = 0x38,
+    TSS_SEL = 0x40,
+    DS_ABSENT = 0x50,
+    CS_CONFORMING = 0x58,
+    DS_READONLY = 0x60,
+    CS_EXECONLY = 0x68,
+    LDT_SEL = 0x70,
+    GATE64 = 0x80,
+    GATE32 = 0x90,
+    DS_DOWN = 0x98,
+    TSS_NEW = 0xa0,
+    CS_LD = 0xb0,
+    GDT_LIMIT = 0xbf,
+    CS_OUTSIDE = 0xc8
 };
 
 struct fixture {
@@ -143,8 +167,12 @@ static inline void fx_tables(struct fixture *f)
 }
 
 static const struct vcpu_ops fx_ops = {
-    .pio_read = fx_pio_read, .pio_write = fx_pio_write, .msr_read = fx_msr_read,
-    .msr_write = fx_msr_write, .cr8_read = fx_cr8_read, .cr8_write = fx_cr8_write,
+    .pio_read = fx_pio_read,
+    .pio_write = fx_pio_write,
+    .msr_read = fx_msr_read,
+    .msr_write = fx_msr_write,
+    .cr8_read = fx_cr8_read,
+    .cr8_write = fx_cr8_write,
 };
 
 static inline struct cpu_seg fx_seg(struct fixture *f, uint16_t sel)
@@ -275,9 +303,9 @@ static inline int fx_run(struct fixture *f, const uint8_t *bytes, size_t len)
     fx_run((f), (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 /* The instruction faults with this vector and error code. */
-#define assert_fault(f, vector, error, ...)                                     \
-    do {                                                                        \
-        assert_int_equal(RUN(f, __VA_ARGS__), (vector));                        \
+#define assert_fault(f, vector, error, ...)                                         \
+    do {                                                                            \
+        assert_int_equal(RUN(f, __VA_ARGS__), (vector));                            \
         assert_int_equal((f)->v.fault_has_error ? (f)->v.fault_error : 0, (error)); \
     } while (0)
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/unit/cpu_guest.h - a tiny guest for CPU tests: 4 MiB, identity-mapped, flat segments, an IDT
- * whose handlers are HLTs, so that a test sees which vector came and what was pushed. */
+ * tests/unit/cpu_guest.h - a tiny guest for CPU tests: 4 MiB, identity-mapped, flat segments, an
+ * IDT whose handlers are HLTs, so that a test sees which vector came and what was pushed. */
 #ifndef TESTS_UNIT_CPU_GUEST_H
 #define TESTS_UNIT_CPU_GUEST_H
 
@@ -18,11 +18,27 @@
 
 enum {
     G_RAM = 4 << 20,
-    G_PML4 = 0x1000, G_PDPT = 0x2000, G_PD = 0x3000, G_PT = 0x4000, /* PT: the first 2 MiB */
-    G_GDT = 0x5000, G_TSS = 0x5800, G_IDT = 0x6000, G_STUBS = 0x7000, G_UNMAPPED = 0x1f0000,
-    G_CODE = 0x10000, G_STACK = 0x20000, G_DATA = 0x30000, G_STACK0 = 0x28000,
-    SEL_CODE64 = 0x08, SEL_DATA = 0x10, SEL_CODE32 = 0x18, SEL_CODE16 = 0x20, SEL_UDATA = 0x2b,
-    SEL_UCODE64 = 0x33, SEL_UCODE32 = 0x3b, SEL_TSS = 0x40,
+    G_PML4 = 0x1000,
+    G_PDPT = 0x2000,
+    G_PD = 0x3000,
+    G_PT = 0x4000, /* PT: the first 2 MiB */
+    G_GDT = 0x5000,
+    G_TSS = 0x5800,
+    G_IDT = 0x6000,
+    G_STUBS = 0x7000,
+    G_UNMAPPED = 0x1f0000,
+    G_CODE = 0x10000,
+    G_STACK = 0x20000,
+    G_DATA = 0x30000,
+    G_STACK0 = 0x28000,
+    SEL_CODE64 = 0x08,
+    SEL_DATA = 0x10,
+    SEL_CODE32 = 0x18,
+    SEL_CODE16 = 0x20,
+    SEL_UDATA = 0x2b,
+    SEL_UCODE64 = 0x33,
+    SEL_UCODE32 = 0x3b,
+    SEL_TSS = 0x40,
 };
 enum guest_mode { GUEST64, GUEST32, GUEST16 };
 
@@ -115,8 +131,12 @@ static inline void g_open_with(struct guest *g, unsigned cache_entries)
     memset(g, 0, sizeof *g);
     g->vector = -1;
     assert_int_equal(ram_create(G_RAM, &g->ram, NULL), 0);
-    struct engine_config cfg = {.bsp = true, .vcpus = 1, .ram = g->ram, .ops = &g_ops,
-                                .ops_ctx = g, .cache_entries = cache_entries};
+    struct engine_config cfg = {.bsp = true,
+                                .vcpus = 1,
+                                .ram = g->ram,
+                                .ops = &g_ops,
+                                .ops_ctx = g,
+                                .cache_entries = cache_entries};
     assert_int_equal(engine_interp.create(&cfg, &g->v, NULL), 0);
 
     g_put(g, G_PML4, G_PDPT | 7, 8);
@@ -156,8 +176,8 @@ static inline void g_open_with(struct guest *g, unsigned cache_entries)
     c->gpr[RSP] = G_STACK;
     c->rip = G_CODE;
     g_select_mode(g, GUEST64, 0);
-    g->run = (struct engine_run){.budget = 100000, .t_end = UINT64_MAX, .rate = 65536,
-                                 .alone = true};
+    g->run =
+        (struct engine_run){.budget = 100000, .t_end = UINT64_MAX, .rate = 65536, .alone = true};
 }
 
 static inline void g_open(struct guest *g)

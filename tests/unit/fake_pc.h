@@ -38,7 +38,8 @@ struct pc_devices {
 
 uint64_t vcpu_now(const struct vcpu *v)
 {
-    uint64_t now = v->t0 + (uint64_t)(((__uint128_t)(v->c.progress - v->progress0) * v->rate) >> 16);
+    uint64_t now =
+        v->t0 + (uint64_t)(((__uint128_t)(v->c.progress - v->progress0) * v->rate) >> 16);
 
     return now < v->t_end ? now : v->t_end;
 }
@@ -263,9 +264,8 @@ void pc_destroy(struct pc *pc)
 
 static inline struct vm *fake_vm(uint64_t chaos)
 {
-    struct vm_config cfg = {.machine = {.memory = 1 << 20, .vcpus = 1},
-                            .engine = &fake_engine,
-                            .chaos = chaos};
+    struct vm_config cfg = {
+        .machine = {.memory = 1 << 20, .vcpus = 1}, .engine = &fake_engine, .chaos = chaos};
     struct vm *vm;
 
     fake.runs = fake.drops = fake.changes = fake.nlooked = 0;

@@ -69,35 +69,34 @@ static inline int host_run(struct host_state *s, const uint8_t *code, size_t len
     host_signal = 0;
     __asm__ volatile("fxsave64 %0" : "=m"(own) : : "memory");
     if (sigsetjmp(host_jmp, 0) == 0) {
-        __asm__ volatile("lea -256(%%rsp), %%rsp\n\t"
-                         "mov %0, %%r12\n\t"
-                         "mov %1, %%r13\n\t"
-                         "fxrstor64 (%%r12)\n\t"
-                         "mov %c2(%%r12), %%rax\n\t"
-                         "mov %c3(%%r12), %%rcx\n\t"
-                         "mov %c4(%%r12), %%rdx\n\t"
-                         "mov %c5(%%r12), %%rsi\n\t"
-                         "mov %c6(%%r12), %%rdi\n\t"
-                         "pushq %c7(%%r12)\n\t"
-                         "popfq\n\t"
-                         "call *%%r13\n\t"
-                         "pushfq\n\t"
-                         "popq %c7(%%r12)\n\t"
-                         "cld\n\t"
-                         "mov %%rax, %c2(%%r12)\n\t"
-                         "mov %%rcx, %c3(%%r12)\n\t"
-                         "mov %%rdx, %c4(%%r12)\n\t"
-                         "fxsave64 (%%r12)\n\t"
-                         "lea 256(%%rsp), %%rsp\n\t"
-                         :
-                         : "r"(s), "r"(host_code), "i"(offsetof(struct host_state, rax)),
-                           "i"(offsetof(struct host_state, rcx)),
-                           "i"(offsetof(struct host_state, rdx)),
-                           "i"(offsetof(struct host_state, rsi)),
-                           "i"(offsetof(struct host_state, rdi)),
-                           "i"(offsetof(struct host_state, rflags))
-                         : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12",
-                           "r13", "memory", "cc");
+        __asm__ volatile(
+            "lea -256(%%rsp), %%rsp\n\t"
+            "mov %0, %%r12\n\t"
+            "mov %1, %%r13\n\t"
+            "fxrstor64 (%%r12)\n\t"
+            "mov %c2(%%r12), %%rax\n\t"
+            "mov %c3(%%r12), %%rcx\n\t"
+            "mov %c4(%%r12), %%rdx\n\t"
+            "mov %c5(%%r12), %%rsi\n\t"
+            "mov %c6(%%r12), %%rdi\n\t"
+            "pushq %c7(%%r12)\n\t"
+            "popfq\n\t"
+            "call *%%r13\n\t"
+            "pushfq\n\t"
+            "popq %c7(%%r12)\n\t"
+            "cld\n\t"
+            "mov %%rax, %c2(%%r12)\n\t"
+            "mov %%rcx, %c3(%%r12)\n\t"
+            "mov %%rdx, %c4(%%r12)\n\t"
+            "fxsave64 (%%r12)\n\t"
+            "lea 256(%%rsp), %%rsp\n\t"
+            :
+            : "r"(s), "r"(host_code), "i"(offsetof(struct host_state, rax)),
+              "i"(offsetof(struct host_state, rcx)), "i"(offsetof(struct host_state, rdx)),
+              "i"(offsetof(struct host_state, rsi)), "i"(offsetof(struct host_state, rdi)),
+              "i"(offsetof(struct host_state, rflags))
+            : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "memory",
+              "cc");
     }
     __asm__ volatile("fxrstor64 %0" : : "m"(own) : "memory");
     return host_signal;

@@ -58,8 +58,8 @@ static int teardown(void **state)
 
 static struct diskfile *open_disk(struct fixture *f, bool overlay, bool create)
 {
-    struct diskfile_config cfg = {.path = f->base, .overlay = overlay ? f->overlay : NULL,
-                                  .create_overlay = create};
+    struct diskfile_config cfg = {
+        .path = f->base, .overlay = overlay ? f->overlay : NULL, .create_overlay = create};
     struct diskfile *d;
     struct plx_err err = {{0}};
     if (diskfile_open(&cfg, &d, &err) != 0) {
@@ -132,8 +132,9 @@ static void random_requests(struct fixture *f, struct diskfile *d, uint64_t seed
             result(d, ids[k], lens[k] != 0 ? got : NULL, lens[k]);
             assert_memory_equal(got, expected[k], lens[k]);
         }
-        static const enum disk_op ops[] = {DISK_READ, DISK_READ, DISK_READ, DISK_WRITE, DISK_WRITE,
-                                           DISK_WRITE, DISK_ZERO, DISK_DISCARD, DISK_FLUSH};
+        static const enum disk_op ops[] = {DISK_READ,  DISK_READ,    DISK_READ,
+                                           DISK_WRITE, DISK_WRITE,   DISK_WRITE,
+                                           DISK_ZERO,  DISK_DISCARD, DISK_FLUSH};
         enum disk_op op = ops[prng_below(&g, 9)];
         uint64_t len = 1 + prng_below(&g, 64);
         uint64_t at = prng_below(&g, SECTORS - len + 1);
@@ -154,8 +155,8 @@ static void random_requests(struct fixture *f, struct diskfile *d, uint64_t seed
 
 static void model_test(struct fixture *f, bool overlay)
 {
-    uint64_t seed = getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0)
-                                           : (uint64_t)time(NULL);
+    uint64_t seed =
+        getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : (uint64_t)time(NULL);
     print_message("SEED=%llu\n", (unsigned long long)seed);
     struct diskfile *d = open_disk(f, overlay, overlay);
     random_requests(f, d, seed, 1500);
@@ -297,12 +298,13 @@ static void stamps(void **state)
     diskfile_get_stamp(d, &s);
     assert_int_equal(s.epoch + s.last_record, 0);
     for (uint64_t i = 1; i <= 3; i++) {
-        s = (struct disk_stamp){.vm = {1, 2, 3}, .epoch = i, .incarnation = 7 * i,
-                                .last_record = 100 * i};
+        s = (struct disk_stamp){
+            .vm = {1, 2, 3}, .epoch = i, .incarnation = 7 * i, .last_record = 100 * i};
         assert_int_equal(diskfile_stamp(d, &s, NULL), 0);
     }
     diskfile_close(d);
-    /* A fresh overlay has stamps 0 and 1, so the newest, 4, is in slot 0. Torn, it leaves the one before. */
+    /* A fresh overlay has stamps 0 and 1, so the newest, 4, is in slot 0. Torn, it leaves the one
+     * before. */
     int fd = open(f->overlay, O_RDWR);
     uint8_t x = 0xee;
     assert_int_equal(io_pwrite_full(fd, &x, 1, 4096 + 20), 0);
@@ -400,10 +402,14 @@ static void host_errors_are_reported(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(overlay_behaves_like_the_model), T(plain_behaves_like_the_model),
-        T(completions_are_polled_once),    T(bad_requests_are_refused),
-        T(killed_after_flush),             T(bits_follow_data),
-        T(stamps),                         T(damaged_and_foreign_files),
+        T(overlay_behaves_like_the_model),
+        T(plain_behaves_like_the_model),
+        T(completions_are_polled_once),
+        T(bad_requests_are_refused),
+        T(killed_after_flush),
+        T(bits_follow_data),
+        T(stamps),
+        T(damaged_and_foreign_files),
         T(host_errors_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

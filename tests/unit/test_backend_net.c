@@ -158,8 +158,8 @@ static void disks_through_hostio(void **state)
 static void opening_unwinds(void **state)
 {
     static const char *const forwards[] = {"tcp:1-:1x"};
-    struct hostio_config cfg = {.ndisks = 1, .nnics = 1, .console = HOSTIO_CONSOLE_FILE,
-                                .console_path = "/dev/null"};
+    struct hostio_config cfg = {
+        .ndisks = 1, .nnics = 1, .console = HOSTIO_CONSOLE_FILE, .console_path = "/dev/null"};
     char path[] = "/tmp/pollux-test-unwind-XXXXXX", overlay[64];
     struct hostio *h = NULL;
     struct plx_err err;
@@ -260,9 +260,9 @@ static void user_network_forwards(void **state)
 
 static void bad_hostfwd_is_refused(void **state)
 {
-    static const char *const bad[] = {"", "tcp", "tcp:", "tcp:80", "tcp:0-:1", "tcp:1-:0",
-                                      "tcp:70000-:1", "sctp:1-:1", "tcp:x-:1", "tcp:1-:1x",
-                                      "tcp:1.2.3:1-:1", "tcp:1-1"};
+    static const char *const bad[] = {"",         "tcp",       "tcp:",           "tcp:80",
+                                      "tcp:0-:1", "tcp:1-:0",  "tcp:70000-:1",   "sctp:1-:1",
+                                      "tcp:x-:1", "tcp:1-:1x", "tcp:1.2.3:1-:1", "tcp:1-1"};
     (void)state;
     for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct user_net *n;

@@ -97,7 +97,8 @@ static void linux_gets_its_protocol(void **state)
 {
     struct fixture *t = *state;
     uint8_t image[BZ_LEN], initrd[5000], back[5000];
-    struct boot_config cfg = {.kernel = {image, BZ_LEN}, .initrd = {initrd, sizeof initrd},
+    struct boot_config cfg = {.kernel = {image, BZ_LEN},
+                              .initrd = {initrd, sizeof initrd},
                               .cmdline = "console=ttyS0 quiet"};
     uint8_t zp[PAGE_SIZE], line[32];
 
@@ -156,13 +157,20 @@ static void linux_hostile_fields(void **state)
         uint64_t value;
         int rc;
     } cases[] = {
-        {0x1f1, 1, 255, PLX_ETRUNCATED},       {0x1f4, 4, 0, PLX_ECORRUPT},
-        {0x1f4, 4, 0xffffffff, PLX_ETRUNCATED}, {0x201, 1, 0xff, PLX_ECORRUPT},
-        {0x201, 1, 0, PLX_ECORRUPT},           {0x206, 2, 0x0200, PLX_ENOTSUP},
-        {0x211, 1, 0, PLX_ENOTSUP},            {0x236, 2, 0, PLX_ENOTSUP},
-        {0x238, 4, 3, PLX_ERANGE},             {0x258, 8, UINT64_MAX, 0 /* relocates */},
-        {0x258, 8, 0, 0 /* relocates */},      {0x260, 4, 0xffffffff, PLX_ERANGE},
-        {0x260, 4, 64 * MIB, PLX_ERANGE},      {0x260, 4, 0, 0},
+        {0x1f1, 1, 255, PLX_ETRUNCATED},
+        {0x1f4, 4, 0, PLX_ECORRUPT},
+        {0x1f4, 4, 0xffffffff, PLX_ETRUNCATED},
+        {0x201, 1, 0xff, PLX_ECORRUPT},
+        {0x201, 1, 0, PLX_ECORRUPT},
+        {0x206, 2, 0x0200, PLX_ENOTSUP},
+        {0x211, 1, 0, PLX_ENOTSUP},
+        {0x236, 2, 0, PLX_ENOTSUP},
+        {0x238, 4, 3, PLX_ERANGE},
+        {0x258, 8, UINT64_MAX, 0 /* relocates */},
+        {0x258, 8, 0, 0 /* relocates */},
+        {0x260, 4, 0xffffffff, PLX_ERANGE},
+        {0x260, 4, 64 * MIB, PLX_ERANGE},
+        {0x260, 4, 0, 0},
     };
     uint8_t image[BZ_LEN];
 
@@ -223,7 +231,7 @@ static void make_elf(uint8_t *p)
     put_le32(ph + 20, 4096);
     put_le32(p + 0x100, 0x1badb002);
     put_le32(p + 0x104, 3);
-    put_le32(p + 0x108, (uint32_t)-(0x1badb002 + 3));
+    put_le32(p + 0x108, (uint32_t) - (0x1badb002 + 3));
     memset(p + 0x10c, 0xf4, 52);
 }
 
@@ -232,8 +240,11 @@ static void multiboot_gets_its_state(void **state)
     struct fixture *t = *state;
     uint8_t image[ELF_LEN], module[] = "a module", info[128], list[32], text[16];
     struct boot_module second = {{module, 8}, "two"};
-    struct boot_config cfg = {.kernel = {image, ELF_LEN}, .initrd = {module, 3},
-                              .cmdline = "arg", .modules = &second, .nmodules = 1};
+    struct boot_config cfg = {.kernel = {image, ELF_LEN},
+                              .initrd = {module, 3},
+                              .cmdline = "arg",
+                              .modules = &second,
+                              .nmodules = 1};
 
     make_elf(image);
     assert_int_equal(boot_load(&t->m, &t->c, &cfg, &t->err), 0);
@@ -278,18 +289,18 @@ static void multiboot_hostile_fields(void **state)
         uint32_t value;
         int rc;
     } cases[] = {
-        {4, 1, 2, PLX_ENOTSUP},                 /* ELF64 */
-        {18, 2, 62, PLX_ENOTSUP},               /* x86-64 */
-        {28, 4, 0xffffffff, PLX_ETRUNCATED},    /* program headers */
+        {4, 1, 2, PLX_ENOTSUP},              /* ELF64 */
+        {18, 2, 62, PLX_ENOTSUP},            /* x86-64 */
+        {28, 4, 0xffffffff, PLX_ETRUNCATED}, /* program headers */
         {42, 2, 16, PLX_ECORRUPT},
         {44, 2, 0xffff, PLX_ETRUNCATED},
-        {44, 2, 0, PLX_ECORRUPT},               /* nothing to load */
-        {56, 4, 0xffffffff, PLX_ETRUNCATED},    /* file offset */
-        {64, 4, 0xfffff000, PLX_ERANGE},        /* address */
-        {64, 4, 0x80000, PLX_ENOTSUP},          /* over the information */
-        {64, 4, 0xdf800, PLX_ENOTSUP},          /* over the tables */
-        {68, 4, 0xffffffff, PLX_ETRUNCATED},    /* size in the file */
-        {72, 4, 63, PLX_ECORRUPT},              /* size in memory */
+        {44, 2, 0, PLX_ECORRUPT},            /* nothing to load */
+        {56, 4, 0xffffffff, PLX_ETRUNCATED}, /* file offset */
+        {64, 4, 0xfffff000, PLX_ERANGE},     /* address */
+        {64, 4, 0x80000, PLX_ENOTSUP},       /* over the information */
+        {64, 4, 0xdf800, PLX_ENOTSUP},       /* over the tables */
+        {68, 4, 0xffffffff, PLX_ETRUNCATED}, /* size in the file */
+        {72, 4, 63, PLX_ECORRUPT},           /* size in memory */
         {72, 4, 0xffffffff, PLX_ERANGE},
     };
     uint8_t image[ELF_LEN];
@@ -303,15 +314,16 @@ static void multiboot_hostile_fields(void **state)
     }
     make_elf(image); /* a required feature nobody knows */
     put_le32(image + 0x104, 0x8003);
-    put_le32(image + 0x108, (uint32_t)-(0x1badb002 + 0x8003));
+    put_le32(image + 0x108, (uint32_t) - (0x1badb002 + 0x8003));
     assert_int_equal(load_copy(t, image, ELF_LEN), PLX_ENOTSUP);
 }
 
 /* The same by address fields, with the header 16 bytes into the file. */
 static void make_flat(uint8_t p[128])
 {
-    static const uint32_t fields[] = {0x1badb002, 0x10003, (uint32_t)-(0x1badb002 + 0x10003),
-                                      MIB + 16, MIB, MIB + 128, MIB + 8192, MIB + 48};
+    static const uint32_t fields[] = {0x1badb002, 0x10003, (uint32_t) - (0x1badb002 + 0x10003),
+                                      MIB + 16,   MIB,     MIB + 128,
+                                      MIB + 8192, MIB + 48};
 
     memset(p, 0, 128);
     for (unsigned i = 0; i < 8; i++) {
@@ -328,9 +340,10 @@ static void multiboot_flat_image(void **state)
         uint32_t value;
         int rc;
     } cases[] = {
-        {28, 0, PLX_ECORRUPT},          {32, MIB + 64, PLX_ECORRUPT}, {32, 0, PLX_ECORRUPT},
-        {36, 0xffffffff, PLX_ECORRUPT}, {36, MIB - 1, PLX_ECORRUPT},  {40, MIB, PLX_ECORRUPT},
-        {40, 0, 0 /* no bss */},        {36, 0, 0 /* to the end of the file */},
+        {28, 0, PLX_ECORRUPT},        {32, MIB + 64, PLX_ECORRUPT},
+        {32, 0, PLX_ECORRUPT},        {36, 0xffffffff, PLX_ECORRUPT},
+        {36, MIB - 1, PLX_ECORRUPT},  {40, MIB, PLX_ECORRUPT},
+        {40, 0, 0 /* no bss */},      {36, 0, 0 /* to the end of the file */},
         {40, 0xffffffff, PLX_ERANGE},
     };
 
@@ -391,16 +404,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-        T(linux_gets_its_protocol),
-        T(linux_truncated_at_every_length),
-        T(linux_hostile_fields),
-        T(linux_initrd_must_fit),
-        T(multiboot_gets_its_state),
-        T(multiboot_truncated_at_every_length),
-        T(multiboot_hostile_fields),
-        T(multiboot_flat_image),
-        T(something_else_is_refused),
-        T(random_damage),
+        T(linux_gets_its_protocol),   T(linux_truncated_at_every_length),
+        T(linux_hostile_fields),      T(linux_initrd_must_fit),
+        T(multiboot_gets_its_state),  T(multiboot_truncated_at_every_length),
+        T(multiboot_hostile_fields),  T(multiboot_flat_image),
+        T(something_else_is_refused), T(random_damage),
 #undef T
     };
 

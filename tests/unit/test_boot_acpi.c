@@ -138,8 +138,8 @@ static unsigned walk(const uint8_t *p, size_t len)
             assert_int_equal(p[at], 0x82);
             pkg = ++at;
             /* fall through */
-        case 0x10: /* Scope */
-        case 0x11: /* Buffer */
+        case 0x10:   /* Scope */
+        case 0x11:   /* Buffer */
         case 0x12: { /* Package */
             size_t size;
 

@@ -93,17 +93,24 @@ static void overlaps_are_refused_by_name(void **state)
         uint64_t base, len;
         int rc;
     } cases[] = {
-        {0x13, 1, PLX_EEXIST}, {0x0f, 2, PLX_EEXIST}, {0x00, 0x100, PLX_EEXIST},
-        {0x17, 1, PLX_EEXIST}, {0x18, 0, PLX_EINVAL}, {0xffff, 2, PLX_EINVAL},
-        {0x10000, 1, PLX_EINVAL}, {UINT64_MAX, 2, PLX_EINVAL}, {0x18, 1, 0}, {0x0f, 1, 0},
+        {0x13, 1, PLX_EEXIST},
+        {0x0f, 2, PLX_EEXIST},
+        {0x00, 0x100, PLX_EEXIST},
+        {0x17, 1, PLX_EEXIST},
+        {0x18, 0, PLX_EINVAL},
+        {0xffff, 2, PLX_EINVAL},
+        {0x10000, 1, PLX_EINVAL},
+        {UINT64_MAX, 2, PLX_EINVAL},
+        {0x18, 1, 0},
+        {0x0f, 1, 0},
     };
     struct fixture *f = *state;
     struct bytes other = {.len = 16};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct plx_err err = {0};
-        int rc = bus_claim(f->bus, BUS_PIO, cases[i].base, cases[i].len, "other", &ops, &other,
-                           &err);
+        int rc =
+            bus_claim(f->bus, BUS_PIO, cases[i].base, cases[i].len, "other", &ops, &other, &err);
 
         assert_int_equal(rc, cases[i].rc);
         if (rc == PLX_EEXIST) {
@@ -178,7 +185,8 @@ static void agrees_with_a_plain_map(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(accesses_are_whole_inside_and_bytes_across, setup, teardown),
+        cmocka_unit_test_setup_teardown(accesses_are_whole_inside_and_bytes_across, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(unclaimed_reads_as_ones, setup, teardown),
         cmocka_unit_test_setup_teardown(overlaps_are_refused_by_name, setup, teardown),
         cmocka_unit_test_setup_teardown(release_needs_base_and_owner, setup, teardown),

@@ -13,8 +13,8 @@
 #include "ops/polluxd/conf.h"
 
 #define KEY "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
-#define MEMBERS                                                                      \
-    "[member a]\nid = 1\naddress = tcp://10.0.0.1:7300\npublic_key = " KEY "\n"      \
+#define MEMBERS                                                                 \
+    "[member a]\nid = 1\naddress = tcp://10.0.0.1:7300\npublic_key = " KEY "\n" \
     "[member b]\nid = 2\naddress = tcp://10.0.0.2:7300\npublic_key = " KEY "\n"
 
 static void the_example_is_valid(void **state)

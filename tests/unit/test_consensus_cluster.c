@@ -69,11 +69,18 @@ static int free_port(void)
 static void open_member(struct lab *l, unsigned i)
 {
     struct plx_err err;
-    struct cluster_config cfg = {.loop = &l->loop, .key = &l->m[i].key, .self = i + 1,
-                                 .name = "lab", .bind = l->nodes[i].endpoint,
-                                 .dir = l->m[i].dir, .nodes = l->nodes, .nnodes = N,
-                                 .election_ms = ELECTION_MS, .heartbeat_ms = HEARTBEAT_MS,
-                                 .on_record = on_record, .on_message = on_message,
+    struct cluster_config cfg = {.loop = &l->loop,
+                                 .key = &l->m[i].key,
+                                 .self = i + 1,
+                                 .name = "lab",
+                                 .bind = l->nodes[i].endpoint,
+                                 .dir = l->m[i].dir,
+                                 .nodes = l->nodes,
+                                 .nnodes = N,
+                                 .election_ms = ELECTION_MS,
+                                 .heartbeat_ms = HEARTBEAT_MS,
+                                 .on_record = on_record,
+                                 .on_message = on_message,
                                  .ctx = &l->m[i]};
 
     int rc = cluster_open(&cfg, &l->m[i].c, &err);

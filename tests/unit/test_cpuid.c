@@ -38,7 +38,7 @@ static const struct golden {
     {0xd, 2, {0, 0, 0, 0}},
     {0x15, 0, {1, 40, 25000000, 0}},
     {0x16, 0, {1000, 1000, 100, 0}},
-    {0x17, 0, {1000, 1000, 100, 0}},       /* beyond the last leaf: that of 16H */
+    {0x17, 0, {1000, 1000, 100, 0}}, /* beyond the last leaf: that of 16H */
     {0x80000009, 0, {1000, 1000, 100, 0}},
     {0x40000000, 0, {0x40000000, 0x6c6c6f50, 0x6f507875, 0x78756c6c}},
     {0x40000001, 0, {0, 0, 0, 0}},
@@ -114,8 +114,10 @@ static void topology_counts_vcpus(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_model_is_this_table), cmocka_unit_test(the_name_reads_well),
-        cmocka_unit_test(osxsave_follows_cr4), cmocka_unit_test(topology_counts_vcpus),
+        cmocka_unit_test(the_model_is_this_table),
+        cmocka_unit_test(the_name_reads_well),
+        cmocka_unit_test(osxsave_follows_cr4),
+        cmocka_unit_test(topology_counts_vcpus),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,8 +25,8 @@ static void run(struct vm *vm, unsigned slices)
 
     output_list_init(&out);
     for (unsigned i = 0; i < slices; i++) {
-        struct record r = {.seq = vm_seq(vm) + 1, .start_ns = vm_now(vm), .span_ns = 100000,
-                           .rate = RATE_ONE};
+        struct record r = {
+            .seq = vm_seq(vm) + 1, .start_ns = vm_now(vm), .span_ns = 100000, .rate = RATE_ONE};
         assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
     }
     output_list_free(&out);
@@ -87,12 +87,13 @@ static void the_table_covers_the_whole_struct(void **state)
     /* struct cpu_dtable ends in 6 bytes of padding each, the FPU in 4 before mxcsr's vector
      * registers and 1 after ftw, the whole in 6. A new field of struct cpu shows up here. */
     struct cpu c;
-    size_t padding = 2 * (sizeof c.gdtr - 10) +
-                     (offsetof(struct cpu, fpu) - offsetof(struct cpu, mtrr_phys) - sizeof c.mtrr_phys) +
-                     (offsetof(struct cpu_fpu, fop) - offsetof(struct cpu_fpu, ftw) - 1) +
-                     (offsetof(struct cpu_fpu, fip) - offsetof(struct cpu_fpu, fop) - 2) +
-                     (offsetof(struct cpu_fpu, xmm) - offsetof(struct cpu_fpu, mxcsr) - 4) +
-                     (sizeof c - offsetof(struct cpu, wait_sipi) - 1);
+    size_t padding =
+        2 * (sizeof c.gdtr - 10) +
+        (offsetof(struct cpu, fpu) - offsetof(struct cpu, mtrr_phys) - sizeof c.mtrr_phys) +
+        (offsetof(struct cpu_fpu, fop) - offsetof(struct cpu_fpu, ftw) - 1) +
+        (offsetof(struct cpu_fpu, fip) - offsetof(struct cpu_fpu, fop) - 2) +
+        (offsetof(struct cpu_fpu, xmm) - offsetof(struct cpu_fpu, mxcsr) - 4) +
+        (sizeof c - offsetof(struct cpu, wait_sipi) - 1);
     assert_int_equal(open, padding);
 }
 
@@ -217,8 +218,12 @@ static void scrubbing_covers_ram_in_time(void **state)
     for (unsigned i = 0; i < 600; i++) {
         static const struct input jump = {.kind = INPUT_JUMP};
         struct output_list out;
-        struct record r = {.seq = vm_seq(vm) + 1, .start_ns = vm_now(vm) + SCRUB_NS / 600,
-                           .span_ns = 1, .rate = RATE_ONE, .inputs = &jump, .ninputs = 1};
+        struct record r = {.seq = vm_seq(vm) + 1,
+                           .start_ns = vm_now(vm) + SCRUB_NS / 600,
+                           .span_ns = 1,
+                           .rate = RATE_ONE,
+                           .inputs = &jump,
+                           .ninputs = 1};
         struct vm_digest d;
         output_list_init(&out);
         assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);

@@ -79,7 +79,7 @@ static void everything_is_read(void **state)
     assert_non_null(strstr(d.warnings[2], "<shade> in <vm>"));
 }
 
-#define OS "<os><kernel>/k</kernel></os>"
+#define OS   "<os><kernel>/k</kernel></os>"
 #define HEAD "<domain><name>a</name><memory>65536</memory>"
 
 static void the_least_is_enough(void **state)
@@ -117,7 +117,8 @@ static void mistakes_are_named(void **state)
         {"<domain><vcpu>0</vcpu></domain>", "from 1 to 16"},
         {"<domain><vcpu>1x</vcpu></domain>", "from 1 to 16"},
         {"<domain><uuid>12</uuid></domain>", "not a UUID"},
-        {"<domain>\n<os><kernel>vmlinuz</kernel></os></domain>", "line 2, <kernel>: needs an absolute"},
+        {"<domain>\n<os><kernel>vmlinuz</kernel></os></domain>",
+         "line 2, <kernel>: needs an absolute"},
         {"<domain><os><type>xen</type></os></domain>", "must be hvm"},
         {"<domain><os><type arch='i686'>hvm</type></os></domain>", "arch must be"},
         {"<domain><devices><disk type='block'/></devices></domain>", "type='file'"},
@@ -125,16 +126,21 @@ static void mistakes_are_named(void **state)
         {"<domain><devices><disk type='file'><source/></disk></devices></domain>",
          "no attribute 'file'"},
         {"<domain><devices><disk type='file'><source file='/a'/><driver type='qcow2'/></disk>"
-         "</devices></domain>", "only type='raw'"},
+         "</devices></domain>",
+         "only type='raw'"},
         {"<domain><devices><interface type='network'/></devices></domain>", "type='bridge'"},
         {"<domain><devices><interface type='bridge'><mac address='1:2'/></interface></devices>"
-         "</domain>", "not a MAC"},
+         "</domain>",
+         "not a MAC"},
         {"<domain><devices><interface type='bridge'><mac address='01:00:00:00:00:00'/></interface>"
-         "</devices></domain>", "group address"},
+         "</devices></domain>",
+         "group address"},
         {"<domain><metadata><vm xmlns='urn:pollux:domain:1'><protect>maybe</protect></vm></metadata>"
-         "</domain>", "must be yes or no"},
+         "</domain>",
+         "must be yes or no"},
         {"<!DOCTYPE domain [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>" HEAD "<title>&x;</title>" OS
-         "</domain>", "DOCTYPE"},
+         "</domain>",
+         "DOCTYPE"},
     };
 
     (void)state;
@@ -173,8 +179,10 @@ static void uuids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_is_read),      cmocka_unit_test(the_least_is_enough),
-        cmocka_unit_test(mistakes_are_named),      cmocka_unit_test(truncations_are_refused),
+        cmocka_unit_test(everything_is_read),
+        cmocka_unit_test(the_least_is_enough),
+        cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(truncations_are_refused),
         cmocka_unit_test(uuids),
     };
 

@@ -36,9 +36,9 @@ static void a_fault_in_user_code_switches_to_rsp0(void **state)
     assert_int_equal(c->seg[SEG_CS].sel, CS64);
     assert_int_equal(c->seg[SEG_SS].sel, 0);
     assert_true(c->gpr[RSP] == STACK0 - 48);
-    const uint64_t frame[] = {PF_W | PF_U, CODE, UCS64 | 3,
-                              FLAG_ONE | FLAG_IF | FLAG_TF | FLAG_NT | FLAG_CF | FLAG_RF, STACK3,
-                              UDS | 3};
+    const uint64_t frame[] = {
+        PF_W | PF_U, CODE,   UCS64 | 3, FLAG_ONE | FLAG_IF | FLAG_TF | FLAG_NT | FLAG_CF | FLAG_RF,
+        STACK3,      UDS | 3};
     for (unsigned i = 0; i < PLX_COUNT(frame); i++) {
         assert_true(get64(f, STACK0 - 48 + i * 8) == frame[i]);
     }
@@ -86,8 +86,8 @@ static void protected_mode_frames_have_four_byte_words(void **state)
 
     fx_prot32(f, 3);
     assert_int_equal(fault(f, VEC_GP, true, 0x18), 0);
-    const uint32_t frame[] = {0x18, CODE, UCS32 | 3, (uint32_t)(FLAG_ONE | FLAG_RF), STACK3,
-                              UDS | 3};
+    const uint32_t frame[] = {0x18,   CODE,   UCS32 | 3, (uint32_t)(FLAG_ONE | FLAG_RF),
+                              STACK3, UDS | 3};
     assert_true(c->gpr[RSP] == STACK0 - sizeof frame);
     for (unsigned i = 0; i < PLX_COUNT(frame); i++) {
         assert_int_equal(get32(f, STACK0 - sizeof frame + i * 4), frame[i]);
@@ -108,11 +108,11 @@ static const struct bad_gate {
     int vector;
     uint32_t error; /* of INT 0x80 */
 } bad_gates[] = {
-    {0, 0, VEC_GP, 0x402},                                          /* no gate */
-    {(uint64_t)0x8c << 40, 0, VEC_GP, 0x402},                       /* a call gate */
-    {(uint64_t)0x86 << 40, 0, VEC_GP, 0x402},                       /* 16-bit, in IA-32e mode */
+    {0, 0, VEC_GP, 0x402},                                           /* no gate */
+    {(uint64_t)0x8c << 40, 0, VEC_GP, 0x402},                        /* a call gate */
+    {(uint64_t)0x86 << 40, 0, VEC_GP, 0x402},                        /* 16-bit, in IA-32e mode */
     {(uint64_t)0x0e << 40 | (uint64_t)CS64 << 16, 0, VEC_NP, 0x402}, /* absent */
-    {(uint64_t)0x8e << 40, 0, VEC_GP, 0},                           /* null selector */
+    {(uint64_t)0x8e << 40, 0, VEC_GP, 0},                            /* null selector */
     {(uint64_t)0x8e << 40 | (uint64_t)DS32 << 16, 0, VEC_GP, DS32},
     {(uint64_t)0x8e << 40 | (uint64_t)CS32 << 16, 0, VEC_GP, CS32}, /* not 64-bit */
     {(uint64_t)0x8e << 40 | (uint64_t)CS_ABSENT << 16, 0, VEC_NP, CS_ABSENT},
@@ -173,7 +173,7 @@ static const struct folding {
     bool first_has_error;
     bool double_fault; /* with a broken gate, which adds a #GP */
 } foldings[] = {
-    {VEC_UD, false, false}, {VEC_DE, false, true}, {VEC_NP, true, true}, {VEC_GP, true, true},
+    {VEC_UD, false, false}, {VEC_DE, false, true}, {VEC_NP, true, true},   {VEC_GP, true, true},
     {VEC_PF, true, true},   {VEC_AC, true, false}, {VEC_BP, false, false},
 };
 
@@ -191,8 +191,7 @@ static void faults_fold_by_class(void **state)
         assert_int_equal(fault(f, t->first, t->first_has_error, 0), 0);
         unsigned got = (unsigned)(f->v.c.rip - HANDLER);
         assert_int_equal(got, t->double_fault ? VEC_DF : VEC_GP);
-        assert_int_equal(get64(f, f->v.c.gpr[RSP]),
-                         t->double_fault ? 0U : t->first * 8U | 2 | 1);
+        assert_int_equal(get64(f, f->v.c.gpr[RSP]), t->double_fault ? 0U : t->first * 8U | 2 | 1);
         assert_true(get64(f, f->v.c.gpr[RSP] + 8) == CODE);
     }
     fx_long(f, 0);

@@ -28,11 +28,11 @@ static void faults_leave_the_stack_pointer(void **state)
         gva_t cr2;
         unsigned error;
     } cases[] = {
-        {{0x50}, G_UNMAPPED + 0x1000 - 8, PF_W},                 /* push rax */
-        {{0xe8, 0, 0, 0, 0}, G_UNMAPPED + 0x1000 - 8, PF_W},     /* call */
-        {{0xc8, 0x10, 0, 0}, G_UNMAPPED + 0x1000 - 8, PF_W},     /* enter 16, 0 */
-        {{0xc8, 0x10, 0, 3}, G_UNMAPPED + 0x1000 - 8, PF_W},     /* enter 16, 3 */
-        {{0x8f, 0x03}, G_UNMAPPED, PF_W},                        /* pop [rbx] */
+        {{0x50}, G_UNMAPPED + 0x1000 - 8, PF_W},             /* push rax */
+        {{0xe8, 0, 0, 0, 0}, G_UNMAPPED + 0x1000 - 8, PF_W}, /* call */
+        {{0xc8, 0x10, 0, 0}, G_UNMAPPED + 0x1000 - 8, PF_W}, /* enter 16, 0 */
+        {{0xc8, 0x10, 0, 3}, G_UNMAPPED + 0x1000 - 8, PF_W}, /* enter 16, 3 */
+        {{0x8f, 0x03}, G_UNMAPPED, PF_W},                    /* pop [rbx] */
     };
     struct guest g;
 
@@ -92,15 +92,15 @@ static void bad_targets(void **state)
 static void refused_rmw_changes_nothing(void **state)
 {
     static const uint8_t code[][8] = {
-        {0xf0, 0x48, 0x01, 0x0b},             /* lock add [rbx], rcx */
-        {0x48, 0x0f, 0xc1, 0x0b},             /* xadd [rbx], rcx */
-        {0x48, 0x0f, 0xb1, 0x0b},             /* cmpxchg [rbx], rcx */
-        {0x48, 0x87, 0x0b},                   /* xchg [rbx], rcx */
-        {0x48, 0xc1, 0x23, 0x03},             /* shl qword [rbx], 3 */
-        {0x48, 0x0f, 0xab, 0x0b},             /* bts [rbx], rcx */
-        {0x0f, 0xc7, 0x0b},                   /* cmpxchg8b [rbx] */
-        {0x48, 0x0f, 0xc7, 0x0b},             /* cmpxchg16b [rbx] */
-        {0x48, 0xff, 0x03},                   /* inc qword [rbx] */
+        {0xf0, 0x48, 0x01, 0x0b}, /* lock add [rbx], rcx */
+        {0x48, 0x0f, 0xc1, 0x0b}, /* xadd [rbx], rcx */
+        {0x48, 0x0f, 0xb1, 0x0b}, /* cmpxchg [rbx], rcx */
+        {0x48, 0x87, 0x0b},       /* xchg [rbx], rcx */
+        {0x48, 0xc1, 0x23, 0x03}, /* shl qword [rbx], 3 */
+        {0x48, 0x0f, 0xab, 0x0b}, /* bts [rbx], rcx */
+        {0x0f, 0xc7, 0x0b},       /* cmpxchg8b [rbx] */
+        {0x48, 0x0f, 0xc7, 0x0b}, /* cmpxchg16b [rbx] */
+        {0x48, 0xff, 0x03},       /* inc qword [rbx] */
     };
     struct guest g;
 
@@ -147,11 +147,11 @@ static void divide_errors(void **state)
         uint64_t rax, rdx, rcx;
         uint8_t code[4];
     } cases[] = {
-        {1, 0, 0, {0x48, 0xf7, 0xf1}},                                   /* div rcx */
+        {1, 0, 0, {0x48, 0xf7, 0xf1}}, /* div rcx */
         {0, 5, 5, {0x48, 0xf7, 0xf1}},
-        {0, UINT64_C(1) << 63, UINT64_MAX, {0x48, 0xf7, 0xf9}},          /* idiv rcx */
+        {0, UINT64_C(1) << 63, UINT64_MAX, {0x48, 0xf7, 0xf9}}, /* idiv rcx */
         {UINT64_C(1) << 63, UINT64_MAX, UINT64_MAX, {0x48, 0xf7, 0xf9}},
-        {0x8000, 0, 0xff, {0xf6, 0xf9}},                                 /* idiv cl */
+        {0x8000, 0, 0xff, {0xf6, 0xf9}}, /* idiv cl */
     };
     struct guest g;
 
@@ -302,7 +302,7 @@ static void scas_and_cmps(void **state)
     g.v->c.gpr[RDI] = G_DATA;
     g.v->c.gpr[RSI] = G_DATA + 0x100;
     g.v->c.gpr[RCX] = 16;
-    G_EXEC(&g, 0xf3, 0xa6); /* repe cmpsb */
+    G_EXEC(&g, 0xf3, 0xa6);               /* repe cmpsb */
     assert_int_equal(g.v->c.gpr[RCX], 8); /* 's' differs from 't' */
     assert_true((g.v->c.rflags & FLAG_ZF) == 0);
     assert_int_equal(g.v->c.retired, 9);

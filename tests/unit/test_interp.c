@@ -13,11 +13,11 @@ static void runs_and_halts(void **state)
 
     (void)state;
     g_open(&g);
-    G_EXEC(&g, 0xb8, 5, 0, 0, 0,          /* mov eax, 5 */
-           0x48, 0x83, 0xc0, 0x03,        /* add rax, 3 */
-           0x50, 0x5b,                    /* push rax; pop rbx */
-           0xe8, 2, 0, 0, 0, 0xeb, 4,     /* call +2; jmp +4 */
-           0x48, 0xff, 0xc3, 0xc3);       /* inc rbx; ret */
+    G_EXEC(&g, 0xb8, 5, 0, 0, 0,      /* mov eax, 5 */
+           0x48, 0x83, 0xc0, 0x03,    /* add rax, 3 */
+           0x50, 0x5b,                /* push rax; pop rbx */
+           0xe8, 2, 0, 0, 0, 0xeb, 4, /* call +2; jmp +4 */
+           0x48, 0xff, 0xc3, 0xc3);   /* inc rbx; ret */
     assert_int_equal(g.v->c.gpr[RAX], 8);
     assert_int_equal(g.v->c.gpr[RBX], 9);
     assert_int_equal(g.v->c.gpr[RSP], G_STACK);
@@ -28,31 +28,31 @@ static void runs_and_halts(void **state)
 
 /* A busy program: loops, memory, calls, REP of all kinds, self-modification. Ends in HLT. */
 static const uint8_t program[] = {
-    0xbe, 0x00, 0x00, 0x03, 0x00,             /* mov esi, 0x30000 */
-    0xbf, 0x05, 0x10, 0x03, 0x00,             /* mov edi, 0x31005 */
-    0xb9, 0xe8, 0x03, 0x00, 0x00,             /* mov ecx, 1000 */
-    0xb8, 0x78, 0x56, 0x34, 0x12,             /* mov eax, 0x12345678 */
-    0x57, 0x51,                               /* push rdi; push rcx */
-    0xf3, 0xab,                               /* rep stosd */
-    0x59, 0x5f,                               /* pop rcx; pop rdi */
-    0x48, 0x89, 0xfe,                         /* mov rsi, rdi */
-    0x48, 0x83, 0xc7, 0x03,                   /* add rdi, 3 (overlap) */
-    0xf3, 0xa4,                               /* rep movsb */
-    0xb9, 0xc8, 0x00, 0x00, 0x00,             /* mov ecx, 200 */
-    0xbf, 0x05, 0x10, 0x03, 0x00,             /* mov edi, 0x31005 */
-    0xb0, 0x34,                               /* mov al, 0x34 */
-    0xf2, 0xae,                               /* repne scasb */
-    0xb9, 0x32, 0x00, 0x00, 0x00,             /* mov ecx, 50 */
-    0x01, 0xc8,                               /* L: add eax, ecx */
-    0xd1, 0xc0,                               /* rol eax, 1 */
-    0x88, 0x05, 0x01, 0x00, 0x00, 0x00,       /* mov [rip+1], al (the imm below) */
-    0xb2, 0x00,                               /* mov dl, 0 (overwritten each time) */
-    0x00, 0xd3,                               /* add bl, dl */
-    0xe2, 0xf0,                               /* loop L */
-    0xfd,                                     /* std */
-    0xb9, 0x21, 0x00, 0x00, 0x00,             /* mov ecx, 33 */
-    0xf3, 0x48, 0xa5,                         /* rep movsq, downwards */
-    0xfc,                                     /* cld */
+    0xbe, 0x00, 0x00, 0x03, 0x00,       /* mov esi, 0x30000 */
+    0xbf, 0x05, 0x10, 0x03, 0x00,       /* mov edi, 0x31005 */
+    0xb9, 0xe8, 0x03, 0x00, 0x00,       /* mov ecx, 1000 */
+    0xb8, 0x78, 0x56, 0x34, 0x12,       /* mov eax, 0x12345678 */
+    0x57, 0x51,                         /* push rdi; push rcx */
+    0xf3, 0xab,                         /* rep stosd */
+    0x59, 0x5f,                         /* pop rcx; pop rdi */
+    0x48, 0x89, 0xfe,                   /* mov rsi, rdi */
+    0x48, 0x83, 0xc7, 0x03,             /* add rdi, 3 (overlap) */
+    0xf3, 0xa4,                         /* rep movsb */
+    0xb9, 0xc8, 0x00, 0x00, 0x00,       /* mov ecx, 200 */
+    0xbf, 0x05, 0x10, 0x03, 0x00,       /* mov edi, 0x31005 */
+    0xb0, 0x34,                         /* mov al, 0x34 */
+    0xf2, 0xae,                         /* repne scasb */
+    0xb9, 0x32, 0x00, 0x00, 0x00,       /* mov ecx, 50 */
+    0x01, 0xc8,                         /* L: add eax, ecx */
+    0xd1, 0xc0,                         /* rol eax, 1 */
+    0x88, 0x05, 0x01, 0x00, 0x00, 0x00, /* mov [rip+1], al (the imm below) */
+    0xb2, 0x00,                         /* mov dl, 0 (overwritten each time) */
+    0x00, 0xd3,                         /* add bl, dl */
+    0xe2, 0xf0,                         /* loop L */
+    0xfd,                               /* std */
+    0xb9, 0x21, 0x00, 0x00, 0x00,       /* mov ecx, 33 */
+    0xf3, 0x48, 0xa5,                   /* rep movsq, downwards */
+    0xfc,                               /* cld */
     0xf4,
 };
 
@@ -226,7 +226,8 @@ static void parallel_part_stops_before_mmio(void **state)
 
     (void)state;
     g_open(&g);
-    G_CODE_AT(&g, G_CODE, 0x83, 0x04, 0x25, 0x10, 0x00, 0x40, 0x00, 0x01, 0xf4); /* add [0x400010], 1 */
+    G_CODE_AT(&g, G_CODE, 0x83, 0x04, 0x25, 0x10, 0x00, 0x40, 0x00, 0x01,
+              0xf4); /* add [0x400010], 1 */
     g.run.part = PART_PARALLEL;
     assert_int_equal(g_run(&g, 10), VCPU_SERIAL);
     assert_int_equal(g.v->c.rip, G_CODE);
@@ -244,8 +245,15 @@ static void parallel_part_stops_before_mmio(void **state)
 static void undefined_instructions(void **state)
 {
     static const uint8_t bad[][8] = {
-        {0x0f, 0x0b}, {0x06}, {0xf0, 0x90}, {0xc5, 0xf8, 0x58, 0xc0}, {0x66, 0x0f, 0x38, 0xdc, 0xc0},
-        {0xd6}, {0x0f, 0x38, 0xf0, 0x00}, {0xf3, 0x0f, 0xc7, 0xf8}, {0x8d, 0xc0},
+        {0x0f, 0x0b},
+        {0x06},
+        {0xf0, 0x90},
+        {0xc5, 0xf8, 0x58, 0xc0},
+        {0x66, 0x0f, 0x38, 0xdc, 0xc0},
+        {0xd6},
+        {0x0f, 0x38, 0xf0, 0x00},
+        {0xf3, 0x0f, 0xc7, 0xf8},
+        {0x8d, 0xc0},
     };
     struct guest g;
 
@@ -303,11 +311,11 @@ static void other_modes(void **state)
     (void)state;
     g_open(&g);
     g_select_mode(&g, GUEST32, 0);
-    G_EXEC(&g, 0xb8, 0xff, 0xff, 0xff, 0x7f, 0x40,   /* mov eax, 0x7fffffff; inc eax */
-           0x60, 0x61,                               /* pusha; popa */
-           0xa3, 0x00, 0x00, 0x03, 0x00,             /* mov [0x30000], eax */
-           0x66, 0x40,                               /* inc ax */
-           0x8b, 0x1d, 0x00, 0x00, 0x03, 0x00);      /* mov ebx, [0x30000] */
+    G_EXEC(&g, 0xb8, 0xff, 0xff, 0xff, 0x7f, 0x40, /* mov eax, 0x7fffffff; inc eax */
+           0x60, 0x61,                             /* pusha; popa */
+           0xa3, 0x00, 0x00, 0x03, 0x00,           /* mov [0x30000], eax */
+           0x66, 0x40,                             /* inc ax */
+           0x8b, 0x1d, 0x00, 0x00, 0x03, 0x00);    /* mov ebx, [0x30000] */
     assert_int_equal(g.v->c.gpr[RAX], 0x80000001);
     assert_int_equal(g.v->c.gpr[RBX], 0x80000000);
     assert_int_equal(g.v->c.gpr[RSP], G_STACK);
@@ -340,7 +348,8 @@ static void rep_fault_where_the_budget_ends(void **state)
         } while (stop == VCPU_BUDGET);
         assert_int_equal(g_vector(&g), VEC_PF);
         assert_int_equal(g.v->c.gpr[RCX], 60);
-        assert_int_equal(g.v->c.progress, 4); /* three units, of which the fault ends one; HLT of the handler */
+        assert_int_equal(g.v->c.progress,
+                         4); /* three units, of which the fault ends one; HLT of the handler */
         g_close(&g);
     }
 }

@@ -9,10 +9,28 @@
 #include "vmm/tunables.h"
 
 enum { CPUS = 4 };
-enum { ID = 0x20, VERSION = 0x30, TPR = 0x80, PPR = 0xa0, EOI = 0xb0, LDR = 0xd0, DFR = 0xe0,
-       SVR = 0xf0, ISR = 0x100, TMR = 0x180, IRR = 0x200, ESR = 0x280, ICR = 0x300, ICR2 = 0x310,
-       LVT_TIMER = 0x320, LVT_LINT0 = 0x350, LVT_ERROR = 0x370, INIT_COUNT = 0x380,
-       COUNT = 0x390, DIVIDE = 0x3e0 };
+enum {
+    ID = 0x20,
+    VERSION = 0x30,
+    TPR = 0x80,
+    PPR = 0xa0,
+    EOI = 0xb0,
+    LDR = 0xd0,
+    DFR = 0xe0,
+    SVR = 0xf0,
+    ISR = 0x100,
+    TMR = 0x180,
+    IRR = 0x200,
+    ESR = 0x280,
+    ICR = 0x300,
+    ICR2 = 0x310,
+    LVT_TIMER = 0x320,
+    LVT_LINT0 = 0x350,
+    LVT_ERROR = 0x370,
+    INIT_COUNT = 0x380,
+    COUNT = 0x390,
+    DIVIDE = 0x3e0
+};
 enum { MSR_BASE = 0x1b, MSR_DEADLINE = 0x6e0, X2 = 0x800 };
 
 static struct board b;
@@ -185,10 +203,10 @@ static void messages_find_their_targets(void **state)
         uint32_t dfr, ldr_base; /* LDR of cpu i: ldr_base + i as cluster model, 0: flat */
         unsigned who;           /* bit mask */
     } cases[] = {
-        {0x01000, 0x61, 0, 0, 2},       {0xff000, 0x61, 0, 0, 15},  {0x07000, 0x61, 0, 0, 0},
-        {0x05004, 0x61, 0, 0, 5},       {0xff004, 0x61, 0, 0, 15},  {0x10004, 0x61, 0, 0, 0},
-        {0x0e004, 0x161, 0, 0, 2},      {0x0e00c, 0x161, 0, 0, 2},  {0x21004, 0x61, 1, 0x20, 1},
-        {0x24004, 0x61, 1, 0x20, 4},    {0x31004, 0x61, 1, 0x20, 0},
+        {0x01000, 0x61, 0, 0, 2},    {0xff000, 0x61, 0, 0, 15},   {0x07000, 0x61, 0, 0, 0},
+        {0x05004, 0x61, 0, 0, 5},    {0xff004, 0x61, 0, 0, 15},   {0x10004, 0x61, 0, 0, 0},
+        {0x0e004, 0x161, 0, 0, 2},   {0x0e00c, 0x161, 0, 0, 2},   {0x21004, 0x61, 1, 0x20, 1},
+        {0x24004, 0x61, 1, 0x20, 4}, {0x31004, 0x61, 1, 0x20, 0},
     };
 
     (void)state;
@@ -285,14 +303,33 @@ static void x2apic_is_checked(void **state)
         uint64_t value;
         int rc;
     } writes[] = {
-        {X2 + 0x08, 0x20, 0}, {X2 + 0x08, 0x100, 1}, {X2 + 0x02, 0, 1}, {X2 + 0x0d, 0, 1},
-        {X2 + 0x0e, 0, 1}, {X2 + 0x0b, 0, 0}, {X2 + 0x0b, 1, 1}, {X2 + 0x28, 0, 0},
-        {X2 + 0x28, 1, 1}, {X2 + 0x31, 0, 1}, {X2 + 0x2f, 0, 1}, {X2 + 0x38, 0x100000000, 1},
-        {X2 + 0x3f, 0x71, 0}, {X2 + 0x3f, 0x171, 1}, {X2 + 0x0f, 0x1ff, 0}, {X2 + 0x0f, 0x1000, 1},
-        {X2 + 0x32, 0x40030, 0}, {X2 + 0x32, 0x80030, 1}, {X2 + 0x40, 0, 1}, {X2 + 0xff, 0, 1},
-        {MSR_BASE, LAPIC_BASE | 0x900, 1}, {MSR_BASE, LAPIC_BASE | 0x500, 1},
-        {MSR_BASE, LAPIC_BASE | 0xd01, 1}, {MSR_BASE, UINT64_C(1) << 40 | LAPIC_BASE | 0xd00, 1},
-        {X2 + 0x30, 0x2000, 1}, {X2 + 0x30, 0x100000, 1}, {X2 + 0x30, UINT64_C(3) << 32 | 0x72, 0},
+        {X2 + 0x08, 0x20, 0},
+        {X2 + 0x08, 0x100, 1},
+        {X2 + 0x02, 0, 1},
+        {X2 + 0x0d, 0, 1},
+        {X2 + 0x0e, 0, 1},
+        {X2 + 0x0b, 0, 0},
+        {X2 + 0x0b, 1, 1},
+        {X2 + 0x28, 0, 0},
+        {X2 + 0x28, 1, 1},
+        {X2 + 0x31, 0, 1},
+        {X2 + 0x2f, 0, 1},
+        {X2 + 0x38, 0x100000000, 1},
+        {X2 + 0x3f, 0x71, 0},
+        {X2 + 0x3f, 0x171, 1},
+        {X2 + 0x0f, 0x1ff, 0},
+        {X2 + 0x0f, 0x1000, 1},
+        {X2 + 0x32, 0x40030, 0},
+        {X2 + 0x32, 0x80030, 1},
+        {X2 + 0x40, 0, 1},
+        {X2 + 0xff, 0, 1},
+        {MSR_BASE, LAPIC_BASE | 0x900, 1},
+        {MSR_BASE, LAPIC_BASE | 0x500, 1},
+        {MSR_BASE, LAPIC_BASE | 0xd01, 1},
+        {MSR_BASE, UINT64_C(1) << 40 | LAPIC_BASE | 0xd00, 1},
+        {X2 + 0x30, 0x2000, 1},
+        {X2 + 0x30, 0x100000, 1},
+        {X2 + 0x30, UINT64_C(3) << 32 | 0x72, 0},
     };
     uint64_t v;
 
@@ -515,8 +552,8 @@ static void state_survives_anything(void **state)
             bool pending = cpus[cpu].irq_pending;
 
             cpus[cpu].irq_pending = false;
-            check_round_trip(board_device(&b.m, (char[]){'l', 'a', 'p', 'i', 'c',
-                                                         (char)('0' + cpu), '\0'}));
+            check_round_trip(
+                board_device(&b.m, (char[]){'l', 'a', 'p', 'i', 'c', (char)('0' + cpu), '\0'}));
             assert_int_equal(cpus[cpu].irq_pending, pending);
         }
         check_hostile(d, &g, random_access, &g);

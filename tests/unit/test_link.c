@@ -122,9 +122,19 @@ static void a_stranger_is_not_let_in(void **state)
 static void wire_round_trips_and_refuses(void **state)
 {
     struct rep_identity id = {.cluster = {1}, .vm = {2}}, other = {.cluster = {1}, .vm = {3}};
-    struct rep_msg m = {.kind = REP_HELLO, .epoch = 3, .from = 4, .to = 5, .seq = 6, .ran = 7,
-                        .released = 8, .nonce = 9, .start_ns = 10, .resend = true,
-                        .digest = {11, 12}, .data = (const uint8_t *)"data", .len = 4};
+    struct rep_msg m = {.kind = REP_HELLO,
+                        .epoch = 3,
+                        .from = 4,
+                        .to = 5,
+                        .seq = 6,
+                        .ran = 7,
+                        .released = 8,
+                        .nonce = 9,
+                        .start_ns = 10,
+                        .resend = true,
+                        .digest = {11, 12},
+                        .data = (const uint8_t *)"data",
+                        .len = 4};
     struct rep_msg got;
     struct rep_wire *w;
     struct wbuf b, again;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/unit/test_monitor.c - the monitor's line editor: commands, editing, what it leaves unread. */
+ * tests/unit/test_monitor.c - the monitor's line editor: commands, editing, what it leaves unread.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -63,7 +63,7 @@ static void busy(struct world *w, uint64_t ns)
     }
 }
 
-#define MS UINT64_C(1000000)
+#define MS     UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
 /* On hosts of any speed within the range, busy virtual time keeps step with the host's. */
@@ -78,7 +78,8 @@ static void busy_time_keeps_step(void **state)
         busy(&w, 2 * SECOND);
         uint64_t before = w.virt, host = w.host;
         busy(&w, 2 * SECOND);
-        assert_in_range(w.virt - before, (w.host - host) * 998 / 1000, (w.host - host) * 1002 / 1000);
+        assert_in_range(w.virt - before, (w.host - host) * 998 / 1000,
+                        (w.host - host) * 1002 / 1000);
         assert_in_range(w.virt, w.host - 1000 * SECOND - 5 * MS, w.host - 1000 * SECOND + 2 * MS);
         assert_in_range(w.rate, speeds[i] * 9 / 10, speeds[i] * 11 / 10);
         assert_int_equal(w.jumps, 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: a wire of the board that goes nowhere: ports and LAPIC pages of the accessing vCPU, both
- * ways of IRQ 0, INIT and SIPI, the end of a run by an earlier timer, seeds that reach everybody. */
+ * ways of IRQ 0, INIT and SIPI, the end of a run by an earlier timer, seeds that reach everybody.
+ */
 #include "tests/unit/dev_board.h"
 
 #include "base/alloc.h"
@@ -183,9 +184,9 @@ static void an_earlier_timer_shortens_the_run(void **state)
         uint64_t deadline, progress, stop;
         bool yield;
     } cases[] = {
-        {1000 + 2500, 0, 100 + 1000, false}, {1000 + 2501, 0, 100 + 1001, false},
+        {1000 + 2500, 0, 100 + 1000, false},  {1000 + 2501, 0, 100 + 1001, false},
         {1000 + 99999, 0, 100 + 5000, false}, {1000 + 2500, 1000, 100 + 5000, true},
-        {500, 0, 100 + 5000, true}, {1000 + 2500, 999, 100 + 1000, false},
+        {500, 0, 100 + 5000, true},           {1000 + 2500, 999, 100 + 1000, false},
     };
 
     (void)state;
@@ -211,20 +212,29 @@ static void inputs_find_their_devices(void **state)
         uint16_t dev;
         int rc;
     } cases[] = {
-        {INPUT_ENTROPY, 0, 0}, {INPUT_WALLCLOCK, 0, 0}, {INPUT_POWER_BUTTON, 0, 0},
-        {INPUT_CONSOLE_RX, CONSOLE_SERIAL0, 0}, {INPUT_CONSOLE_RX, CONSOLE_SERIAL1, 0},
-        {INPUT_CONSOLE_RX, CONSOLE_VIRTIO0, 0}, {INPUT_CONSOLE_RX, CONSOLE_PORTS, PLX_ECORRUPT},
-        {INPUT_NET_RX, 0, 0}, {INPUT_NET_RX, 1, PLX_ECORRUPT}, {INPUT_NET_RX, 999, PLX_ECORRUPT},
-        {INPUT_DISK_DONE, 1, PLX_ECORRUPT}, {INPUT_DISK_DONE, DISKS_MAX, PLX_ECORRUPT},
-        {INPUT_JUMP, 0, PLX_ECORRUPT}, {INPUT_KIND_END, 0, PLX_ECORRUPT}, {0, 0, PLX_ECORRUPT},
+        {INPUT_ENTROPY, 0, 0},
+        {INPUT_WALLCLOCK, 0, 0},
+        {INPUT_POWER_BUTTON, 0, 0},
+        {INPUT_CONSOLE_RX, CONSOLE_SERIAL0, 0},
+        {INPUT_CONSOLE_RX, CONSOLE_SERIAL1, 0},
+        {INPUT_CONSOLE_RX, CONSOLE_VIRTIO0, 0},
+        {INPUT_CONSOLE_RX, CONSOLE_PORTS, PLX_ECORRUPT},
+        {INPUT_NET_RX, 0, 0},
+        {INPUT_NET_RX, 1, PLX_ECORRUPT},
+        {INPUT_NET_RX, 999, PLX_ECORRUPT},
+        {INPUT_DISK_DONE, 1, PLX_ECORRUPT},
+        {INPUT_DISK_DONE, DISKS_MAX, PLX_ECORRUPT},
+        {INPUT_JUMP, 0, PLX_ECORRUPT},
+        {INPUT_KIND_END, 0, PLX_ECORRUPT},
+        {0, 0, PLX_ECORRUPT},
     };
     uint64_t before0 = v0->c.rng.s[0], before1 = v1->c.rng.s[0];
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         static const uint8_t data[64] = {1, 2, 3};
-        const struct input in = {.kind = cases[i].kind, .dev = cases[i].dev, .data = data,
-                                 .len = sizeof data};
+        const struct input in = {
+            .kind = cases[i].kind, .dev = cases[i].dev, .data = data, .len = sizeof data};
         struct plx_err err = {0};
 
         assert_int_equal(machine_input(&pc->m, &in, &err), cases[i].rc);

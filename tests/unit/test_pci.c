@@ -18,7 +18,8 @@ static void echo_write(void *ctx, uint64_t addr, unsigned size, uint64_t v)
 
 static const struct bus_range_ops echo = {echo_read, echo_write};
 
-/* Functions in slots 3 and 7 (the same INTx wire) with an MMIO BAR 0, a PIO BAR 2 and MSI-X on 1. */
+/* Functions in slots 3 and 7 (the same INTx wire) with an MMIO BAR 0, a PIO BAR 2 and MSI-X on 1.
+ */
 struct fixture {
     struct guest g;
     struct pci_function *fn[2];
@@ -215,8 +216,11 @@ static void section_is_exact_and_guarded(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(configuration_space), T(reset_register),          T(bars_are_assigned_sized_and_moved),
-        T(msix_masks_and_pends), T(intx_is_shared_and_can_be_cut_off),
+        T(configuration_space),
+        T(reset_register),
+        T(bars_are_assigned_sized_and_moved),
+        T(msix_masks_and_pends),
+        T(intx_is_shared_and_can_be_cut_off),
         T(section_is_exact_and_guarded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

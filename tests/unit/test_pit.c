@@ -55,11 +55,11 @@ static void counts_follow_virtual_time(void **state)
         unsigned value;
         bool out;
     } cases[] = {
-        {0, 1000, 0, 1000, false}, {0, 1000, 999, 1, false},   {0, 1000, 1000, 0, true},
-        {0, 1000, 1001, 0xffff, true}, {2, 1000, 1, 999, true}, {2, 1000, 999, 1, false},
-        {2, 1000, 1000, 1000, true}, {2, 1000, 12345, 655, true}, {3, 1000, 10, 980, true},
-        {3, 1000, 510, 980, false}, {3, 1000, 1010, 980, true}, {4, 1000, 999, 1, true},
-        {4, 1000, 1000, 0, false}, {4, 1000, 1001, 0xffff, true}, {0, 0, 1, 0xffff, false},
+        {0, 1000, 0, 1000, false},     {0, 1000, 999, 1, false},      {0, 1000, 1000, 0, true},
+        {0, 1000, 1001, 0xffff, true}, {2, 1000, 1, 999, true},       {2, 1000, 999, 1, false},
+        {2, 1000, 1000, 1000, true},   {2, 1000, 12345, 655, true},   {3, 1000, 10, 980, true},
+        {3, 1000, 510, 980, false},    {3, 1000, 1010, 980, true},    {4, 1000, 999, 1, true},
+        {4, 1000, 1000, 0, false},     {4, 1000, 1001, 0xffff, true}, {0, 0, 1, 0xffff, false},
     };
 
     (void)state;

@@ -28,8 +28,11 @@ static const struct input every_kind[] = {
 
 static struct record sample(void)
 {
-    return (struct record){.seq = 70000, .start_ns = 3600000000000U, .span_ns = SLICE_SPAN_NS,
-                           .rate = RATE_DEFAULT, .inputs = every_kind,
+    return (struct record){.seq = 70000,
+                           .start_ns = 3600000000000U,
+                           .span_ns = SLICE_SPAN_NS,
+                           .rate = RATE_DEFAULT,
+                           .inputs = every_kind,
                            .ninputs = sizeof every_kind / sizeof every_kind[0]};
 }
 
@@ -113,13 +116,13 @@ static void hostile_contents_are_refused(void **state)
         uint8_t body[24];
         size_t len;
     } bad[] = {
-        {{0x21, 1, 0, 1, 1, 1, 99, 0, 0}, 9},                /* unknown kind */
-        {{0x21, 1, 0, 1, 1, 1, 0, 0, 0}, 9},                 /* kind 0 */
-        {{0x21, 1, 0, 1, 1, 0xff, 0xff, 0x03, 6}, 9},        /* more inputs than bytes */
-        {{0x21, 1, 0, 1, 1, 2, 6, 6, 6}, 9},                 /* bytes too many */
-        {{0x21, 1, 0, 1, 1, 1, 5, 9, 0, 1}, 10},             /* disk status */
-        {{0x21, 1, 0, 1, 1, 1, 3, 0xff, 0xff, 0x7f, 0}, 11}, /* device number */
-        {{0x21, 1, 0, 1, 1, 1, 1, 0x7f, 1}, 9},              /* data past the end */
+        {{0x21, 1, 0, 1, 1, 1, 99, 0, 0}, 9},                   /* unknown kind */
+        {{0x21, 1, 0, 1, 1, 1, 0, 0, 0}, 9},                    /* kind 0 */
+        {{0x21, 1, 0, 1, 1, 0xff, 0xff, 0x03, 6}, 9},           /* more inputs than bytes */
+        {{0x21, 1, 0, 1, 1, 2, 6, 6, 6}, 9},                    /* bytes too many */
+        {{0x21, 1, 0, 1, 1, 1, 5, 9, 0, 1}, 10},                /* disk status */
+        {{0x21, 1, 0, 1, 1, 1, 3, 0xff, 0xff, 0x7f, 0}, 11},    /* device number */
+        {{0x21, 1, 0, 1, 1, 1, 1, 0x7f, 1}, 9},                 /* data past the end */
         {{0x21, 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0x1f, 0}, 10}, /* rate over 32 bits */
         {{0x21, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x02, 0, 1, 1, 0}, 15},
     };

@@ -139,7 +139,9 @@ static void caches_and_chaos_change_nothing(void **state)
 
     make_recording(t, EVERY);
     for (uint64_t seed = 1; seed <= 5; seed++) {
-        struct replay_config cfg = {.dir = t->dir, .engine = &engine_interp, .chaos = seed,
+        struct replay_config cfg = {.dir = t->dir,
+                                    .engine = &engine_interp,
+                                    .chaos = seed,
                                     .cache_entries = seed == 1 ? 4096 : 0};
         assert_int_equal(replay_run(&cfg, &res, &t->err), 0);
         if (replay_verdict(&res, &t->err) != 0) {
@@ -158,8 +160,11 @@ static void until_stops_there(void **state)
     unsigned n = 0;
 
     (void)snprintf(path, sizeof path, "%s/digests", t->top);
-    struct replay_config cfg = {.dir = t->dir, .engine = &engine_interp, .until = 100,
-                                .digest_log = path, .digest_every = 10};
+    struct replay_config cfg = {.dir = t->dir,
+                                .engine = &engine_interp,
+                                .until = 100,
+                                .digest_log = path,
+                                .digest_every = 10};
     make_recording(t, EVERY);
     assert_int_equal(replay_run(&cfg, &res, &t->err), 0);
     assert_int_equal(res.slices, 100);
@@ -240,8 +245,8 @@ static void damaged_files_are_named(void **state)
     }
 }
 
-static int no_disk(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len,
-                   uint8_t *status, struct plx_err *err)
+static int no_disk(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len, uint8_t *status,
+                   struct plx_err *err)
 {
     (void)ctx;
     (void)disk;
@@ -325,8 +330,8 @@ static void an_altered_input_shows_in_the_digests(void **state)
         for (size_t at = 0; at + 4 < victim->len; at++) {
             bool bad = false;
             victim->data[at] ^= 1;
-            uint32_t check = (uint32_t)hash128(victim->data, victim->len - 4,
-                                               UINT64_C(0x7265636f72640001)).lo;
+            uint32_t check =
+                (uint32_t)hash128(victim->data, victim->len - 4, UINT64_C(0x7265636f72640001)).lo;
             memcpy(victim->data + victim->len - 4, &check, 4);
             vm = guest_vm(0, 0);
             for (unsigned i = 0; i < PLX_COUNT(records) && !bad; i++) {
@@ -348,8 +353,8 @@ static void an_altered_input_shows_in_the_digests(void **state)
             }
             vm_destroy(vm);
             victim->data[at] ^= 1;
-            check = (uint32_t)hash128(victim->data, victim->len - 4,
-                                      UINT64_C(0x7265636f72640001)).lo;
+            check =
+                (uint32_t)hash128(victim->data, victim->len - 4, UINT64_C(0x7265636f72640001)).lo;
             memcpy(victim->data + victim->len - 4, &check, 4);
         }
     }
@@ -362,8 +367,7 @@ static void an_altered_input_shows_in_the_digests(void **state)
 }
 
 /* A difference is named: the section, or the page and no other. */
-static int flip_at_100(void *ctx, struct vm *vm, const struct output_list *out,
-                       struct plx_err *err)
+static int flip_at_100(void *ctx, struct vm *vm, const struct output_list *out, struct plx_err *err)
 {
     (void)out;
     (void)err;
@@ -382,8 +386,8 @@ static void a_difference_is_named(void **state)
     struct fixture *t = *state;
     struct replay_result res;
     int which = 0;
-    struct replay_config cfg = {.dir = t->dir, .engine = &engine_interp, .slice = flip_at_100,
-                                .ctx = &which};
+    struct replay_config cfg = {
+        .dir = t->dir, .engine = &engine_interp, .slice = flip_at_100, .ctx = &which};
 
     make_recording(t, EVERY);
     assert_int_equal(replay_run(&cfg, &res, &t->err), 0);

@@ -19,8 +19,13 @@ static uint64_t next_request = 1;
 
 static struct roles_cmd cmd(enum roles_op op)
 {
-    struct roles_cmd c = {.op = op, .request = next_request++, .name = "vm", .xml = "<domain/>",
-                          .stop = ROLES_STOP_POWER_OFF, .code = 5, .protect = true};
+    struct roles_cmd c = {.op = op,
+                          .request = next_request++,
+                          .name = "vm",
+                          .xml = "<domain/>",
+                          .stop = ROLES_STOP_POWER_OFF,
+                          .code = 5,
+                          .protect = true};
 
     memset(c.uuid, 7, sizeof c.uuid);
     c.primary = (struct role_replica){.node = 1, .incarnation = P, .endpoint = "tcp://a:1"};
@@ -30,8 +35,9 @@ static struct roles_cmd cmd(enum roles_op op)
 
 /* The situations a command can meet. */
 enum { NONE, STOPPED, START1, START2, ALONE, PAIR, SYNC, HALF, SITUATIONS };
-static const char *const situation_names[] = {"undefined", "stopped", "starting alone",
-    "starting pair", "running alone", "pair not in sync", "pair in sync", "primary lost"};
+static const char *const situation_names[] = {"undefined",     "stopped",       "starting alone",
+                                              "starting pair", "running alone", "pair not in sync",
+                                              "pair in sync",  "primary lost"};
 
 static void build(struct roles_state *s, int situation)
 {
@@ -68,7 +74,7 @@ static void build(struct roles_state *s, int situation)
     }
 }
 
-#define OK ROLES_RES_DONE
+#define OK     ROLES_RES_DONE
 #define RES(x) ROLES_RES_##x
 
 /* Every command, from whom it matters, in every situation, in the right epoch. */
@@ -77,29 +83,75 @@ static const struct transition {
     int by;
     enum roles_result res[SITUATIONS];
 } table[] = {
-    /*                     undefined    stopped           starting alone   starting pair    running alone    pair             in sync          primary lost */
-    {ROLES_DEFINE, 0,      {OK,         OK,               RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
-    {ROLES_UNDEFINE, 0,    {RES(NO_VM), OK,               RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
-    {ROLES_START, 0,       {RES(NO_VM), OK,               RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
-    {ROLES_READY, P,       {RES(NO_VM), RES(NOT_RUNNING), OK,              OK,              RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
-    {ROLES_READY, B,       {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
-    {ROLES_DROP_BACKUP, P, {RES(NO_VM), RES(NOT_RUNNING), RES(NO_BACKUP),  OK,              RES(NO_BACKUP),  OK,              OK,              OK}},
-    {ROLES_DROP_BACKUP, B, {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_DROP_BACKUP, X, {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_TAKEOVER, P,    {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_TAKEOVER, B,    {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),  RES(NOT_IN_SYNC), OK,             OK}},
-    {ROLES_TAKEOVER, X,    {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_RESUME, P,      {RES(NO_VM), RES(NOT_RUNNING), RES(NO_BACKUP),  OK,              RES(NO_BACKUP),  OK,              OK,              OK}},
-    {ROLES_RESUME, B,      {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  OK,              RES(NOT_YOURS),  OK,              OK,              OK}},
-    {ROLES_RESUME, X,      {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_STOP, P,        {RES(NO_VM), RES(NOT_RUNNING), OK,              OK,              OK,              OK,              OK,              OK}},
-    {ROLES_STOP, B,        {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_LOST, P,        {RES(NO_VM), RES(NOT_RUNNING), OK,              OK,              OK,              OK,              OK,              OK}},
-    {ROLES_LOST, B,        {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  OK,              RES(NOT_YOURS),  OK,              OK,              OK}},
-    {ROLES_LOST, X,        {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS),  RES(NOT_YOURS)}},
-    {ROLES_DESTROY, 0,     {RES(NO_VM), RES(NOT_RUNNING), OK,              OK,              OK,              OK,              OK,              OK}},
-    {ROLES_PROTECT, 0,     {RES(NO_VM), OK,               RES(NO_REPROTECT), OK,            RES(NO_REPROTECT), OK,            OK,              OK}},
-    {ROLES_UNPROTECT, 0,   {RES(NO_VM), OK,               OK,              OK,              OK,              OK,              OK,              RES(WRONG_EPOCH)}},
+    /*                     undefined    stopped           starting alone   starting pair    running
+       alone    pair             in sync          primary lost */
+    {ROLES_DEFINE,
+     0,
+     {OK, OK, RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING),
+      RES(IS_RUNNING)}},
+    {ROLES_UNDEFINE,
+     0,
+     {RES(NO_VM), OK, RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING),
+      RES(IS_RUNNING), RES(IS_RUNNING)}},
+    {ROLES_START,
+     0,
+     {RES(NO_VM), OK, RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING),
+      RES(IS_RUNNING), RES(IS_RUNNING)}},
+    {ROLES_READY,
+     P,
+     {RES(NO_VM), RES(NOT_RUNNING), OK, OK, RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING),
+      RES(IS_RUNNING)}},
+    {ROLES_READY,
+     B,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(IS_RUNNING),
+      RES(IS_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING)}},
+    {ROLES_DROP_BACKUP,
+     P,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NO_BACKUP), OK, RES(NO_BACKUP), OK, OK, OK}},
+    {ROLES_DROP_BACKUP,
+     B,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_DROP_BACKUP,
+     X,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_TAKEOVER,
+     P,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_TAKEOVER,
+     B,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),
+      RES(NOT_IN_SYNC), OK, OK}},
+    {ROLES_TAKEOVER,
+     X,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(IS_RUNNING), RES(IS_RUNNING), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_RESUME,
+     P,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NO_BACKUP), OK, RES(NO_BACKUP), OK, OK, OK}},
+    {ROLES_RESUME,
+     B,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), OK, RES(NOT_YOURS), OK, OK, OK}},
+    {ROLES_RESUME,
+     X,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_STOP, P, {RES(NO_VM), RES(NOT_RUNNING), OK, OK, OK, OK, OK, OK}},
+    {ROLES_STOP,
+     B,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_LOST, P, {RES(NO_VM), RES(NOT_RUNNING), OK, OK, OK, OK, OK, OK}},
+    {ROLES_LOST, B, {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), OK, RES(NOT_YOURS), OK, OK, OK}},
+    {ROLES_LOST,
+     X,
+     {RES(NO_VM), RES(NOT_RUNNING), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS), RES(NOT_YOURS),
+      RES(NOT_YOURS), RES(NOT_YOURS)}},
+    {ROLES_DESTROY, 0, {RES(NO_VM), RES(NOT_RUNNING), OK, OK, OK, OK, OK, OK}},
+    {ROLES_PROTECT, 0, {RES(NO_VM), OK, RES(NO_REPROTECT), OK, RES(NO_REPROTECT), OK, OK, OK}},
+    {ROLES_UNPROTECT, 0, {RES(NO_VM), OK, OK, OK, OK, OK, OK, RES(WRONG_EPOCH)}},
 };
 
 static void every_command_in_every_situation(void **state)
@@ -150,8 +202,8 @@ static void compare_and_swap_needs_its_epoch(void **state)
     static const struct {
         enum roles_op op;
         int by, situation;
-    } ops[] = {{ROLES_START, 0, STOPPED},  {ROLES_READY, P, START2}, {ROLES_DROP_BACKUP, P, SYNC},
-               {ROLES_TAKEOVER, B, SYNC}, {ROLES_RESUME, P, SYNC},   {ROLES_RESUME, B, SYNC}};
+    } ops[] = {{ROLES_START, 0, STOPPED}, {ROLES_READY, P, START2}, {ROLES_DROP_BACKUP, P, SYNC},
+               {ROLES_TAKEOVER, B, SYNC}, {ROLES_RESUME, P, SYNC},  {ROLES_RESUME, B, SYNC}};
 
     (void)state;
     for (size_t i = 0; i < PLX_COUNT(ops); i++) {

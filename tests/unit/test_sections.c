@@ -23,8 +23,8 @@ static void say_what(void)
     (void)fprintf(stderr, "while doing: %s\n", doing);
 }
 
-static int no_disk(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len,
-                   uint8_t *status, struct plx_err *err)
+static int no_disk(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len, uint8_t *status,
+                   struct plx_err *err)
 {
     (void)ctx;
     (void)disk;

@@ -13,20 +13,20 @@ static const struct load {
     {SEG_DS, 0, 0, NO_FAULT, 0},
     {SEG_DS, 3, 3, NO_FAULT, 0},
     {SEG_DS, DS32, 0, NO_FAULT, 0},
-    {SEG_DS, DS32 | 3, 0, VEC_GP, DS32},      /* RPL > DPL */
-    {SEG_DS, DS32, 3, VEC_GP, DS32},          /* CPL > DPL */
+    {SEG_DS, DS32 | 3, 0, VEC_GP, DS32}, /* RPL > DPL */
+    {SEG_DS, DS32, 3, VEC_GP, DS32},     /* CPL > DPL */
     {SEG_DS, UDS | 3, 3, NO_FAULT, 0},
     {SEG_DS, UDS, 0, NO_FAULT, 0},
-    {SEG_DS, CS64, 0, NO_FAULT, 0},           /* readable code */
+    {SEG_DS, CS64, 0, NO_FAULT, 0}, /* readable code */
     {SEG_DS, CS_EXECONLY, 0, VEC_GP, CS_EXECONLY},
     {SEG_DS, CS_CONFORMING | 3, 3, NO_FAULT, 0}, /* conforming: no privilege check */
     {SEG_DS, DS_ABSENT, 0, VEC_NP, DS_ABSENT},
     {SEG_DS, DS_ABSENT, 3, VEC_GP, DS_ABSENT}, /* privilege before presence */
     {SEG_DS, TSS_SEL, 0, VEC_GP, TSS_SEL},
     {SEG_DS, CS_OUTSIDE, 0, VEC_GP, CS_OUTSIDE},
-    {SEG_DS, DS32 | 4, 0, VEC_GP, DS32 | 4},   /* no LDT */
+    {SEG_DS, DS32 | 4, 0, VEC_GP, DS32 | 4}, /* no LDT */
     {SEG_DS, DS_READONLY, 0, NO_FAULT, 0},
-    {SEG_SS, 0, 0, NO_FAULT, 0},               /* 64-bit mode, CPL < 3 */
+    {SEG_SS, 0, 0, NO_FAULT, 0}, /* 64-bit mode, CPL < 3 */
     {SEG_SS, 3, 3, VEC_GP, 0},
     {SEG_SS, 1, 0, VEC_GP, 0},
     {SEG_SS, DS32, 0, NO_FAULT, 0},
@@ -136,11 +136,16 @@ static const struct access {
     bool write;
     int vector;
 } accesses[] = {
-    {DS32, 0xfffffffc, 4, true, NO_FAULT}, {DS32, 0xfffffffd, 4, true, VEC_GP},
-    {DS_READONLY, 0, 4, false, NO_FAULT},  {DS_READONLY, 0, 4, true, VEC_GP},
-    {CS32, 0, 4, false, NO_FAULT},         {CS32, 0, 4, true, VEC_GP},
-    {0, 0, 1, false, VEC_GP},              {DS_DOWN, 0x3fff, 1, false, VEC_GP},
-    {DS_DOWN, 0x4000, 1, true, NO_FAULT},  {DS_DOWN, 0xfffffffc, 4, true, NO_FAULT},
+    {DS32, 0xfffffffc, 4, true, NO_FAULT},
+    {DS32, 0xfffffffd, 4, true, VEC_GP},
+    {DS_READONLY, 0, 4, false, NO_FAULT},
+    {DS_READONLY, 0, 4, true, VEC_GP},
+    {CS32, 0, 4, false, NO_FAULT},
+    {CS32, 0, 4, true, VEC_GP},
+    {0, 0, 1, false, VEC_GP},
+    {DS_DOWN, 0x3fff, 1, false, VEC_GP},
+    {DS_DOWN, 0x4000, 1, true, NO_FAULT},
+    {DS_DOWN, 0xfffffffc, 4, true, NO_FAULT},
     {DS_DOWN, 0xfffffffd, 4, true, VEC_GP},
 };
 
@@ -244,7 +249,7 @@ static void table_registers_load_and_store(void **state)
     f->v.c.gpr[RAX] = TSS_NEW;
     assert_int_equal(RUN(f, 0x0f, 0x00, 0xd8), NO_FAULT); /* ltr ax */
     assert_int_equal(get64(f, GDT + TSS_NEW) >> 40 & 0xf, SYS_TSS32_BUSY);
-    assert_fault(f, VEC_GP, TSS_NEW, 0x0f, 0x00, 0xd8);   /* busy now */
+    assert_fault(f, VEC_GP, TSS_NEW, 0x0f, 0x00, 0xd8); /* busy now */
     f->v.c.gpr[RAX] = LDT_SEL;
     assert_int_equal(RUN(f, 0x0f, 0x00, 0xd0), NO_FAULT); /* lldt ax */
     assert_true(f->v.c.ldtr.base == 0x5000);
@@ -255,7 +260,7 @@ static void table_registers_load_and_store(void **state)
     assert_int_equal(RUN(f, 0x0f, 0x01, 0x07), NO_FAULT); /* sgdt, no UMIP */
     f->v.c.cr4 |= CR4_UMIP;
     assert_fault(f, VEC_GP, 0, 0x0f, 0x01, 0x07);
-    assert_fault(f, VEC_GP, 0, 0x0f, 0x00, 0xc8);         /* str eax */
+    assert_fault(f, VEC_GP, 0, 0x0f, 0x00, 0xc8); /* str eax */
 }
 
 static void fs_and_gs_bases(void **state)
@@ -267,11 +272,11 @@ static void fs_and_gs_bases(void **state)
     f->v.c.cr4 |= CR4_FSGSBASE;
     assert_int_equal(RUN(f, 0xf3, 0x48, 0x0f, 0xae, 0xd8), NO_FAULT);
     f->v.c.kernel_gs_base = 7;
-    assert_int_equal(RUN(f, 0x0f, 0x01, 0xf8), NO_FAULT);     /* swapgs */
+    assert_int_equal(RUN(f, 0x0f, 0x01, 0xf8), NO_FAULT); /* swapgs */
     assert_true(f->v.c.seg[SEG_GS].base == 7);
     assert_true(f->v.c.kernel_gs_base == UINT64_C(0xffff888000000000));
     f->v.c.gpr[RAX] = UINT64_C(0x800000000000);
-    assert_fault(f, VEC_GP, 0, 0xf3, 0x48, 0x0f, 0xae, 0xd0); /* wrfsbase rax */
+    assert_fault(f, VEC_GP, 0, 0xf3, 0x48, 0x0f, 0xae, 0xd0);   /* wrfsbase rax */
     assert_int_equal(RUN(f, 0xf3, 0x0f, 0xae, 0xd0), NO_FAULT); /* wrfsbase eax */
     assert_true(f->v.c.seg[SEG_FS].base == 0);
     fx_long(f, 3);

@@ -20,11 +20,11 @@ enum { ROUNDS = 300 };
 /* Operand shapes tried for each mnemonic: X xmm, M mm, r r32, R r64, i imm8, 1-g memory of 1, 2, 4,
  * 8, 16 bytes (as 1 2 4 8 g). */
 static const char *const shapes[] = {
-    "", "XX", "MM", "XXi", "MMi", "Xi", "Mi", "rX", "RX", "Xr", "XR", "rM", "RM", "Mr", "MR",
-    "XM", "MX", "rXi", "RXi", "Xri", "XRi", "rMi", "Mri",
-    "X1", "X2", "X4", "X8", "Xg", "M4", "M8", "Mg", "1X", "2X", "4X", "8X", "gX", "4M", "8M",
-    "X1i", "X2i", "X4i", "X8i", "Xgi", "M8i", "M2i", "1Xi", "2Xi", "4Xi", "8Xi",
-    "r4", "R4", "r8", "R8", "4r", "8R", "1", "4", "8", "g",
+    "",    "XX", "MM",  "XXi", "MMi", "Xi",  "Mi",  "rX",  "RX",  "Xr",  "XR",  "rM",
+    "RM",  "Mr", "MR",  "XM",  "MX",  "rXi", "RXi", "Xri", "XRi", "rMi", "Mri", "X1",
+    "X2",  "X4", "X8",  "Xg",  "M4",  "M8",  "Mg",  "1X",  "2X",  "4X",  "8X",  "gX",
+    "4M",  "8M", "X1i", "X2i", "X4i", "X8i", "Xgi", "M8i", "M2i", "1Xi", "2Xi", "4Xi",
+    "8Xi", "r4", "R4",  "r8",  "R8",  "4r",  "8R",  "1",   "4",   "8",   "g",
 };
 
 struct form {
@@ -97,7 +97,8 @@ static bool make_form(ZydisMnemonic m, const char *shape, struct form *f)
 
 static uint32_t rnd_f32(void)
 {
-    static const uint32_t edge[] = {0, 1, 0x7fffff, 0x800000, 0x800001, 0x3f800000, 0x3fffffff,
+    static const uint32_t edge[] = {
+        0,          1,          0x7fffff,   0x800000,   0x800001,   0x3f800000, 0x3fffffff,
         0x40000000, 0x4b000000, 0x4b000001, 0x4effffff, 0x4f000000, 0x5f000000, 0x7f7fffff,
         0x7f800000, 0x7f800001, 0x7fbfffff, 0x7fc00000, 0x7fc12345, 0x3f000000, 0x3effffff};
 
@@ -115,11 +116,25 @@ static uint32_t rnd_f32(void)
 
 static uint64_t rnd_f64(void)
 {
-    static const uint64_t edge[] = {0, 1, 0xfffffffffffff, 0x10000000000000, 0x10000000000001,
-        0x3ff0000000000000, 0x3fffffffffffffff, 0x41dfffffffc00000, 0x41e0000000000000,
-        0x43e0000000000000, 0x7fefffffffffffff, 0x7ff0000000000000, 0x7ff0000000000001,
-        0x7ff8000000000000, 0x7ff8000000012345, 0x3fe0000000000000, 0x47efffffe0000000,
-        0x3810000000000000, 0x36a0000000000000};
+    static const uint64_t edge[] = {0,
+                                    1,
+                                    0xfffffffffffff,
+                                    0x10000000000000,
+                                    0x10000000000001,
+                                    0x3ff0000000000000,
+                                    0x3fffffffffffffff,
+                                    0x41dfffffffc00000,
+                                    0x41e0000000000000,
+                                    0x43e0000000000000,
+                                    0x7fefffffffffffff,
+                                    0x7ff0000000000000,
+                                    0x7ff0000000000001,
+                                    0x7ff8000000000000,
+                                    0x7ff8000000012345,
+                                    0x3fe0000000000000,
+                                    0x47efffffe0000000,
+                                    0x3810000000000000,
+                                    0x36a0000000000000};
 
     switch (rnd_below(4)) {
     case 0:
@@ -262,8 +277,8 @@ static unsigned compare_once(struct vcpu *v, const struct form *f, const char *s
     if ((sig == SIGFPE) != (vec == 256 + VEC_XM) || (sig == SIGILL) != (vec == 256 + VEC_UD) ||
         memcmp(&host, &ours, sizeof host) != 0 || memcmp(mem, mem_ours, 32) != 0) {
         fprintf(stderr, "%s %s imm %02x mxcsr %04x: host signal %d, vector here %d\n",
-                ZydisMnemonicGetString((ZydisMnemonic)in.mnemonic), shape,
-                (unsigned)in.imm, mxcsr, sig, vec == 0 ? 0 : vec - 256);
+                ZydisMnemonicGetString((ZydisMnemonic)in.mnemonic), shape, (unsigned)in.imm, mxcsr,
+                sig, vec == 0 ? 0 : vec - 256);
         for (unsigned i = 0; i < 3; i++) {
             fprintf(stderr, " operand %u: kind %u reg %u size %u\n", i, in.opd[i].kind,
                     in.opd[i].reg, in.opd[i].size);

@@ -30,7 +30,9 @@ static void run(struct vm *vm, unsigned slices)
 
     output_list_init(&out);
     for (unsigned i = 0; i < slices; i++) {
-        struct record r = {.seq = vm_seq(vm) + 1, .start_ns = vm_now(vm), .span_ns = 100003,
+        struct record r = {.seq = vm_seq(vm) + 1,
+                           .start_ns = vm_now(vm),
+                           .span_ns = 100003,
                            .rate = RATE_ONE / 2 + 1};
         assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
     }

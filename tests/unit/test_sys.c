@@ -18,22 +18,22 @@ static const struct cr {
     uint64_t after; /* what the register holds if it was taken */
 } writes[] = {
     {0, 0, LONG_CR0 | CR0_TS, NO_FAULT, LONG_CR0 | CR0_TS},
-    {0, 0, LONG_CR0 & ~CR0_ET, NO_FAULT, LONG_CR0},              /* ET is fixed */
-    {0, 0, LONG_CR0 | 0x40, NO_FAULT, LONG_CR0},                 /* reserved low bits vanish */
+    {0, 0, LONG_CR0 & ~CR0_ET, NO_FAULT, LONG_CR0}, /* ET is fixed */
+    {0, 0, LONG_CR0 | 0x40, NO_FAULT, LONG_CR0},    /* reserved low bits vanish */
     {0, 0, LONG_CR0 | UINT64_C(1) << 32, VEC_GP, 0},
     {0, 0, LONG_CR0 & ~CR0_PE, VEC_GP, 0},
-    {0, 0, LONG_CR0 & ~CR0_PG, VEC_GP, 0},                       /* in 64-bit mode */
-    {0, 0, LONG_CR0 | CR0_NW, VEC_GP, 0},                        /* NW without CD */
+    {0, 0, LONG_CR0 & ~CR0_PG, VEC_GP, 0}, /* in 64-bit mode */
+    {0, 0, LONG_CR0 | CR0_NW, VEC_GP, 0},  /* NW without CD */
     {0, 3, LONG_CR0, VEC_GP, 0},
     {2, 0, UINT64_MAX, NO_FAULT, UINT64_MAX},
     {3, 0, TABLES | 0x18, NO_FAULT, TABLES | 0x18},
     {3, 0, UINT64_C(1) << CPU_PHYS_BITS, VEC_GP, 0},
-    {3, 0, UINT64_C(1) << 63 | TABLES, VEC_GP, 0},               /* without PCIDE */
+    {3, 0, UINT64_C(1) << 63 | TABLES, VEC_GP, 0}, /* without PCIDE */
     {4, 0, CR4_OFFERED, NO_FAULT, CR4_OFFERED},
-    {4, 0, CR4_PAE | CR4_VME, VEC_GP, 0},                        /* not offered */
-    {4, 0, CR4_PAE | 0x2000, VEC_GP, 0},                         /* VMXE */
+    {4, 0, CR4_PAE | CR4_VME, VEC_GP, 0}, /* not offered */
+    {4, 0, CR4_PAE | 0x2000, VEC_GP, 0},  /* VMXE */
     {4, 0, UINT64_C(1) << 32 | CR4_PAE, VEC_GP, 0},
-    {4, 0, CR4_PGE, VEC_GP, 0},                                  /* PAE in IA-32e mode */
+    {4, 0, CR4_PGE, VEC_GP, 0}, /* PAE in IA-32e mode */
 };
 
 static uint64_t cr_value(const struct cpu *c, unsigned cr)
@@ -97,7 +97,7 @@ static void pae_paging_loads_and_checks_its_pointers(void **state)
     c->cr4 = CR4_PAE;
     c->cr3 = DATA;
     put64(f, DATA, 0x6001);
-    put64(f, DATA + 8, 0xfff0); /* not present: reserved bits do not count */
+    put64(f, DATA + 8, 0xfff0);  /* not present: reserved bits do not count */
     put64(f, DATA + 16, 0x7003); /* reserved bit 1 */
     put64(f, DATA + 24, 0);
     assert_int_equal(mov_cr(f, 0, c->cr0 | CR0_PG), VEC_GP);
@@ -175,7 +175,7 @@ static void interrupt_flag_needs_iopl(void **state)
     assert_fault(f, VEC_GP, 0, 0xfa);
     c->rflags |= FLAG_IOPL;
     assert_int_equal(RUN(f, 0xfb), NO_FAULT);
-    assert_fault(f, VEC_GP, 0, 0xf4); /* hlt */
+    assert_fault(f, VEC_GP, 0, 0xf4);             /* hlt */
     assert_fault(f, VEC_UD, 0, 0x0f, 0x01, 0xcb); /* stac */
 }
 
@@ -283,9 +283,9 @@ static void smaller_instructions(void **state)
     assert_fault(f, VEC_GP, 0, 0x66, 0x0f, 0x38, 0x82, 0x07);
     fx_long(f, 3);
     c->cr4 |= CR4_TSD;
-    assert_fault(f, VEC_GP, 0, 0x0f, 0x31);             /* rdtsc */
-    assert_fault(f, VEC_GP, 0, 0x0f, 0x01, 0x3f);       /* invlpg [rdi] */
-    assert_fault(f, VEC_GP, 0, 0x0f, 0x09);             /* wbinvd */
+    assert_fault(f, VEC_GP, 0, 0x0f, 0x31);       /* rdtsc */
+    assert_fault(f, VEC_GP, 0, 0x0f, 0x01, 0x3f); /* invlpg [rdi] */
+    assert_fault(f, VEC_GP, 0, 0x0f, 0x09);       /* wbinvd */
 }
 
 static void hlt_waits(void **state)

@@ -18,10 +18,18 @@ static const struct jmp {
     int vector;
     uint32_t error;
 } jumps[] = {
-    {CS64, NO_FAULT, 0},        {CS32, NO_FAULT, 0},           {0, VEC_GP, 0},
-    {UCS64, VEC_GP, UCS64},     {CS64 | 1, VEC_GP, CS64},      {DS32, VEC_GP, DS32},
-    {CS_LD, VEC_GP, CS_LD},     {CS_ABSENT, VEC_NP, CS_ABSENT}, {CS_CONFORMING | 3, NO_FAULT, 0},
-    {CS_OUTSIDE, VEC_GP, CS_OUTSIDE}, {TSS_SEL, VEC_GP, TSS_SEL}, {GATE64, NO_FAULT, 0},
+    {CS64, NO_FAULT, 0},
+    {CS32, NO_FAULT, 0},
+    {0, VEC_GP, 0},
+    {UCS64, VEC_GP, UCS64},
+    {CS64 | 1, VEC_GP, CS64},
+    {DS32, VEC_GP, DS32},
+    {CS_LD, VEC_GP, CS_LD},
+    {CS_ABSENT, VEC_NP, CS_ABSENT},
+    {CS_CONFORMING | 3, NO_FAULT, 0},
+    {CS_OUTSIDE, VEC_GP, CS_OUTSIDE},
+    {TSS_SEL, VEC_GP, TSS_SEL},
+    {GATE64, NO_FAULT, 0},
     {LDT_SEL, VEC_GP, LDT_SEL},
 };
 
@@ -180,8 +188,9 @@ static void into_virtual_8086_mode_and_back(void **state)
 {
     struct fixture *f = *state;
     struct cpu *c = &f->v.c;
-    const uint32_t frame[] = {0x10, 0x2000, (uint32_t)(FLAG_VM | FLAG_ONE | FLAG_IF), 0xfff0,
-                              0x900, 0x111, 0x222, 0x333, 0x444}; /* eip cs fl esp ss es ds fs gs */
+    const uint32_t frame[] = {0x10,   0x2000, (uint32_t)(FLAG_VM | FLAG_ONE | FLAG_IF),
+                              0xfff0, 0x900,  0x111,
+                              0x222,  0x333,  0x444}; /* eip cs fl esp ss es ds fs gs */
 
     fx_prot32(f, 0);
     c->gpr[RSP] = STACK0 - sizeof frame;
@@ -195,8 +204,8 @@ static void into_virtual_8086_mode_and_back(void **state)
     assert_int_equal(exc_deliver_fault(&f->v), 0);
     assert_int_equal(cpu_mode_of(c), CPU_PROT32);
     assert_int_equal(c->seg[SEG_DS].attr, SEG_NULL);
-    const uint32_t pushed[] = {0, 0x10, 0x2000, frame[2] | (uint32_t)FLAG_RF, 0xfff0, 0x900, 0x111,
-                               0x222, 0x333, 0x444};
+    const uint32_t pushed[] = {
+        0, 0x10, 0x2000, frame[2] | (uint32_t)FLAG_RF, 0xfff0, 0x900, 0x111, 0x222, 0x333, 0x444};
     assert_true(c->gpr[RSP] == STACK0 - sizeof pushed);
     for (unsigned i = 0; i < PLX_COUNT(pushed); i++) {
         assert_int_equal(get32(f, STACK0 - sizeof pushed + i * 4), pushed[i]);

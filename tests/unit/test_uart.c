@@ -5,8 +5,19 @@
 
 #include "vmm/dev/uart.h"
 
-enum { P = COM1_PORT, THR = P, RBR = P, IER = P + 1, IIR = P + 2, FCR = P + 2, LCR = P + 3,
-       MCR = P + 4, LSR = P + 5, MSR = P + 6, SCR = P + 7 };
+enum {
+    P = COM1_PORT,
+    THR = P,
+    RBR = P,
+    IER = P + 1,
+    IIR = P + 2,
+    FCR = P + 2,
+    LCR = P + 3,
+    MCR = P + 4,
+    LSR = P + 5,
+    MSR = P + 6,
+    SCR = P + 7
+};
 
 static struct board b;
 static struct uart *u;
@@ -32,8 +43,10 @@ static int teardown(void **state)
 
 static void type(const char *s)
 {
-    struct input in = {.kind = INPUT_CONSOLE_RX, .dev = CONSOLE_SERIAL0,
-                       .data = (const uint8_t *)s, .len = (uint32_t)strlen(s)};
+    struct input in = {.kind = INPUT_CONSOLE_RX,
+                       .dev = CONSOLE_SERIAL0,
+                       .data = (const uint8_t *)s,
+                       .len = (uint32_t)strlen(s)};
 
     assert_int_equal(machine_input(&b.m, &in, NULL), 0);
 }
@@ -142,9 +155,17 @@ static void drivers_find_a_16550a(void **state)
         uint16_t port;
         uint8_t write, read;
     } probes[] = {
-        {SCR, 0x5a, 0x5a}, {IER, 0xff, 0x0f}, {IER, 0x00, 0x00}, {FCR, 0x01, 0xc1},
-        {FCR, 0x00, 0x01}, {MCR, 0x1a, 0x1a}, {MSR, 0x00, 0x90} /* loop: RTS and OUT2 */,
-        {MCR, 0x08, 0x08}, {LCR, 0x93, 0x93}, {P, 0x01, 0x01}, {P + 1, 0x02, 0x02},
+        {SCR, 0x5a, 0x5a},
+        {IER, 0xff, 0x0f},
+        {IER, 0x00, 0x00},
+        {FCR, 0x01, 0xc1},
+        {FCR, 0x00, 0x01},
+        {MCR, 0x1a, 0x1a},
+        {MSR, 0x00, 0x90} /* loop: RTS and OUT2 */,
+        {MCR, 0x08, 0x08},
+        {LCR, 0x93, 0x93},
+        {P, 0x01, 0x01},
+        {P + 1, 0x02, 0x02},
         {LCR, 0x13, 0x13},
     };
 

@@ -34,7 +34,10 @@ static int teardown(void **state)
 
 static void give(struct guest *g, uint8_t kind, uint64_t arg, const void *data, uint32_t len)
 {
-    struct input in = {.kind = kind, .arg = arg, .data = data, .len = len,
+    struct input in = {.kind = kind,
+                       .arg = arg,
+                       .data = data,
+                       .len = len,
                        .dev = kind == INPUT_CONSOLE_RX ? CONSOLE_VIRTIO0 : 0};
     assert_int_equal(machine_input(&g->m, &in, NULL), 0);
 }
@@ -130,7 +133,7 @@ static void window_in_configuration_space(void **state)
     guest_cfg_write(g, SLOT_BLK, at + 16, 4, 3);
     assert_int_equal(driver_status(&d), 3);
     /* Lengths, offsets and BARs that make no sense do nothing. */
-    static const uint32_t bad[][3] = {{0, 20, 3}, {0, 21, 2}, {0, 0x4000, 1}, {1, 0, 4},
+    static const uint32_t bad[][3] = {{0, 20, 3}, {0, 21, 2},         {0, 0x4000, 1}, {1, 0, 4},
                                       {5, 20, 1}, {0, 0xffffffff, 1}, {0, 20, 0}};
     for (unsigned i = 0; i < 7; i++) {
         guest_cfg_write(g, SLOT_BLK, at + 4, 1, bad[i][0]);
@@ -279,8 +282,8 @@ static void net_sends(void **state)
     driver_start(&d, 0);
     fill_pattern(frame, sizeof frame, 1);
     guest_put(g, BUF, frame, sizeof frame);
-    const struct buffer b[] = {{BUF + 0x1000, 12, false}, {BUF, 1000, false},
-                               {BUF + 1000, 514, false}};
+    const struct buffer b[] = {
+        {BUF + 0x1000, 12, false}, {BUF, 1000, false}, {BUF + 1000, 514, false}};
     driver_chain(&d, 1, b, 3);
     const struct buffer tiny = {BUF + 0x1000, 13, false};
     driver_chain(&d, 1, &tiny, 1);
@@ -444,9 +447,9 @@ static void blk_other_requests_and_refusals(void **state)
         bool write;
         uint8_t status; /* 0xff: becomes an output */
     } table[] = {
-        {4, 0, 0, false, 0xff},                           /* flush */
+        {4, 0, 0, false, 0xff}, /* flush */
         {0, GUEST_DISK_SECTORS - 1, 512, true, 0xff},
-        {0, GUEST_DISK_SECTORS, 512, true, 1},            /* beyond the end */
+        {0, GUEST_DISK_SECTORS, 512, true, 1}, /* beyond the end */
         {0, GUEST_DISK_SECTORS - 1, 1024, true, 1},
         {0, UINT64_MAX, 512, true, 1},
         {1, UINT64_MAX, 512, false, 1},
@@ -482,8 +485,13 @@ static void blk_other_requests_and_refusals(void **state)
         uint64_t sector;
         uint32_t n, flags;
         uint8_t status;
-    } ranges[] = {{11, 8, 16, 0, 0xff}, {13, 8, 16, 1, 0xff}, {11, 8, 16, 1, 2}, {13, 8, 16, 2, 2},
-                  {11, GUEST_DISK_SECTORS, 1, 0, 1}, {13, UINT64_MAX, 2, 0, 1}, {13, 0, 0, 0, 0}};
+    } ranges[] = {{11, 8, 16, 0, 0xff},
+                  {13, 8, 16, 1, 0xff},
+                  {11, 8, 16, 1, 2},
+                  {13, 8, 16, 2, 2},
+                  {11, GUEST_DISK_SECTORS, 1, 0, 1},
+                  {13, UINT64_MAX, 2, 0, 1},
+                  {13, 0, 0, 0, 0}};
     for (unsigned i = 0; i < 7; i++) {
         size_t before = g->out.n;
         guest_put(g, BUF + 0x1000, &ranges[i].sector, 8);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: a guest that kills or hangs its VM through a ring: indices and addresses out of range,
  * loops, huge lengths, tables in tables, rings moved while they run, garbage everywhere. Each case
- * has one defined reaction: the device needs a reset (and works after one), nothing else changes. */
+ * has one defined reaction: the device needs a reset (and works after one), nothing else changes.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -153,12 +154,28 @@ static const struct {
     const char *name;
     void (*make)(struct driver *d);
 } broken[] = {
-#define C(f) {#f, f}
-    C(head_out_of_range),   C(index_jumps),      C(index_goes_back),   C(next_out_of_range),
-    C(loop_of_one),         C(loop_of_two),      C(buffer_beyond_ram), C(buffer_in_the_hole),
-    C(buffer_wraps),        C(buffer_huge),      C(readable_after_writable),
-    C(table_with_next),     C(table_in_table),   C(table_empty),       C(table_of_odd_length),
-    C(table_beyond_ram),    C(table_index_out_of_range), C(table_loops),
+#define C(f)  \
+    {         \
+#f, f \
+    }
+    C(head_out_of_range),
+    C(index_jumps),
+    C(index_goes_back),
+    C(next_out_of_range),
+    C(loop_of_one),
+    C(loop_of_two),
+    C(buffer_beyond_ram),
+    C(buffer_in_the_hole),
+    C(buffer_wraps),
+    C(buffer_huge),
+    C(readable_after_writable),
+    C(table_with_next),
+    C(table_in_table),
+    C(table_empty),
+    C(table_of_odd_length),
+    C(table_beyond_ram),
+    C(table_index_out_of_range),
+    C(table_loops),
 #undef C
 };
 
@@ -207,16 +224,11 @@ static void bad_queue_setup(void **state)
     struct guest *g = *state;
     struct driver d;
     static const uint64_t table[][4] = {
-        {0, 0x1000, 0x2000, 0x3000},
-        {3, 0x1000, 0x2000, 0x3000},
-        {512, 0x1000, 0x2000, 0x4000},
-        {8, 0x1001, 0x2000, 0x3000},
-        {8, 0x1000, 0x2001, 0x3000},
-        {8, 0x1000, 0x2000, 0x3002},
-        {8, GUEST_RAM - 64, 0x2000, 0x3000},
-        {8, 0x1000, GUEST_RAM - 4, 0x3000},
-        {8, 0x1000, 0x2000, GUEST_RAM},
-        {8, UINT64_MAX - 15, 0x2000, 0x3000},
+        {0, 0x1000, 0x2000, 0x3000},         {3, 0x1000, 0x2000, 0x3000},
+        {512, 0x1000, 0x2000, 0x4000},       {8, 0x1001, 0x2000, 0x3000},
+        {8, 0x1000, 0x2001, 0x3000},         {8, 0x1000, 0x2000, 0x3002},
+        {8, GUEST_RAM - 64, 0x2000, 0x3000}, {8, 0x1000, GUEST_RAM - 4, 0x3000},
+        {8, 0x1000, 0x2000, GUEST_RAM},      {8, UINT64_MAX - 15, 0x2000, 0x3000},
         {8, 0x1000, 0x2000, 0xbffffff0},
     };
 
@@ -293,8 +305,8 @@ static void bytes_in_flight_are_bounded(void **state)
     struct guest *g = *state;
     struct driver d;
     uint64_t hdr[2] = {1, 0}; /* write; the disk has 1 MiB */
-    const struct buffer b[] = {{BUF, 16, false}, {BUF + 0x10000, 1 << 20, false},
-                               {BUF + 16, 1, true}};
+    const struct buffer b[] = {
+        {BUF, 16, false}, {BUF + 0x10000, 1 << 20, false}, {BUF + 16, 1, true}};
     uint64_t done = 0;
     unsigned offered = 0;
 
@@ -371,8 +383,8 @@ static void garbage(void **state)
 {
     struct guest *g = *state;
     struct prng rng;
-    uint64_t seed = getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0)
-                                           : (uint64_t)time(NULL);
+    uint64_t seed =
+        getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : (uint64_t)time(NULL);
     static uint8_t frame[2000];
 
     print_message("SEED=%llu\n", (unsigned long long)seed);
@@ -385,8 +397,8 @@ static void garbage(void **state)
         unsigned n = (unsigned)guest_mmio_read(g, d.common + 18, 2);
         for (unsigned q = 0; q < n; q++) {
             for (unsigned i = 0; i < GUEST_QSIZE; i++) {
-                uint64_t addr = prng_below(&rng, 4) != 0 ? prng_below(&rng, GUEST_RAM)
-                                                         : prng_u64(&rng);
+                uint64_t addr =
+                    prng_below(&rng, 4) != 0 ? prng_below(&rng, GUEST_RAM) : prng_u64(&rng);
                 uint32_t len = (uint32_t)(prng_u64(&rng) >> (32 + prng_below(&rng, 32)));
                 driver_desc(&d, d.q[q].desc, i, addr, len, (uint16_t)prng_below(&rng, 8),
                             (uint16_t)prng_below(&rng, GUEST_QSIZE + 1));
@@ -399,7 +411,8 @@ static void garbage(void **state)
             }
         }
         for (unsigned i = 0; i < 4; i++) {
-            struct input in = {.kind = INPUT_NET_RX, .data = frame,
+            struct input in = {.kind = INPUT_NET_RX,
+                               .data = frame,
                                .len = (uint32_t)prng_below(&rng, sizeof frame)};
             assert_int_equal(machine_input(&g->m, &in, NULL), 0);
             in.kind = INPUT_CONSOLE_RX;
@@ -430,11 +443,15 @@ static void garbage(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(broken_rings_need_a_reset),   T(indirect_needs_the_feature),
-        T(bad_queue_setup),             T(disk_request_without_status),
-        T(disk_requests_in_flight_are_bounded), T(bytes_in_flight_are_bounded),
+        T(broken_rings_need_a_reset),
+        T(indirect_needs_the_feature),
+        T(bad_queue_setup),
+        T(disk_request_without_status),
+        T(disk_requests_in_flight_are_bounded),
+        T(bytes_in_flight_are_bounded),
         T(bytes_sent_in_a_slice_are_bounded),
-        T(creation_unwinds),            T(garbage),
+        T(creation_unwinds),
+        T(garbage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,8 +38,8 @@ static int teardown(void **state)
 
 static struct record next(struct fixture *t, uint64_t span, uint32_t rate)
 {
-    return (struct record){.seq = vm_seq(t->vm) + 1, .start_ns = vm_now(t->vm), .span_ns = span,
-                           .rate = rate};
+    return (struct record){
+        .seq = vm_seq(t->vm) + 1, .start_ns = vm_now(t->vm), .span_ns = span, .rate = rate};
 }
 
 static int run(struct fixture *t, struct record r)
@@ -120,8 +120,8 @@ static void a_halted_vm_waits_for_its_timer(void **state)
 static void an_input_wakes_a_halted_vm(void **state)
 {
     static const struct fake_event script[] = {{20, FAKE_HALT, 0}};
-    static const struct input key = {.kind = INPUT_CONSOLE_RX, .data = (const uint8_t *)"k",
-                                     .len = 1};
+    static const struct input key = {
+        .kind = INPUT_CONSOLE_RX, .data = (const uint8_t *)"k", .len = 1};
     struct fixture *t = *state;
     struct record r;
 
@@ -146,8 +146,8 @@ static void an_input_wakes_a_halted_vm(void **state)
 static void halted_and_deaf_ends_the_slice(void **state)
 {
     static const struct fake_event script[] = {{20, FAKE_HALT, 0}, {21, FAKE_HALT, 0}};
-    static const struct input key = {.kind = INPUT_CONSOLE_RX, .data = (const uint8_t *)"k",
-                                     .len = 1};
+    static const struct input key = {
+        .kind = INPUT_CONSOLE_RX, .data = (const uint8_t *)"k", .len = 1};
     struct fixture *t = *state;
     struct record r;
 
@@ -201,7 +201,8 @@ static void records_that_do_not_fit_change_nothing(void **state)
                               port = {.kind = INPUT_CONSOLE_RX, .dev = 1},
                               status = {.kind = INPUT_CONSOLE_RX, .status = 9},
                               button = {.kind = INPUT_POWER_BUTTON};
-    const struct input *inputs[] = {&unknown, &zero, &nic, &far_nic, &disk, &port, &status, &button};
+    const struct input *inputs[] = {&unknown, &zero, &nic,    &far_nic,
+                                    &disk,    &port, &status, &button};
     struct fixture *t = *state;
     struct vm_digest before, after;
     struct record good, bad[10];

@@ -91,8 +91,8 @@ static void accessed_and_dirty(void **state)
 static int do_walk(struct guest *g, gva_t lin, unsigned access, bool user, bool ac,
                    struct walk_result *r)
 {
-    return walk(g->ram, &g->v->c, lin,
-                (struct walk_want){.access = access, .user = user, .ac = ac}, r);
+    return walk(g->ram, &g->v->c, lin, (struct walk_want){.access = access, .user = user, .ac = ac},
+                r);
 }
 
 static void rights_and_error_codes(void **state)
@@ -105,10 +105,10 @@ static void rights_and_error_codes(void **state)
     (void)state;
     g_open(&g);
     e = (uint64_t *)g_at(&g, G_PT + (a >> 12) * 8);
-#define REFUSED(access, user, ac, code)                                     \
-    do {                                                                    \
+#define REFUSED(access, user, ac, code)                                          \
+    do {                                                                         \
         assert_int_equal(do_walk(&g, a, access, user, ac, &r), PLX_GUEST_FAULT); \
-        assert_int_equal(r.error, code);                                    \
+        assert_int_equal(r.error, code);                                         \
     } while (0)
 #define GRANTED(access, user, ac) assert_int_equal(do_walk(&g, a, access, user, ac, &r), 0)
     *e = a | 3; /* supervisor page */

@@ -25,9 +25,20 @@ static void put_f80(uint8_t *out, unsigned se, uint64_t m)
 
 static void rnd_f80(uint8_t *out)
 {
-    static const uint64_t frac[] = {0, 1, 2, 0x400, 0x3ff, 0x401, 0x8000000000, 0x7fffffffff,
-        0x4000000000000000, 0x3fffffffffffffff, 0x7fffffffffffffff, 0x7ffffffffffffc00,
-        0x7fffff8000000000, 0x2000000000000000};
+    static const uint64_t frac[] = {0,
+                                    1,
+                                    2,
+                                    0x400,
+                                    0x3ff,
+                                    0x401,
+                                    0x8000000000,
+                                    0x7fffffffff,
+                                    0x4000000000000000,
+                                    0x3fffffffffffffff,
+                                    0x7fffffffffffffff,
+                                    0x7ffffffffffffc00,
+                                    0x7fffff8000000000,
+                                    0x2000000000000000};
     unsigned sign = (unsigned)(rnd() & 1) << 15;
     uint64_t m = rnd_below(2) != 0 ? frac[rnd_below(PLX_COUNT(frac))] : rnd() >> 1;
 
@@ -43,14 +54,15 @@ static void rnd_f80(uint8_t *out)
         put_f80(out, (unsigned)(rnd() & 0xffff), m | (rnd() & F80_INT));
         break;
     case 3: /* the ends of the exponent range */
-        put_f80(out, sign | (unsigned)(rnd_below(2) != 0 ? rnd_below(100) + 1
-                                                        : 0x7ffe - rnd_below(100)),
+        put_f80(out,
+                sign | (unsigned)(rnd_below(2) != 0 ? rnd_below(100) + 1 : 0x7ffe - rnd_below(100)),
                 F80_INT | m);
         break;
     case 4: /* the ends of the single and double ranges */
-        put_f80(out, sign | (unsigned)(16383 + (rnd_below(2) != 0 ? 127 : -127) *
-                                                   (rnd_below(2) != 0 ? 1 : 8) +
-                                       (int)rnd_below(64) - 40),
+        put_f80(out,
+                sign | (unsigned)(16383 +
+                                  (rnd_below(2) != 0 ? 127 : -127) * (rnd_below(2) != 0 ? 1 : 8) +
+                                  (int)rnd_below(64) - 40),
                 F80_INT | m);
         break;
     case 5:
@@ -81,15 +93,21 @@ static void rnd_data(uint8_t *out)
         rnd_f80(out);
         break;
     case 3: { /* single: edges */
-        static const uint32_t edge[] = {0, 1, 0x7fffff, 0x800000, 0x7f800000, 0x7f800001,
-            0x7fc00000, 0x3f800000, 0x7f7fffff};
+        static const uint32_t edge[] = {0,          1,          0x7fffff,   0x800000,  0x7f800000,
+                                        0x7f800001, 0x7fc00000, 0x3f800000, 0x7f7fffff};
         uint32_t x = edge[rnd_below(PLX_COUNT(edge))] | (uint32_t)(rnd() & 1) << 31;
         memcpy(out, &x, 4);
         break;
     }
     case 4: {
-        static const uint64_t edge[] = {0, 1, 0xfffffffffffff, 0x10000000000000,
-            0x7ff0000000000000, 0x7ff0000000000001, 0x7ff8000000000000, 0x3ff0000000000000};
+        static const uint64_t edge[] = {0,
+                                        1,
+                                        0xfffffffffffff,
+                                        0x10000000000000,
+                                        0x7ff0000000000000,
+                                        0x7ff0000000000001,
+                                        0x7ff8000000000000,
+                                        0x3ff0000000000000};
         uint64_t x = edge[rnd_below(PLX_COUNT(edge))] | (rnd() & 1) << 63;
         memcpy(out, &x, 8);
         break;
@@ -183,18 +201,20 @@ static bool is_any(const struct insn *in, const ZydisMnemonic *list)
 static void forget_undefined(const struct insn *in, struct host_state *a, struct host_state *b)
 {
     static const ZydisMnemonic frees[] = {ZYDIS_MNEMONIC_FFREE, ZYDIS_MNEMONIC_FFREEP,
-        ZYDIS_MNEMONIC_INVALID};
+                                          ZYDIS_MNEMONIC_INVALID};
     static const ZydisMnemonic remainders[] = {ZYDIS_MNEMONIC_FPREM, ZYDIS_MNEMONIC_FPREM1,
+                                               ZYDIS_MNEMONIC_INVALID};
+    static const ZydisMnemonic moves[] = {
+        ZYDIS_MNEMONIC_FCMOVB,  ZYDIS_MNEMONIC_FCMOVNB, ZYDIS_MNEMONIC_FCMOVE,
+        ZYDIS_MNEMONIC_FCMOVNE, ZYDIS_MNEMONIC_FCMOVBE, ZYDIS_MNEMONIC_FCMOVNBE,
+        ZYDIS_MNEMONIC_FCMOVU,  ZYDIS_MNEMONIC_FCMOVNU, ZYDIS_MNEMONIC_FCOMI,
+        ZYDIS_MNEMONIC_FCOMIP,  ZYDIS_MNEMONIC_FUCOMI,  ZYDIS_MNEMONIC_FUCOMIP,
         ZYDIS_MNEMONIC_INVALID};
-    static const ZydisMnemonic moves[] = {ZYDIS_MNEMONIC_FCMOVB, ZYDIS_MNEMONIC_FCMOVNB,
-        ZYDIS_MNEMONIC_FCMOVE, ZYDIS_MNEMONIC_FCMOVNE, ZYDIS_MNEMONIC_FCMOVBE,
-        ZYDIS_MNEMONIC_FCMOVNBE, ZYDIS_MNEMONIC_FCMOVU, ZYDIS_MNEMONIC_FCMOVNU,
-        ZYDIS_MNEMONIC_FCOMI, ZYDIS_MNEMONIC_FCOMIP, ZYDIS_MNEMONIC_FUCOMI,
-        ZYDIS_MNEMONIC_FUCOMIP, ZYDIS_MNEMONIC_INVALID};
-    static const ZydisMnemonic compares[] = {ZYDIS_MNEMONIC_FCOM, ZYDIS_MNEMONIC_FCOMP,
-        ZYDIS_MNEMONIC_FCOMPP, ZYDIS_MNEMONIC_FUCOM, ZYDIS_MNEMONIC_FUCOMP,
-        ZYDIS_MNEMONIC_FUCOMPP, ZYDIS_MNEMONIC_FICOM, ZYDIS_MNEMONIC_FICOMP, ZYDIS_MNEMONIC_FTST,
-        ZYDIS_MNEMONIC_FCOMI, ZYDIS_MNEMONIC_FCOMIP, ZYDIS_MNEMONIC_FUCOMI,
+    static const ZydisMnemonic compares[] = {
+        ZYDIS_MNEMONIC_FCOM,    ZYDIS_MNEMONIC_FCOMP,  ZYDIS_MNEMONIC_FCOMPP,
+        ZYDIS_MNEMONIC_FUCOM,   ZYDIS_MNEMONIC_FUCOMP, ZYDIS_MNEMONIC_FUCOMPP,
+        ZYDIS_MNEMONIC_FICOM,   ZYDIS_MNEMONIC_FICOMP, ZYDIS_MNEMONIC_FTST,
+        ZYDIS_MNEMONIC_FCOMI,   ZYDIS_MNEMONIC_FCOMIP, ZYDIS_MNEMONIC_FUCOMI,
         ZYDIS_MNEMONIC_FUCOMIP, ZYDIS_MNEMONIC_INVALID};
     bool nan = (a->fx[41] & 0x7f) == 0x7f && a->fx[40] == 0xff;
     bool unmasked = (a->fx[2] & ~a->fx[0] & 3) != 0;

@@ -16,6 +16,7 @@
 
 enum op { SIN, COS, TAN, ATAN, EXP, LOG, LOG1 };
 
+/* clang-format off */
 static const struct {
     enum op op;
     struct f80 y, x, r;
@@ -233,6 +234,7 @@ static const struct {
     {LOG1, {UINT64_C(0xb5545cf0231b3e14), 0x4007}, {UINT64_C(0xa87206aa712ea6b3), 0x3ffc},
      {UINT64_C(0x9f5b9c160e46d801), 0x4005}},
 };
+/* clang-format on */
 
 static struct f80 compute(struct f80_env *env, enum op op, struct f80 y, struct f80 x)
 {
@@ -274,12 +276,12 @@ static void values_match_the_golden_table(void **state)
         struct f80 r = compute(&env, golden[i].op, golden[i].y, golden[i].x);
 
         if (r.m != golden[i].r.m || r.se != golden[i].r.se || (env.ex & ~X87_C1) != X87_PE) {
-            fprintf(stderr, "op %d y %04x.%016llx x %04x.%016llx: %04x.%016llx not "
-                            "%04x.%016llx ex %x\n",
-                    golden[i].op, golden[i].y.se, (unsigned long long)golden[i].y.m,
-                    golden[i].x.se, (unsigned long long)golden[i].x.m, r.se,
-                    (unsigned long long)r.m, golden[i].r.se, (unsigned long long)golden[i].r.m,
-                    env.ex);
+            fprintf(stderr,
+                    "op %d y %04x.%016llx x %04x.%016llx: %04x.%016llx not "
+                    "%04x.%016llx ex %x\n",
+                    golden[i].op, golden[i].y.se, (unsigned long long)golden[i].y.m, golden[i].x.se,
+                    (unsigned long long)golden[i].x.m, r.se, (unsigned long long)r.m,
+                    golden[i].r.se, (unsigned long long)golden[i].r.m, env.ex);
             bad++;
         }
     }
@@ -287,7 +289,7 @@ static void values_match_the_golden_table(void **state)
 }
 
 static const uint8_t codes[7][2] = {
-    [SIN] = {0xd9, 0xfe}, [COS] = {0xd9, 0xff}, [TAN] = {0xd9, 0xf2}, [ATAN] = {0xd9, 0xf3},
+    [SIN] = {0xd9, 0xfe}, [COS] = {0xd9, 0xff}, [TAN] = {0xd9, 0xf2},  [ATAN] = {0xd9, 0xf3},
     [EXP] = {0xd9, 0xf0}, [LOG] = {0xd9, 0xf1}, [LOG1] = {0xd9, 0xf9},
 };
 
@@ -321,9 +323,10 @@ static bool near(struct f80 a, struct f80 b, unsigned ulps)
 
 static struct f80 rnd_range(int lo, int hi)
 {
-    return (struct f80){rnd() | F80_INT,
-                        (uint16_t)((rnd() & 0x8000) |
-                                   (unsigned)(F80_BIAS + lo + (int)rnd_below((unsigned)(hi - lo))))};
+    return (struct f80){
+        rnd() | F80_INT,
+        (uint16_t)((rnd() & 0x8000) |
+                   (unsigned)(F80_BIAS + lo + (int)rnd_below((unsigned)(hi - lo))))};
 }
 
 static void start_state(struct host_state *s, unsigned full)
@@ -341,8 +344,9 @@ static void start_state(struct host_state *s, unsigned full)
 
 static void random_operands_are_near_the_host(void **state)
 {
-    static const int range[7][2] = {[SIN] = {-60, 0}, [COS] = {-60, 0}, [TAN] = {-60, 0},
-        [ATAN] = {-60, 60}, [EXP] = {-60, 0}, [LOG] = {-1000, 1000}, [LOG1] = {-60, -2}};
+    static const int range[7][2] = {
+        [SIN] = {-60, 0}, [COS] = {-60, 0},      [TAN] = {-60, 0},  [ATAN] = {-60, 60},
+        [EXP] = {-60, 0}, [LOG] = {-1000, 1000}, [LOG1] = {-60, -2}};
     struct vcpu *v = cpu_fake();
 
     (void)state;
@@ -371,19 +375,35 @@ static void random_operands_are_near_the_host(void **state)
             fail_msg("op %d y %04x.%016llx x %04x.%016llx: host %04x.%016llx sw %02x%02x, here "
                      "%04x.%016llx sw %02x%02x",
                      op, y.se, (unsigned long long)y.m, x.se, (unsigned long long)x.m, h.se,
-                     (unsigned long long)h.m, host.fx[3], host.fx[2], o.se,
-                     (unsigned long long)o.m, ours.fx[3], ours.fx[2]);
+                     (unsigned long long)h.m, host.fx[3], host.fx[2], o.se, (unsigned long long)o.m,
+                     ours.fx[3], ours.fx[2]);
         }
     }
     cpu_fake_close(v);
 }
 
 static const struct f80 specials[] = {
-    {0, 0}, {0, 0x8000}, {F80_INT, 0x7fff}, {F80_INT, 0xffff}, {F80_INT, 0x3fff},
-    {F80_INT, 0xbfff}, {F80_INT, 0x4000}, {F80_INT, 0x3ffe}, {F80_INT, 0xbffe},
-    {F80_INT | F80_INT >> 1 | 5, 0x7fff}, {F80_INT | 9, 0xffff}, {1, 0}, {F80_INT, 0},
-    {F80_INT, 0x403e}, {F80_INT, 0x4100}, {F80_INT, 0x3f00}, {5, 0x4000}, {F80_INT, 0xffff},
-    {F80_INT | 1, 0x7ffe}, {F80_INT | 1, 1}, {F80_INT, 0xbffd},
+    {0, 0},
+    {0, 0x8000},
+    {F80_INT, 0x7fff},
+    {F80_INT, 0xffff},
+    {F80_INT, 0x3fff},
+    {F80_INT, 0xbfff},
+    {F80_INT, 0x4000},
+    {F80_INT, 0x3ffe},
+    {F80_INT, 0xbffe},
+    {F80_INT | F80_INT >> 1 | 5, 0x7fff},
+    {F80_INT | 9, 0xffff},
+    {1, 0},
+    {F80_INT, 0},
+    {F80_INT, 0x403e},
+    {F80_INT, 0x4100},
+    {F80_INT, 0x3f00},
+    {5, 0x4000},
+    {F80_INT, 0xffff},
+    {F80_INT | 1, 0x7ffe},
+    {F80_INT | 1, 1},
+    {F80_INT, 0xbffd},
 };
 
 /* Every pair of special operands, full, empty and overfull stacks: exceptions, tags and results as
@@ -421,17 +441,18 @@ static void special_operands_agree_with_the_host(void **state)
                         /* An exact logarithm is exact here; not every host says so. */
                         host.fx[2] &= (uint8_t) ~(X87_PE | X87_UE);
                     }
-                    if (undefined || (near(get(&host, 0), get(&ours, 0), 2) &&
-                                      near(get(&host, 1), get(&ours, 1), 2) &&
-                                      host.fx[4] == ours.fx[4] && host.fx[2] == ours.fx[2] &&
-                                      ((host.fx[3] ^ ours.fx[3]) & 0xfd) == 0)) {
+                    if (undefined ||
+                        (near(get(&host, 0), get(&ours, 0), 2) &&
+                         near(get(&host, 1), get(&ours, 1), 2) && host.fx[4] == ours.fx[4] &&
+                         host.fx[2] == ours.fx[2] && ((host.fx[3] ^ ours.fx[3]) & 0xfd) == 0)) {
                         continue;
                     }
                     struct f80 h = get(&host, 0), o = get(&ours, 0);
                     struct f80 h1 = get(&host, 1), o1 = get(&ours, 1);
-                    fprintf(stderr, "SPECIAL op %u stack %02x y %04x.%016llx x %04x.%016llx: host "
-                                    "%04x.%016llx %04x.%016llx sw %02x%02x, here %04x.%016llx "
-                                    "%04x.%016llx sw %02x%02x\n",
+                    fprintf(stderr,
+                            "SPECIAL op %u stack %02x y %04x.%016llx x %04x.%016llx: host "
+                            "%04x.%016llx %04x.%016llx sw %02x%02x, here %04x.%016llx "
+                            "%04x.%016llx sw %02x%02x\n",
                             n, stacks[t], y.se, (unsigned long long)y.m, x.se,
                             (unsigned long long)x.m, h.se, (unsigned long long)h.m, h1.se,
                             (unsigned long long)h1.m, host.fx[3], host.fx[2], o.se,

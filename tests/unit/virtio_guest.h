@@ -61,8 +61,8 @@ static inline void guest_gsi(void *ctx, unsigned line, bool level)
     g->gsi_level[line] = level;
 }
 
-static inline int guest_disk_result(void *ctx, unsigned disk, uint64_t id, void *data,
-                                    uint32_t len, uint8_t *status, struct plx_err *err)
+static inline int guest_disk_result(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len,
+                                    uint8_t *status, struct plx_err *err)
 {
     struct guest *g = ctx;
     (void)disk;

@@ -17,9 +17,9 @@ enum {
     SYSTEM_CONTROL_A_PORT = 0x92, /* bit 0: reset; bit 1, A20, is always 1 */
     PIC_SLAVE_PORT = 0xa0,        /* 2 ports */
     DEBUG_EXIT_PORT = 0xf4,
-    COM2_PORT = 0x2f8, /* 8 ports */
-    COM1_PORT = 0x3f8, /* 8 ports */
-    ELCR_PORT = 0x4d0, /* 2 ports */
+    COM2_PORT = 0x2f8,               /* 8 ports */
+    COM1_PORT = 0x3f8,               /* 8 ports */
+    ELCR_PORT = 0x4d0,               /* 2 ports */
     PCI_CONFIG_ADDRESS_PORT = 0xcf8, /* 4 ports */
     PCI_CONFIG_DATA_PORT = 0xcfc,    /* 4 ports */
     /* A byte write with bit 2 set resets the machine. It lies inside PCI_CONFIG_ADDRESS, which
@@ -31,9 +31,9 @@ enum {
 enum {
     PM_PORT = 0x600,
     PM_PORT_LEN = 0x20,
-    PM1A_EVT_PORT = PM_PORT,       /* PM1_EVT_LEN 4: status, enable */
-    PM1A_CNT_PORT = PM_PORT + 4,   /* PM1_CNT_LEN 2; SCI_EN is always 1: no SMI_CMD */
-    PM_TMR_PORT = PM_PORT + 8,     /* PM_TMR_LEN 4; 32 bits: TMR_VAL_EXT */
+    PM1A_EVT_PORT = PM_PORT,        /* PM1_EVT_LEN 4: status, enable */
+    PM1A_CNT_PORT = PM_PORT + 4,    /* PM1_CNT_LEN 2; SCI_EN is always 1: no SMI_CMD */
+    PM_TMR_PORT = PM_PORT + 8,      /* PM_TMR_LEN 4; 32 bits: TMR_VAL_EXT */
     ACPI_RESET_PORT = PM_PORT + 16, /* FADT RESET_REG: one byte */
     ACPI_RESET_VALUE = 0x06,
     ACPI_SLP_TYP_S5 = 5, /* \_S5: Package { 5, 0 } */
@@ -49,8 +49,8 @@ enum {
     COM2_IRQ = 3,
     COM1_IRQ = 4,
     RTC_IRQ = 8,
-    SCI_GSI = 9,        /* level, active high */
-    PCI_INTX_GSI = 16,  /* INTA-INTD: 16-19, level, active low in ACPI terms (_PRT) */
+    SCI_GSI = 9,       /* level, active high */
+    PCI_INTX_GSI = 16, /* INTA-INTD: 16-19, level, active low in ACPI terms (_PRT) */
     PCI_INTX_COUNT = 4,
     IOAPIC_PINS = 24,
     IOAPIC_GSI_BASE = 0,
@@ -59,9 +59,9 @@ enum {
 
 /* Guest-physical addresses. RAM ends at PCI_HOLE (RAM_LOW_END) and goes on at 4 GiB. */
 #define PCI_HOLE_BASE UINT64_C(0xc0000000) /* memory BARs, 32-bit; no ECAM: CF8/CFC only */
-#define PCI_HOLE_END UINT64_C(0xfebfffff)  /* last byte */
-#define IOAPIC_BASE UINT64_C(0xfec00000)
-#define LAPIC_BASE UINT64_C(0xfee00000)
+#define PCI_HOLE_END  UINT64_C(0xfebfffff) /* last byte */
+#define IOAPIC_BASE   UINT64_C(0xfec00000)
+#define LAPIC_BASE    UINT64_C(0xfee00000)
 enum { IOAPIC_LEN = 0x1000, LAPIC_LEN = 0x1000 };
 
 /* PCI I/O BARs. */

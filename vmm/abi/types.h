@@ -9,8 +9,8 @@ typedef uint64_t gpa_t; /* guest-physical address; never a pointer */
 typedef uint64_t gva_t; /* guest-virtual (linear) address */
 
 enum { PAGE_SHIFT = 12 };
-#define PAGE_SIZE UINT64_C(4096)
-#define PAGE_BASE(a) ((a) & ~(PAGE_SIZE - 1))
+#define PAGE_SIZE      UINT64_C(4096)
+#define PAGE_BASE(a)   ((a) & ~(PAGE_SIZE - 1))
 #define PAGE_OFFSET(a) ((a) & (PAGE_SIZE - 1))
 
 /* A positive return: an event of the guest, no error of ours. */

@@ -14,7 +14,7 @@
 
 enum { SDT_LENGTH_AT = 4, SDT_CHECKSUM_AT = 9, TABLE_ALIGN = 64 };
 enum { RSDP_LEN = 36, RSDP_V1_LEN = 20, FACS_LEN = 64 };
-#define OEM_ID "POLLUX"
+#define OEM_ID       "POLLUX"
 #define OEM_TABLE_ID "POLLUXPC"
 
 static uint8_t negative_sum(const uint8_t *p, size_t len)
@@ -173,59 +173,66 @@ static void fadt(struct wbuf *b, uint32_t facs, uint32_t dsdt)
 {
     enum { ACCESS_BYTE = 1, ACCESS_WORD = 2, ACCESS_DWORD = 3 };
     enum {
-        BOOT_LEGACY_DEVICES = 1, BOOT_8042 = 2, BOOT_NO_VGA = 4, BOOT_NO_ASPM = 16,
-        FLAG_WBINVD = 1, FLAG_PROC_C1 = 4, FLAG_NO_SLEEP_BUTTON = 0x20, FLAG_NO_FIXED_RTC = 0x40,
-        FLAG_TMR_VAL_EXT = 0x100, FLAG_RESET_REG = 0x400,
+        BOOT_LEGACY_DEVICES = 1,
+        BOOT_8042 = 2,
+        BOOT_NO_VGA = 4,
+        BOOT_NO_ASPM = 16,
+        FLAG_WBINVD = 1,
+        FLAG_PROC_C1 = 4,
+        FLAG_NO_SLEEP_BUTTON = 0x20,
+        FLAG_NO_FIXED_RTC = 0x40,
+        FLAG_TMR_VAL_EXT = 0x100,
+        FLAG_RESET_REG = 0x400,
     };
     size_t table = sdt_begin(b, "FACP", 6);
     static const uint8_t zeros[16];
 
     wbuf_u32(b, facs);
     wbuf_u32(b, dsdt);
-    wbuf_u8(b, 0);          /* reserved */
-    wbuf_u8(b, 4);          /* preferred profile: enterprise server */
+    wbuf_u8(b, 0); /* reserved */
+    wbuf_u8(b, 4); /* preferred profile: enterprise server */
     wbuf_u16(b, SCI_GSI);
-    wbuf_put(b, zeros, 4);  /* SMI_CMD: none, always in ACPI mode */
-    wbuf_put(b, zeros, 4);  /* ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT */
+    wbuf_put(b, zeros, 4); /* SMI_CMD: none, always in ACPI mode */
+    wbuf_put(b, zeros, 4); /* ACPI_ENABLE, ACPI_DISABLE, S4BIOS_REQ, PSTATE_CNT */
     wbuf_u32(b, PM1A_EVT_PORT);
     wbuf_u32(b, 0);
     wbuf_u32(b, PM1A_CNT_PORT);
     wbuf_u32(b, 0);
-    wbuf_u32(b, 0);         /* PM2_CNT */
+    wbuf_u32(b, 0); /* PM2_CNT */
     wbuf_u32(b, PM_TMR_PORT);
-    wbuf_u32(b, 0);         /* GPE0 */
-    wbuf_u32(b, 0);         /* GPE1 */
-    wbuf_u8(b, 4);          /* PM1_EVT_LEN */
-    wbuf_u8(b, 2);          /* PM1_CNT_LEN */
+    wbuf_u32(b, 0); /* GPE0 */
+    wbuf_u32(b, 0); /* GPE1 */
+    wbuf_u8(b, 4);  /* PM1_EVT_LEN */
+    wbuf_u8(b, 2);  /* PM1_CNT_LEN */
     wbuf_u8(b, 0);
-    wbuf_u8(b, 4);          /* PM_TMR_LEN */
-    wbuf_put(b, zeros, 4);  /* GPE0_BLK_LEN, GPE1_BLK_LEN, GPE1_BASE, CST_CNT */
-    wbuf_u16(b, 0x0fff);    /* P_LVL2_LAT: no C2 */
-    wbuf_u16(b, 0x0fff);    /* P_LVL3_LAT: no C3 */
-    wbuf_put(b, zeros, 6);  /* FLUSH_SIZE, FLUSH_STRIDE, DUTY_OFFSET, DUTY_WIDTH */
-    wbuf_put(b, zeros, 2);  /* DAY_ALRM, MON_ALRM */
-    wbuf_u8(b, 0x32);       /* CENTURY: CMOS register */
+    wbuf_u8(b, 4);         /* PM_TMR_LEN */
+    wbuf_put(b, zeros, 4); /* GPE0_BLK_LEN, GPE1_BLK_LEN, GPE1_BASE, CST_CNT */
+    wbuf_u16(b, 0x0fff);   /* P_LVL2_LAT: no C2 */
+    wbuf_u16(b, 0x0fff);   /* P_LVL3_LAT: no C3 */
+    wbuf_put(b, zeros, 6); /* FLUSH_SIZE, FLUSH_STRIDE, DUTY_OFFSET, DUTY_WIDTH */
+    wbuf_put(b, zeros, 2); /* DAY_ALRM, MON_ALRM */
+    wbuf_u8(b, 0x32);      /* CENTURY: CMOS register */
     wbuf_u16(b, BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA | BOOT_NO_ASPM);
     wbuf_u8(b, 0);
     wbuf_u32(b, FLAG_WBINVD | FLAG_PROC_C1 | FLAG_NO_SLEEP_BUTTON | FLAG_NO_FIXED_RTC |
                     FLAG_TMR_VAL_EXT | FLAG_RESET_REG);
     gas_port(b, ACPI_RESET_PORT, 8, ACCESS_BYTE);
     wbuf_u8(b, ACPI_RESET_VALUE);
-    wbuf_u16(b, 0);         /* ARM_BOOT_ARCH */
-    wbuf_u8(b, 4);          /* minor version: 6.4 */
-    wbuf_u64(b, 0);         /* X_FIRMWARE_CTRL: the 32-bit one counts */
+    wbuf_u16(b, 0); /* ARM_BOOT_ARCH */
+    wbuf_u8(b, 4);  /* minor version: 6.4 */
+    wbuf_u64(b, 0); /* X_FIRMWARE_CTRL: the 32-bit one counts */
     wbuf_u64(b, dsdt);
     gas_port(b, PM1A_EVT_PORT, 32, ACCESS_WORD);
     gas_none(b);
     gas_port(b, PM1A_CNT_PORT, 16, ACCESS_WORD);
     gas_none(b);
-    gas_none(b);            /* X_PM2_CNT_BLK */
+    gas_none(b); /* X_PM2_CNT_BLK */
     gas_port(b, PM_TMR_PORT, 32, ACCESS_DWORD);
-    gas_none(b);            /* X_GPE0_BLK */
-    gas_none(b);            /* X_GPE1_BLK */
-    gas_none(b);            /* SLEEP_CONTROL_REG */
-    gas_none(b);            /* SLEEP_STATUS_REG */
-    wbuf_u64(b, 0);         /* hypervisor vendor identity */
+    gas_none(b);    /* X_GPE0_BLK */
+    gas_none(b);    /* X_GPE1_BLK */
+    gas_none(b);    /* SLEEP_CONTROL_REG */
+    gas_none(b);    /* SLEEP_STATUS_REG */
+    wbuf_u64(b, 0); /* hypervisor vendor identity */
     sdt_end(b, table);
 }
 
@@ -302,8 +309,7 @@ static void rsdp(struct wbuf *b, uint64_t xsdt)
     p[32] = negative_sum(p, RSDP_LEN);
 }
 
-int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out,
-               struct plx_err *err)
+int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out, struct plx_err *err)
 {
     size_t dsdt_at, facs_at, fadt_at, madt_at, xsdt_at;
     static const uint8_t room_for_rsdp[RSDP_LEN];

@@ -11,8 +11,7 @@
 
 /* Append all tables to @out (empty) as they must stand at guest-physical @base, a multiple of 64:
  * the RSDP comes first. Errors: PLX_ENOMEM. */
-int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out,
-               struct plx_err *err);
+int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out, struct plx_err *err);
 
 /* The DSDT alone, for tests. */
 void acpi_dsdt(struct wbuf *out);

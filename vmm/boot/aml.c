@@ -7,8 +7,17 @@
 #include "base/check.h"
 
 enum {
-    OP_ZERO = 0x00, OP_ONE = 0x01, OP_NAME = 0x08, OP_BYTE = 0x0a, OP_WORD = 0x0b, OP_DWORD = 0x0c,
-    OP_QWORD = 0x0e, OP_SCOPE = 0x10, OP_BUFFER = 0x11, OP_PACKAGE = 0x12, OP_EXT = 0x5b,
+    OP_ZERO = 0x00,
+    OP_ONE = 0x01,
+    OP_NAME = 0x08,
+    OP_BYTE = 0x0a,
+    OP_WORD = 0x0b,
+    OP_DWORD = 0x0c,
+    OP_QWORD = 0x0e,
+    OP_SCOPE = 0x10,
+    OP_BUFFER = 0x11,
+    OP_PACKAGE = 0x12,
+    OP_EXT = 0x5b,
     OP_EXT_DEVICE = 0x82,
 };
 
@@ -107,8 +116,8 @@ static unsigned hex_digit(char c)
 /* Three letters of five bits, four hex digits, big-endian ("EISAID", ASL macro). */
 void aml_eisa_id(struct wbuf *b, const char id[static 7])
 {
-    unsigned letters = (unsigned)(id[0] - '@') << 10 | (unsigned)(id[1] - '@') << 5 |
-                       (unsigned)(id[2] - '@');
+    unsigned letters =
+        (unsigned)(id[0] - '@') << 10 | (unsigned)(id[1] - '@') << 5 | (unsigned)(id[2] - '@');
 
     wbuf_u8(b, OP_DWORD);
     wbuf_u8(b, (uint8_t)(letters >> 8));

@@ -27,8 +27,9 @@ int boot_put(struct machine *m, gpa_t gpa, const void *data, uint64_t len, const
              struct plx_err *err)
 {
     if (ram_write(m->ram, gpa, data, len) != 0) {
-        return plx_fail(err, PLX_ERANGE, "%s (%llu bytes at 0x%llx) does not fit into %llu MiB of RAM",
-                        what, (unsigned long long)len, (unsigned long long)gpa,
+        return plx_fail(err, PLX_ERANGE,
+                        "%s (%llu bytes at 0x%llx) does not fit into %llu MiB of RAM", what,
+                        (unsigned long long)len, (unsigned long long)gpa,
                         (unsigned long long)(m->ram->size >> 20));
     }
     return 0;
@@ -63,8 +64,7 @@ int boot_flat_segments(struct machine *m, struct cpu *c, bool code64, struct plx
     return boot_put(m, BOOT_GDT, gdt, sizeof gdt, "the GDT", err);
 }
 
-int boot_load(struct machine *m, struct cpu *c, const struct boot_config *cfg,
-              struct plx_err *err)
+int boot_load(struct machine *m, struct cpu *c, const struct boot_config *cfg, struct plx_err *err)
 {
     bool linux_image = linux_recognise(&cfg->kernel);
     gpa_t rsdp;

@@ -35,8 +35,8 @@ enum { BOOT_MODULES_MAX = 16 };
 
 struct boot_config {
     struct boot_image kernel;
-    struct boot_image initrd;  /* Linux: the initrd; multiboot: the first module */
-    const char *cmdline;       /* NULL: empty */
+    struct boot_image initrd;          /* Linux: the initrd; multiboot: the first module */
+    const char *cmdline;               /* NULL: empty */
     const struct boot_module *modules; /* multiboot only */
     unsigned nmodules;
 };
@@ -45,7 +45,6 @@ struct boot_config {
  * Errors, with one line that says what is wrong and with which image: PLX_ETRUNCATED, PLX_ECORRUPT,
  * PLX_ENOTSUP (a kernel we cannot start), PLX_ERANGE (does not fit into RAM or a limit of the
  * protocol), PLX_ENOMEM. On error RAM and @c may be half written. */
-int boot_load(struct machine *m, struct cpu *c, const struct boot_config *cfg,
-              struct plx_err *err);
+int boot_load(struct machine *m, struct cpu *c, const struct boot_config *cfg, struct plx_err *err);
 
 #endif

@@ -6,17 +6,17 @@
 
 #include "vmm/boot/boot.h"
 
-#define BOOT_ZERO_PAGE UINT64_C(0x7000)
-#define BOOT_GDT UINT64_C(0x8000)
+#define BOOT_ZERO_PAGE   UINT64_C(0x7000)
+#define BOOT_GDT         UINT64_C(0x8000)
 #define BOOT_PAGE_TABLES UINT64_C(0x9000)
-#define BOOT_CMDLINE UINT64_C(0x20000)
+#define BOOT_CMDLINE     UINT64_C(0x20000)
 #define BOOT_CMDLINE_END UINT64_C(0x30000)
-#define BOOT_MB_INFO UINT64_C(0x80000)
+#define BOOT_MB_INFO     UINT64_C(0x80000)
 #define BOOT_MB_INFO_END UINT64_C(0x90000)
-#define BOOT_EBDA UINT64_C(0x9fc00)
-#define BOOT_ACPI UINT64_C(0xe0000)
-#define BOOT_ACPI_END UINT64_C(0x100000)
-#define BOOT_HIGH UINT64_C(0x100000)
+#define BOOT_EBDA        UINT64_C(0x9fc00)
+#define BOOT_ACPI        UINT64_C(0xe0000)
+#define BOOT_ACPI_END    UINT64_C(0x100000)
+#define BOOT_HIGH        UINT64_C(0x100000)
 
 /* Selectors that Linux's boot protocol names; multiboot takes any. */
 enum { BOOT_CS = 0x10, BOOT_DS = 0x18 };

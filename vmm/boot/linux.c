@@ -43,7 +43,7 @@ enum { VERSION_MIN = 0x020c, XLF_KERNEL_64 = 1, LOADER_UNDEFINED = 0xff, VID_MOD
 enum { LOADED_HIGH = 1, SECTOR = 512, ENTRY_64 = 0x200 };
 enum { PAGE_TABLE_PAGES = 6, GIB_MAPPED = 4 };
 #define PTE_PRESENT_RW UINT64_C(3)
-#define PTE_LARGE UINT64_C(0x80)
+#define PTE_LARGE      UINT64_C(0x80)
 
 struct linux_image {
     const uint8_t *setup; /* whole image; the header is checked to be inside */
@@ -98,9 +98,8 @@ static int parse(const struct boot_image *kernel, const struct ram *ram, struct 
                         out->payload_len);
     }
     if (setup_len + out->payload_len > kernel->len) {
-        return plx_fail(err, PLX_ETRUNCATED,
-                        "kernel: bzImage is truncated: %zu bytes of %" PRIu64, kernel->len,
-                        setup_len + out->payload_len);
+        return plx_fail(err, PLX_ETRUNCATED, "kernel: bzImage is truncated: %zu bytes of %" PRIu64,
+                        kernel->len, setup_len + out->payload_len);
     }
     out->payload = p + setup_len;
     out->init_size = get_le32(p + HDR_INIT_SIZE);
@@ -123,8 +122,8 @@ static int parse(const struct boot_image *kernel, const struct ram *ram, struct 
         if (out->load > ram->low || ram->low - out->load < out->init_size) {
             return plx_fail(err, PLX_ERANGE,
                             "kernel: needs %" PRIu64 " MiB from 0x%" PRIx64 "; the VM has %" PRIu64
-                            " MiB", (out->init_size + (1 << 20) - 1) >> 20, out->load,
-                            ram->size >> 20);
+                            " MiB",
+                            (out->init_size + (1 << 20) - 1) >> 20, out->load, ram->size >> 20);
         }
     }
     return 0;
@@ -149,7 +148,8 @@ static int place_initrd(struct machine *m, const struct linux_image *img,
         PAGE_BASE(ceiling - initrd->len) < floor) {
         return plx_fail(err, PLX_ERANGE,
                         "initrd: %zu bytes do not fit between the kernel's end at 0x%" PRIx64
-                        " and 0x%" PRIx64 "; give the VM more memory", initrd->len, floor, ceiling);
+                        " and 0x%" PRIx64 "; give the VM more memory",
+                        initrd->len, floor, ceiling);
     }
     at = PAGE_BASE(ceiling - initrd->len);
     put_le32(zero_page + HDR_RAMDISK_IMAGE, (uint32_t)at);

@@ -15,7 +15,7 @@ enum {
     MB_HEADER_ADDRESSES = 32,
 };
 #define MB_HEADER_MAGIC UINT32_C(0x1badb002)
-#define MB_ENTRY_MAGIC UINT32_C(0x2badb002)
+#define MB_ENTRY_MAGIC  UINT32_C(0x2badb002)
 
 /* Header flags. Bits 0-15 are requirements: one we do not know refuses the image. */
 enum { MB_ALIGN_MODULES = 1, MB_WANT_MEMORY = 2, MB_REQUIRED = 0xffff, MB_ADDRESSES = 0x10000 };
@@ -23,17 +23,39 @@ enum { MB_ALIGN_MODULES = 1, MB_WANT_MEMORY = 2, MB_REQUIRED = 0xffff, MB_ADDRES
 /* Information structure: flags and offsets. */
 enum { MBI_MEMORY = 1, MBI_CMDLINE = 4, MBI_MODULES = 8, MBI_MMAP = 0x40, MBI_LOADER_NAME = 0x200 };
 enum {
-    MBI_MEM_LOWER = 4, MBI_MEM_UPPER = 8, MBI_CMDLINE_PTR = 16, MBI_MODS_COUNT = 20,
-    MBI_MODS_ADDR = 24, MBI_MMAP_LENGTH = 44, MBI_MMAP_ADDR = 48, MBI_LOADER_NAME_PTR = 64,
-    MBI_SIZE = 128, MBI_MODULE_SIZE = 16, MBI_MMAP_ENTRY = 24,
+    MBI_MEM_LOWER = 4,
+    MBI_MEM_UPPER = 8,
+    MBI_CMDLINE_PTR = 16,
+    MBI_MODS_COUNT = 20,
+    MBI_MODS_ADDR = 24,
+    MBI_MMAP_LENGTH = 44,
+    MBI_MMAP_ADDR = 48,
+    MBI_LOADER_NAME_PTR = 64,
+    MBI_SIZE = 128,
+    MBI_MODULE_SIZE = 16,
+    MBI_MMAP_ENTRY = 24,
 };
 
 /* ELF32 (System V ABI, "Object Files"). */
 enum {
-    ELF_CLASS = 4, ELF_CLASS_32 = 1, ELF_DATA = 5, ELF_DATA_LSB = 1, ELF_MACHINE = 18,
-    ELF_MACHINE_386 = 3, ELF_ENTRY = 24, ELF_PHOFF = 28, ELF_PHENTSIZE = 42, ELF_PHNUM = 44,
-    ELF_HEADER = 52, PH_SIZE = 32, PH_LOAD = 1, PH_OFFSET = 4, PH_PADDR = 12, PH_FILESZ = 16,
-    PH_MEMSZ = 20, SEGMENTS_MAX = 64,
+    ELF_CLASS = 4,
+    ELF_CLASS_32 = 1,
+    ELF_DATA = 5,
+    ELF_DATA_LSB = 1,
+    ELF_MACHINE = 18,
+    ELF_MACHINE_386 = 3,
+    ELF_ENTRY = 24,
+    ELF_PHOFF = 28,
+    ELF_PHENTSIZE = 42,
+    ELF_PHNUM = 44,
+    ELF_HEADER = 52,
+    PH_SIZE = 32,
+    PH_LOAD = 1,
+    PH_OFFSET = 4,
+    PH_PADDR = 12,
+    PH_FILESZ = 16,
+    PH_MEMSZ = 20,
+    SEGMENTS_MAX = 64,
 };
 
 struct segment {
@@ -206,7 +228,8 @@ static int parse_elf(const struct boot_image *kernel, const struct ram *ram, str
         if (off + s.filesz > kernel->len) {
             return plx_fail(err, PLX_ETRUNCATED,
                             "kernel: ELF file is truncated: segment %u ends at %" PRIu64
-                            ", the file at %zu", i, off + s.filesz, kernel->len);
+                            ", the file at %zu",
+                            i, off + s.filesz, kernel->len);
         }
         s.data = p + off;
         rc = add_segment(img, ram, &s, err);
@@ -333,8 +356,9 @@ static int module_list(struct machine *m, const struct boot_config *cfg, uint64_
             at = BOOT_HIGH;
         }
         if (at > m->ram->low || m->ram->low - at < list[i].image.len) {
-            return plx_fail(err, PLX_ERANGE, "module %u: %zu bytes do not fit into %" PRIu64
-                            " MiB of RAM", i, list[i].image.len, m->ram->size >> 20);
+            return plx_fail(err, PLX_ERANGE,
+                            "module %u: %zu bytes do not fit into %" PRIu64 " MiB of RAM", i,
+                            list[i].image.len, m->ram->size >> 20);
         }
         rc = boot_put(m, at, list[i].image.data, list[i].image.len, "a module", err);
         if (rc != 0) {

@@ -194,8 +194,8 @@ static enum decode_mode mode_now(const struct vcpu *v)
 static void fetch_rest(struct vcpu *v, enum decode_mode mode, gva_t lin, uint8_t *out, unsigned len)
 {
     gva_t next = PAGE_BASE(lin) + PAGE_SIZE;
-    const uint8_t *hva = ram_page_hva(v->ram, mem_fetch(v, mode == DECODE_64 ? next
-                                                                             : (uint32_t)next));
+    const uint8_t *hva =
+        ram_page_hva(v->ram, mem_fetch(v, mode == DECODE_64 ? next : (uint32_t)next));
 
     if (hva != NULL) {
         memcpy(out, hva, len);

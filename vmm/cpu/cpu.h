@@ -15,24 +15,24 @@
 enum cpu_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 
-#define FLAG_CF UINT64_C(0x1)
-#define FLAG_ONE UINT64_C(0x2) /* always set */
-#define FLAG_PF UINT64_C(0x4)
-#define FLAG_AF UINT64_C(0x10)
-#define FLAG_ZF UINT64_C(0x40)
-#define FLAG_SF UINT64_C(0x80)
-#define FLAG_TF UINT64_C(0x100)
-#define FLAG_IF UINT64_C(0x200)
-#define FLAG_DF UINT64_C(0x400)
-#define FLAG_OF UINT64_C(0x800)
-#define FLAG_IOPL UINT64_C(0x3000)
-#define FLAG_NT UINT64_C(0x4000)
-#define FLAG_RF UINT64_C(0x10000)
-#define FLAG_VM UINT64_C(0x20000)
-#define FLAG_AC UINT64_C(0x40000)
-#define FLAG_VIF UINT64_C(0x80000)
-#define FLAG_VIP UINT64_C(0x100000)
-#define FLAG_ID UINT64_C(0x200000)
+#define FLAG_CF     UINT64_C(0x1)
+#define FLAG_ONE    UINT64_C(0x2) /* always set */
+#define FLAG_PF     UINT64_C(0x4)
+#define FLAG_AF     UINT64_C(0x10)
+#define FLAG_ZF     UINT64_C(0x40)
+#define FLAG_SF     UINT64_C(0x80)
+#define FLAG_TF     UINT64_C(0x100)
+#define FLAG_IF     UINT64_C(0x200)
+#define FLAG_DF     UINT64_C(0x400)
+#define FLAG_OF     UINT64_C(0x800)
+#define FLAG_IOPL   UINT64_C(0x3000)
+#define FLAG_NT     UINT64_C(0x4000)
+#define FLAG_RF     UINT64_C(0x10000)
+#define FLAG_VM     UINT64_C(0x20000)
+#define FLAG_AC     UINT64_C(0x40000)
+#define FLAG_VIF    UINT64_C(0x80000)
+#define FLAG_VIP    UINT64_C(0x100000)
+#define FLAG_ID     UINT64_C(0x200000)
 #define FLAGS_ARITH (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
 
 #define CR0_PE UINT64_C(0x1)
@@ -47,34 +47,34 @@ enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define CR0_CD UINT64_C(0x40000000)
 #define CR0_PG UINT64_C(0x80000000)
 
-#define CR4_VME UINT64_C(0x1)
-#define CR4_PVI UINT64_C(0x2)
-#define CR4_TSD UINT64_C(0x4)
-#define CR4_DE UINT64_C(0x8)
-#define CR4_PSE UINT64_C(0x10)
-#define CR4_PAE UINT64_C(0x20)
-#define CR4_MCE UINT64_C(0x40)
-#define CR4_PGE UINT64_C(0x80)
-#define CR4_PCE UINT64_C(0x100)
-#define CR4_OSFXSR UINT64_C(0x200)
+#define CR4_VME        UINT64_C(0x1)
+#define CR4_PVI        UINT64_C(0x2)
+#define CR4_TSD        UINT64_C(0x4)
+#define CR4_DE         UINT64_C(0x8)
+#define CR4_PSE        UINT64_C(0x10)
+#define CR4_PAE        UINT64_C(0x20)
+#define CR4_MCE        UINT64_C(0x40)
+#define CR4_PGE        UINT64_C(0x80)
+#define CR4_PCE        UINT64_C(0x100)
+#define CR4_OSFXSR     UINT64_C(0x200)
 #define CR4_OSXMMEXCPT UINT64_C(0x400)
-#define CR4_UMIP UINT64_C(0x800)
-#define CR4_FSGSBASE UINT64_C(0x10000)
-#define CR4_PCIDE UINT64_C(0x20000)
-#define CR4_OSXSAVE UINT64_C(0x40000)
-#define CR4_SMEP UINT64_C(0x100000)
-#define CR4_SMAP UINT64_C(0x200000)
+#define CR4_UMIP       UINT64_C(0x800)
+#define CR4_FSGSBASE   UINT64_C(0x10000)
+#define CR4_PCIDE      UINT64_C(0x20000)
+#define CR4_OSXSAVE    UINT64_C(0x40000)
+#define CR4_SMEP       UINT64_C(0x100000)
+#define CR4_SMAP       UINT64_C(0x200000)
 
 /* What the model offers: CPUID, CR4 and XCR0 agree. */
-#define CR4_OFFERED                                                                              \
-    (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR |           \
+#define CR4_OFFERED                                                                    \
+    (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
      CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
 #define XCR0_OFFERED UINT64_C(3) /* x87, SSE */
 
 /* DR6 and DR7: bits that always read as 1, and those that software can change. */
-#define DR6_FIXED UINT64_C(0xffff0ff0)
+#define DR6_FIXED    UINT64_C(0xffff0ff0)
 #define DR6_WRITABLE UINT64_C(0xe00f)
-#define DR7_FIXED UINT64_C(0x400)
+#define DR7_FIXED    UINT64_C(0x400)
 #define DR7_WRITABLE UINT64_C(0xffff23ff)
 
 /* Physical address width (CPUID 80000008H): higher bits of paging structures are reserved. */
@@ -83,12 +83,27 @@ enum { CPU_PHYS_BITS = 40 };
 #define EFER_SCE UINT64_C(0x1)
 #define EFER_LME UINT64_C(0x100)
 #define EFER_LMA UINT64_C(0x400)
-#define EFER_NX UINT64_C(0x800)
+#define EFER_NX  UINT64_C(0x800)
 
 enum cpu_vector {
-    VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6,
-    VEC_NM = 7, VEC_DF = 8, VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13, VEC_PF = 14,
-    VEC_MF = 16, VEC_AC = 17, VEC_MC = 18, VEC_XM = 19
+    VEC_DE = 0,
+    VEC_DB = 1,
+    VEC_NMI = 2,
+    VEC_BP = 3,
+    VEC_OF = 4,
+    VEC_BR = 5,
+    VEC_UD = 6,
+    VEC_NM = 7,
+    VEC_DF = 8,
+    VEC_TS = 10,
+    VEC_NP = 11,
+    VEC_SS = 12,
+    VEC_GP = 13,
+    VEC_PF = 14,
+    VEC_MF = 16,
+    VEC_AC = 17,
+    VEC_MC = 18,
+    VEC_XM = 19
 };
 
 /* Page-fault error code bits (SDM Vol. 3A, "Page-Fault Exceptions"). */
@@ -101,16 +116,27 @@ enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
  *    G D/B  L AVL   0     P  DPL  S   type
  */
 enum {
-    SEG_TYPE = 0x000f, SEG_ACCESSED = 0x0001, SEG_RW = 0x0002 /* data: writable; code: readable */,
-    SEG_EC = 0x0004 /* data: expand-down; code: conforming */, SEG_CODE = 0x0008, SEG_S = 0x0010,
-    SEG_DPL = 0x0060, SEG_DPL_SHIFT = 5, SEG_P = 0x0080, SEG_NULL = 0x0100 /* unusable */,
-    SEG_AVL = 0x1000, SEG_L = 0x2000, SEG_DB = 0x4000, SEG_G = 0x8000
+    SEG_TYPE = 0x000f,
+    SEG_ACCESSED = 0x0001,
+    SEG_RW = 0x0002 /* data: writable; code: readable */,
+    SEG_EC = 0x0004 /* data: expand-down; code: conforming */,
+    SEG_CODE = 0x0008,
+    SEG_S = 0x0010,
+    SEG_DPL = 0x0060,
+    SEG_DPL_SHIFT = 5,
+    SEG_P = 0x0080,
+    SEG_NULL = 0x0100 /* unusable */,
+    SEG_AVL = 0x1000,
+    SEG_L = 0x2000,
+    SEG_DB = 0x4000,
+    SEG_G = 0x8000
 };
 
 struct cpu_seg {
     uint16_t sel;
     uint16_t attr;
-    uint32_t limit; /* in bytes, granularity applied: the last valid offset (or the inverse for EC) */
+    uint32_t
+        limit; /* in bytes, granularity applied: the last valid offset (or the inverse for EC) */
     uint64_t base;
 };
 
@@ -140,23 +166,23 @@ struct cpu {
     struct cpu_dtable gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4, xcr0;
     uint64_t efer;
-    uint64_t dr[8]; /* 0-3, 6, 7 used */
+    uint64_t dr[8];    /* 0-3, 6, 7 used */
     uint64_t pdpte[4]; /* PAE: loaded by MOV to CR3 and friends (R7) */
     uint64_t star, lstar, cstar, sfmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
     uint64_t pat, tsc_aux, tsc_adjust, misc_enable, xss;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_phys[16];
     struct cpu_fpu fpu;
-    struct prng rng;       /* RDRAND and RDSEED (R6) */
+    struct prng rng; /* RDRAND and RDSEED (R6) */
     uint64_t spec_ctrl;
-    uint64_t retired;      /* instructions; a REP counts max(1, iterations) */
-    uint64_t progress;     /* 1 per instruction; a REP 1 per 32 bytes started, at least 1 */
-    uint32_t pause_run;    /* PAUSEs without other progress worth the name (R5) */
-    uint8_t sti_shadow;    /* no interrupt before the end of the next instruction */
-    uint8_t movss_shadow;  /* nor a debug exception or NMI */
+    uint64_t retired;     /* instructions; a REP counts max(1, iterations) */
+    uint64_t progress;    /* 1 per instruction; a REP 1 per 32 bytes started, at least 1 */
+    uint32_t pause_run;   /* PAUSEs without other progress worth the name (R5) */
+    uint8_t sti_shadow;   /* no interrupt before the end of the next instruction */
+    uint8_t movss_shadow; /* nor a debug exception or NMI */
     uint8_t nmi_pending, nmi_blocked;
-    uint8_t halted;        /* HLT: until an interrupt, NMI or reset */
-    uint8_t wait_sipi;     /* INIT received; not the bootstrap processor */
+    uint8_t halted;    /* HLT: until an interrupt, NMI or reset */
+    uint8_t wait_sipi; /* INIT received; not the bootstrap processor */
 };
 
 enum cpu_mode { CPU_REAL, CPU_V86, CPU_PROT16, CPU_PROT32, CPU_COMPAT16, CPU_COMPAT32, CPU_LONG64 };

@@ -19,7 +19,7 @@ enum {
     HYPERVISOR_END = 0x40000100,
 };
 #define MAX_EXTENDED UINT32_C(0x80000008)
-#define EXTENDED UINT32_C(0x80000000)
+#define EXTENDED     UINT32_C(0x80000000)
 
 enum { ANY = -1 };
 
@@ -31,11 +31,12 @@ struct row {
 
 /* Cache descriptions of leaf 4: size = ways x 1 x 64 x sets; @shared: by all vCPUs. */
 #define CACHE_EAX(type, level) ((type) | (level) << 5 | B(8))
-#define CACHE_EBX(ways) (UINT32_C(63) | ((ways) - UINT32_C(1)) << 22)
+#define CACHE_EBX(ways)        (UINT32_C(63) | ((ways)-UINT32_C(1)) << 22)
 
 static const struct row table[] = {
     {0x0, ANY, {MAX_BASIC, 0x756e6547 /* Genu */, 0x6c65746e /* ntel */, 0x49656e69 /* ineI */}},
-    {0x1, ANY,
+    {0x1,
+     ANY,
      {.eax = CPUID_SIGNATURE,
       .ebx = 8 << 8, /* CLFLUSH of 64 bytes */
       .ecx = B(0) /* SSE3 */ | B(9) /* SSSE3 */ | B(13) /* CMPXCHG16B */ | B(17) /* PCID */ |
@@ -43,22 +44,22 @@ static const struct row table[] = {
              B(24) /* TSC-deadline */ | B(26) /* XSAVE */ | B(30) /* RDRAND */ |
              B(31) /* hypervisor */,
       .edx = B(0) /* FPU */ | B(2) /* DE */ | B(3) /* PSE */ | B(4) /* TSC */ | B(5) /* MSR */ |
-             B(6) /* PAE */ | B(7) /* MCE */ | B(8) /* CX8 */ | B(9) /* APIC */ |
-             B(11) /* SEP */ | B(12) /* MTRR */ | B(13) /* PGE */ | B(14) /* MCA */ |
-             B(15) /* CMOV */ | B(16) /* PAT */ | B(17) /* PSE-36 */ | B(19) /* CLFSH */ |
-             B(23) /* MMX */ | B(24) /* FXSR */ | B(25) /* SSE */ | B(26) /* SSE2 */}},
-    {0x2, ANY, {.eax = 0x0000ff01}}, /* see leaf 4 */
-    {0x4, 0, {CACHE_EAX(1, 1), CACHE_EBX(12), 63, 0}},           /* L1d 48 KiB */
-    {0x4, 1, {CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0}},            /* L1i 32 KiB */
-    {0x4, 2, {CACHE_EAX(3, 2), CACHE_EBX(16), 2047, 0}},         /* L2 2 MiB */
-    {0x4, 3, {CACHE_EAX(3, 3), CACHE_EBX(16), 16383, 0}},        /* L3 16 MiB */
+             B(6) /* PAE */ | B(7) /* MCE */ | B(8) /* CX8 */ | B(9) /* APIC */ | B(11) /* SEP */ |
+             B(12) /* MTRR */ | B(13) /* PGE */ | B(14) /* MCA */ | B(15) /* CMOV */ |
+             B(16) /* PAT */ | B(17) /* PSE-36 */ | B(19) /* CLFSH */ | B(23) /* MMX */ |
+             B(24) /* FXSR */ | B(25) /* SSE */ | B(26) /* SSE2 */}},
+    {0x2, ANY, {.eax = 0x0000ff01}},                      /* see leaf 4 */
+    {0x4, 0, {CACHE_EAX(1, 1), CACHE_EBX(12), 63, 0}},    /* L1d 48 KiB */
+    {0x4, 1, {CACHE_EAX(2, 1), CACHE_EBX(8), 63, 0}},     /* L1i 32 KiB */
+    {0x4, 2, {CACHE_EAX(3, 2), CACHE_EBX(16), 2047, 0}},  /* L2 2 MiB */
+    {0x4, 3, {CACHE_EAX(3, 3), CACHE_EBX(16), 16383, 0}}, /* L3 16 MiB */
     {0x6, ANY, {.eax = B(2) /* ARAT */}},
-    {0x7, 0,
+    {0x7,
+     0,
      {.eax = 2, /* last subleaf */
       .ebx = B(0) /* FSGSBASE */ | B(1) /* IA32_TSC_ADJUST */ |
-             B(6) /* FDP on x87 exceptions only */ |
-             B(7) /* SMEP */ | B(9) /* ERMS */ | B(10) /* INVPCID */ | B(13) /* no FCS, FDS */ |
-             B(18) /* RDSEED */ | B(20) /* SMAP */,
+             B(6) /* FDP on x87 exceptions only */ | B(7) /* SMEP */ | B(9) /* ERMS */ |
+             B(10) /* INVPCID */ | B(13) /* no FCS, FDS */ | B(18) /* RDSEED */ | B(20) /* SMAP */,
       .ecx = B(2) /* UMIP */,
       .edx = B(4) /* fast short REP MOVSB */ | B(26) /* IBRS, IBPB */ | B(27) /* STIBP */ |
              B(29) /* IA32_ARCH_CAPABILITIES */}},
@@ -68,10 +69,12 @@ static const struct row table[] = {
     {0xd, 1, {.eax = B(0) /* XSAVEOPT */}},
     {0x15, ANY, {1, (uint32_t)(TSC_HZ / CRYSTAL_HZ), (uint32_t)CRYSTAL_HZ, 0}},
     {0x16, ANY, {(uint32_t)(TSC_HZ / 1000000), (uint32_t)(TSC_HZ / 1000000), 100, 0}},
-    {HYPERVISOR, ANY, {HYPERVISOR, 0x6c6c6f50 /* Poll */, 0x6f507875 /* uxPo */,
-                       0x78756c6c /* llux */}},
+    {HYPERVISOR,
+     ANY,
+     {HYPERVISOR, 0x6c6c6f50 /* Poll */, 0x6f507875 /* uxPo */, 0x78756c6c /* llux */}},
     {0x80000000, ANY, {.eax = MAX_EXTENDED}},
-    {0x80000001, ANY,
+    {0x80000001,
+     ANY,
      {.ecx = B(0) /* LAHF in 64-bit mode */,
       .edx = B(11) /* SYSCALL */ | B(20) /* NX */ | B(26) /* 1-GiB pages */ | B(27) /* RDTSCP */ |
              B(29) /* Intel 64 */}},

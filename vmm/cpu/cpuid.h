@@ -6,7 +6,7 @@
 #include "vmm/cpu/cpu.h"
 
 /* Family 6, model 8FH, stepping 8: also in EDX at reset. */
-#define CPUID_SIGNATURE UINT32_C(0x000806f8)
+#define CPUID_SIGNATURE  UINT32_C(0x000806f8)
 #define CPUID_MODEL_NAME "pollux-v2"
 
 struct cpuid_regs {

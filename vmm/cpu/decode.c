@@ -34,17 +34,15 @@ static void init(void)
     };
     /* Extensions the model lacks: their encodings mean what they meant before. */
     static const ZydisDecoderMode absent[] = {
-        ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYDIS_DECODER_MODE_KNC,
-        ZYDIS_DECODER_MODE_MPX,          ZYDIS_DECODER_MODE_CET,
-        ZYDIS_DECODER_MODE_LZCNT,        ZYDIS_DECODER_MODE_TZCNT,
+        ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYDIS_DECODER_MODE_KNC,      ZYDIS_DECODER_MODE_MPX,
+        ZYDIS_DECODER_MODE_CET,          ZYDIS_DECODER_MODE_LZCNT,    ZYDIS_DECODER_MODE_TZCNT,
         ZYDIS_DECODER_MODE_WBNOINVD,     ZYDIS_DECODER_MODE_CLDEMOTE,
     };
 
     for (unsigned i = 0; i < DECODE_MODES; i++) {
         PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(&decoders[i], modes[i].mode, modes[i].width)));
         for (unsigned k = 0; k < PLX_COUNT(absent); k++) {
-            PLX_CHECK(
-                ZYAN_SUCCESS(ZydisDecoderEnableMode(&decoders[i], absent[k], ZYAN_FALSE)));
+            PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(&decoders[i], absent[k], ZYAN_FALSE)));
         }
     }
     index_table(0, insn_bind_int);
@@ -151,8 +149,8 @@ static void set_mem(enum decode_mode mode, const ZydisDecodedOperandMem *m, stru
     in->base = m->base == ZYDIS_REGISTER_NONE || in->rip_relative
                    ? (uint8_t)REG_NONE
                    : (uint8_t)ZydisRegisterGetId(m->base);
-    in->index = m->index == ZYDIS_REGISTER_NONE ? (uint8_t)REG_NONE
-                                                : (uint8_t)ZydisRegisterGetId(m->index);
+    in->index =
+        m->index == ZYDIS_REGISTER_NONE ? (uint8_t)REG_NONE : (uint8_t)ZydisRegisterGetId(m->index);
     in->scale = m->scale == 0 ? 1 : m->scale;
     if (mode == DECODE_64 && in->seg < SEG_FS && in->seg != SEG_SS) {
         in->seg = SEG_DS; /* the others' overrides are ignored */
@@ -168,15 +166,14 @@ static uint16_t reg_off(uint8_t reg)
 /* What the inline paths of mem.h add up. */
 static void set_inline(enum decode_mode mode, struct insn *in)
 {
-    in->base_off =
-        in->rip_relative ? (uint16_t)offsetof(struct vcpu, next_rip) : reg_off(in->base);
+    in->base_off = in->rip_relative ? (uint16_t)offsetof(struct vcpu, next_rip) : reg_off(in->base);
     in->index_off = reg_off(in->index);
     in->scale_shift = (uint8_t)__builtin_ctz(in->scale);
     in->ea_mask = in->asz == 8 ? UINT64_MAX : in->asz == 4 ? UINT32_MAX : 0xffff;
-    in->seg_off = (uint16_t)(in->seg < SEG_FS ? offsetof(struct vcpu, zero)
-                                              : offsetof(struct vcpu, c.seg) +
-                                                    in->seg * sizeof(struct cpu_seg) +
-                                                    offsetof(struct cpu_seg, base));
+    in->seg_off = (uint16_t)(in->seg < SEG_FS
+                                 ? offsetof(struct vcpu, zero)
+                                 : offsetof(struct vcpu, c.seg) + in->seg * sizeof(struct cpu_seg) +
+                                       offsetof(struct cpu_seg, base));
     if (mode == DECODE_64) {
         in->flags |= INSN_LIN64;
     }
@@ -309,9 +306,8 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
 {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZyanStatus status =
-        ZydisDecoderDecodeFull(&decoders[mode], bytes,
-                               len < INSN_BYTES_MAX ? len : (size_t)INSN_BYTES_MAX, &z, ops);
+    ZyanStatus status = ZydisDecoderDecodeFull(
+        &decoders[mode], bytes, len < INSN_BYTES_MAX ? len : (size_t)INSN_BYTES_MAX, &z, ops);
 
     memset(in, 0, sizeof *in);
     in->base = in->index = REG_NONE;
@@ -322,10 +318,10 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
         if (status == ZYDIS_STATUS_NO_MORE_DATA && len < INSN_BYTES_MAX) {
             return PLX_ETRUNCATED;
         }
-        set_bad(in, status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG ||
-                            status == ZYDIS_STATUS_NO_MORE_DATA
-                        ? raise_too_long
-                        : raise_ud);
+        set_bad(in,
+                status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA
+                    ? raise_too_long
+                    : raise_ud);
         return 0;
     }
     in->mnemonic = (uint16_t)z.mnemonic;
@@ -335,7 +331,7 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
     bool prefix66 = has_prefix(&z, 0x66);
     in->ssz = mode == DECODE_64 ? (prefix66 ? 2 : 8) : ((mode == DECODE_32) != prefix66 ? 4 : 2);
     /* Byte forms: what the prefixes would give a wider one. */
-    in->osz = z.operand_width != 8          ? (uint8_t)(z.operand_width / 8)
+    in->osz = z.operand_width != 8              ? (uint8_t)(z.operand_width / 8)
               : (mode == DECODE_16) != prefix66 ? 2
                                                 : 4;
     if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {

@@ -17,7 +17,7 @@
 
 enum { ERR_EXT = 1, ERR_IDT = 2 };
 
-#define DR6_B UINT64_C(0xf)
+#define DR6_B  UINT64_C(0xf)
 #define DR6_BD UINT64_C(0x2000)
 #define DR6_BS UINT64_C(0x4000)
 #define DR7_GD UINT64_C(0x2000)
@@ -35,8 +35,8 @@ struct event {
 
 struct gate {
     uint8_t type;
-    bool trap;   /* leaves IF alone */
-    bool wide;   /* 32-bit gate (in IA-32e mode: 64-bit) */
+    bool trap; /* leaves IF alone */
+    bool wide; /* 32-bit gate (in IA-32e mode: 64-bit) */
     uint8_t ist;
     uint16_t sel;
     uint64_t offset;
@@ -126,8 +126,8 @@ static void deliver_long(struct vcpu *v, const struct event *e, uint64_t *rip)
     struct desc d = read_handler_segment(v, &g, ext);
     unsigned cpl = cpu_cpl(c);
     unsigned to = (d.attr & SEG_EC) != 0 ? cpl : desc_dpl(&d);
-    struct stack s = {.ss = c->seg[SEG_SS], .sp = c->gpr[RSP], .width = 8, .user = to == 3,
-                      .error = ext};
+    struct stack s = {
+        .ss = c->seg[SEG_SS], .sp = c->gpr[RSP], .width = 8, .user = to == 3, .error = ext};
 
     if (g.ist != 0) {
         s.sp = stack_from_tss64(v, g.ist + 2U, ext);

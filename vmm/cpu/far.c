@@ -37,8 +37,7 @@ static void check_rip(struct vcpu *v, const struct cpu_seg *cs, uint64_t rip)
 /* Checks that hold for every code segment about to be entered. */
 static void check_code(struct vcpu *v, const struct desc *d, uint16_t sel)
 {
-    if (!desc_is_code(d) ||
-        (cpu_lma(&v->c) && (d->attr & (SEG_L | SEG_DB)) == (SEG_L | SEG_DB))) {
+    if (!desc_is_code(d) || (cpu_lma(&v->c) && (d->attr & (SEG_L | SEG_DB)) == (SEG_L | SEG_DB))) {
         gp_sel(v, sel);
     }
 }
@@ -64,8 +63,7 @@ static struct desc fetch_or_gp(struct vcpu *v, uint16_t sel)
 }
 
 /* A direct transfer to a code segment of the same privilege. */
-static struct target direct_target(struct vcpu *v, const struct desc *d, uint16_t sel,
-                                   uint64_t rip)
+static struct target direct_target(struct vcpu *v, const struct desc *d, uint16_t sel, uint64_t rip)
 {
     unsigned cpl = cpu_cpl(&v->c);
     bool conforming = (d->attr & SEG_EC) != 0;
@@ -103,8 +101,8 @@ static struct call_gate read_call_gate(struct vcpu *v, struct desc *d, uint16_t 
     }
     check_present(v, d, sel);
     g.sel = (uint16_t)(d->lo >> 16);
-    g.rip = (d->lo & 0xffff) | (type == SYS_CALL32 ? d->hi & 0xffff0000 : 0) |
-            (uint64_t)d->hi2 << 32;
+    g.rip =
+        (d->lo & 0xffff) | (type == SYS_CALL32 ? d->hi & 0xffff0000 : 0) | (uint64_t)d->hi2 << 32;
     g.params = lma ? 0 : d->hi & 0x1f;
     g.cs = fetch_or_gp(v, g.sel);
     check_code(v, &g.cs, g.sel);
@@ -147,8 +145,8 @@ static void enter_flat(struct vcpu *v, uint16_t sel, uint64_t rip)
     } else {
         cs.sel = sel;
         cs.base = (uint64_t)sel << 4;
-        cs.attr = (uint16_t)((cs.attr & ~(SEG_TYPE | SEG_DPL)) | SEG_S | SEG_P | SEG_RW |
-                             SEG_ACCESSED);
+        cs.attr =
+            (uint16_t)((cs.attr & ~(SEG_TYPE | SEG_DPL)) | SEG_S | SEG_P | SEG_RW | SEG_ACCESSED);
     }
     v->next_rip = rip;
     seg_set_cs_ss(v, &cs, NULL);

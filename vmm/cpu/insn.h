@@ -27,8 +27,8 @@ enum opd_kind {
     OPD_IMM,      /* insn.imm, already sign- or zero-extended to 64 bits as the form demands */
     OPD_XMM,
     OPD_MM,
-    OPD_ST,       /* ST(reg) */
-    OPD_SEG,      /* enum cpu_segreg */
+    OPD_ST,  /* ST(reg) */
+    OPD_SEG, /* enum cpu_segreg */
     OPD_CR,
     OPD_DR,
 };
@@ -41,9 +41,9 @@ struct opd {
 
 enum {
     INSN_LOCK = 1,
-    INSN_REP = 2,     /* F3 on a string instruction (REP, REPE) */
-    INSN_REPNE = 4,   /* F2 on a string instruction */
-    INSN_BRANCH = 8,  /* ends a decoded block */
+    INSN_REP = 2,         /* F3 on a string instruction (REP, REPE) */
+    INSN_REPNE = 4,       /* F2 on a string instruction */
+    INSN_BRANCH = 8,      /* ends a decoded block */
     INSN_ENDS_BLOCK = 16, /* may change mode, interrupts or paging: ends a block too */
     INSN_SINGLE = 32,     /* executed outside of a block: spans two pages, or CS has a limit */
     INSN_LIN64 = 64,      /* decoded for 64-bit mode: ea + segment base is the linear address */
@@ -62,17 +62,17 @@ struct insn {
     uint16_t zflags;   /* unused by handlers but kept for isa-table and traces */
     uint8_t nopd;
     uint8_t len;
-    uint8_t osz;  /* operand size in bytes: 2, 4, 8 */
-    uint8_t asz;  /* address size in bytes: 2, 4, 8 */
-    uint8_t ssz;  /* stack width of the mode's pushes: 2, 4, 8 */
+    uint8_t osz; /* operand size in bytes: 2, 4, 8 */
+    uint8_t asz; /* address size in bytes: 2, 4, 8 */
+    uint8_t ssz; /* stack width of the mode's pushes: 2, 4, 8 */
     uint8_t flags;
-    uint8_t seg;  /* memory operand: enum cpu_segreg after defaults and overrides; also the source
-                     segment of string instructions */
+    uint8_t seg; /* memory operand: enum cpu_segreg after defaults and overrides; also the source
+                    segment of string instructions */
     uint8_t base, index, scale; /* memory operand; REG_NONE where absent; scale 1 2 4 8 */
     bool rip_relative;          /* base is the address of the next instruction */
     uint8_t opcode;             /* last opcode byte, for families that share a function */
-    uint8_t imm2;               /* second immediate (ENTER's level, far pointers' high part unused) */
-    uint16_t far_sel;           /* far direct JMP and CALL: selector; imm is the offset */
+    uint8_t imm2;     /* second immediate (ENTER's level, far pointers' high part unused) */
+    uint16_t far_sel; /* far direct JMP and CALL: selector; imm is the offset */
     /* The memory operand again, for the inline paths (mem.h): byte offsets in struct vcpu of what
      * is added, a mask for the address size, and where the segment base is in 64-bit mode. */
     uint8_t scale_shift;
@@ -89,10 +89,10 @@ struct insn_bind {
     uint8_t flags; /* INSN_BRANCH, INSN_ENDS_BLOCK */
 };
 
-extern const struct insn_bind insn_bind_int[];  /* integer, flow, strings: int_*.c */
-extern const struct insn_bind insn_bind_sys[];  /* segments, system, I/O: sys_*.c */
-extern const struct insn_bind insn_bind_sse[];  /* MMX, SSE to SSE4.2: sse_*.c */
-extern const struct insn_bind insn_bind_x87[];  /* x87, FXSAVE, XSAVE: x87_*.c */
+extern const struct insn_bind insn_bind_int[]; /* integer, flow, strings: int_*.c */
+extern const struct insn_bind insn_bind_sys[]; /* segments, system, I/O: sys_*.c */
+extern const struct insn_bind insn_bind_sse[]; /* MMX, SSE to SSE4.2: sse_*.c */
+extern const struct insn_bind insn_bind_x87[]; /* x87, FXSAVE, XSAVE: x87_*.c */
 /* Each ends with mnemonic ZYDIS_MNEMONIC_INVALID. */
 
 #endif

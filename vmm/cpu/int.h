@@ -80,9 +80,8 @@ static inline uint64_t msb(uint64_t r, unsigned size)
 /* A destination that is read, then written: register or memory. */
 static inline uint64_t dst_begin(struct vcpu *v, const struct insn *in, struct mem_rmw *m)
 {
-    return in->opd[0].kind == OPD_MEM
-               ? mem_rmw_begin(v, in->seg, mem_ea(v, in), in->opd[0].size, m)
-               : opd_read(v, in, 0);
+    return in->opd[0].kind == OPD_MEM ? mem_rmw_begin(v, in->seg, mem_ea(v, in), in->opd[0].size, m)
+                                      : opd_read(v, in, 0);
 }
 
 static inline void dst_end(struct vcpu *v, const struct insn *in, struct mem_rmw *m, uint64_t value)
@@ -128,8 +127,10 @@ static inline bool condition(uint64_t f, unsigned cc)
     return t != (cc & 1);
 }
 
+/* clang-format off */
 #define FOR_EACH_CC(X) \
     X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+/* clang-format on */
 
 /* Index of a size in tables: 1 2 4 8 to 0 1 2 3. */
 static inline unsigned size_index(unsigned size)

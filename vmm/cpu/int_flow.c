@@ -26,12 +26,12 @@ static inline void branch(struct vcpu *v, const struct insn *in)
     v->next_rip = check_target(v, in, v->next_rip + in->imm);
 }
 
-#define DEF_JCC(cc)                                               \
-    static void jcc_##cc(struct vcpu *v, const struct insn *in)   \
-    {                                                             \
-        if (condition(v->c.rflags, cc)) {                         \
-            branch(v, in);                                        \
-        }                                                         \
+#define DEF_JCC(cc)                                             \
+    static void jcc_##cc(struct vcpu *v, const struct insn *in) \
+    {                                                           \
+        if (condition(v->c.rflags, cc)) {                       \
+            branch(v, in);                                      \
+        }                                                       \
     }
 FOR_EACH_CC(DEF_JCC)
 

@@ -5,32 +5,34 @@
 
 #define FOR_EACH_SIZE(X) X(1, uint8_t) X(2, uint16_t) X(4, uint32_t) X(8, uint64_t)
 
-#define DEF_MOV(size, type)                                              \
-    static void mov_rr_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        put_##size(v, &in->opd[0], get_##size(v, &in->opd[1]));          \
-    }                                                                    \
-    static void mov_ri_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        put_##size(v, &in->opd[0], (type)in->imm);                       \
-    }                                                                    \
-    static void mov_rm_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        put_##size(v, &in->opd[0], (type)mem_load(v, in, size));         \
-    }                                                                    \
-    static void mov_mr_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        mem_store(v, in, size, get_##size(v, &in->opd[1]));              \
-    }                                                                    \
-    static void mov_mi_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        mem_store(v, in, size, (type)in->imm);                           \
+#define DEF_MOV(size, type)                                          \
+    static void mov_rr_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        put_##size(v, &in->opd[0], get_##size(v, &in->opd[1]));      \
+    }                                                                \
+    static void mov_ri_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        put_##size(v, &in->opd[0], (type)in->imm);                   \
+    }                                                                \
+    static void mov_rm_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        put_##size(v, &in->opd[0], (type)mem_load(v, in, size));     \
+    }                                                                \
+    static void mov_mr_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        mem_store(v, in, size, get_##size(v, &in->opd[1]));          \
+    }                                                                \
+    static void mov_mi_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        mem_store(v, in, size, (type)in->imm);                       \
     }
 
 FOR_EACH_SIZE(DEF_MOV)
 
-#define MOV_ROW(size) \
-    {mov_rr_##size, mov_ri_##size, mov_rm_##size, mov_mr_##size, mov_mi_##size}
+#define MOV_ROW(size)                                                             \
+    {                                                                             \
+        mov_rr_##size, mov_ri_##size, mov_rm_##size, mov_mr_##size, mov_mi_##size \
+    }
 
 insn_fn int_pick_mov(const struct insn *in)
 {
@@ -54,8 +56,7 @@ static void extend_zero(struct vcpu *v, const struct insn *in)
 
 static void extend_sign(struct vcpu *v, const struct insn *in)
 {
-    reg_write(v, in->opd[0].reg, in->opd[0].size,
-              sign_extend(opd_read(v, in, 1), in->opd[1].size));
+    reg_write(v, in->opd[0].reg, in->opd[0].size, sign_extend(opd_read(v, in, 1), in->opd[1].size));
 }
 
 static void movzx_4_r1(struct vcpu *v, const struct insn *in)
@@ -123,17 +124,17 @@ insn_fn int_pick_lea(const struct insn *in)
 /* --- CMOVcc, SETcc ---------------------------------------------------------------------------- */
 
 /* The source is read, and a 32-bit destination zero-extended, whatever the condition. */
-#define DEF_CC(cc)                                                                 \
-    static void cmov_##cc(struct vcpu *v, const struct insn *in)                   \
-    {                                                                              \
-        const struct opd *d = &in->opd[0];                                         \
-        uint64_t src = opd_read(v, in, 1);                                         \
-        reg_write(v, d->reg, d->size,                                              \
+#define DEF_CC(cc)                                                                  \
+    static void cmov_##cc(struct vcpu *v, const struct insn *in)                    \
+    {                                                                               \
+        const struct opd *d = &in->opd[0];                                          \
+        uint64_t src = opd_read(v, in, 1);                                          \
+        reg_write(v, d->reg, d->size,                                               \
                   condition(v->c.rflags, cc) ? src : reg_read(v, d->reg, d->size)); \
-    }                                                                              \
-    static void setcc_##cc(struct vcpu *v, const struct insn *in)                  \
-    {                                                                              \
-        opd_write(v, in, 0, condition(v->c.rflags, cc));                           \
+    }                                                                               \
+    static void setcc_##cc(struct vcpu *v, const struct insn *in)                   \
+    {                                                                               \
+        opd_write(v, in, 0, condition(v->c.rflags, cc));                            \
     }
 FOR_EACH_CC(DEF_CC)
 
@@ -297,16 +298,16 @@ static void sahf(struct vcpu *v, const struct insn *in)
     v->c.rflags = (v->c.rflags & ~(uint64_t)SAHF_FLAGS) | ((v->c.gpr[RAX] >> 8) & SAHF_FLAGS);
 }
 
-#define DEF_FLAG(name, expr)                                     \
-    static void name(struct vcpu *v, const struct insn *in)      \
-    {                                                            \
-        (void)in;                                                \
-        v->c.rflags = v->c.rflags expr;                          \
+#define DEF_FLAG(name, expr)                                \
+    static void name(struct vcpu *v, const struct insn *in) \
+    {                                                       \
+        (void)in;                                           \
+        v->c.rflags = v->c.rflags expr;                     \
     }
-DEF_FLAG(clc, & ~FLAG_CF)
+DEF_FLAG(clc, &~FLAG_CF)
 DEF_FLAG(stc, | FLAG_CF)
-DEF_FLAG(cmc, ^ FLAG_CF)
-DEF_FLAG(cld, & ~FLAG_DF)
+DEF_FLAG(cmc, ^FLAG_CF)
+DEF_FLAG(cld, &~FLAG_DF)
 DEF_FLAG(std, | FLAG_DF)
 
 insn_fn int_pick_flags(const struct insn *in)

@@ -129,10 +129,10 @@ DEF_WIDEN(cbw, 2)
 DEF_WIDEN(cwde, 4)
 DEF_WIDEN(cdqe, 8)
 
-#define DEF_SPREAD(name, size)                                                        \
-    static void name(struct vcpu *v, const struct insn *in)                           \
-    {                                                                                 \
-        (void)in;                                                                     \
+#define DEF_SPREAD(name, size)                                                            \
+    static void name(struct vcpu *v, const struct insn *in)                               \
+    {                                                                                     \
+        (void)in;                                                                         \
         reg_write(v, RDX, size, msb(reg_read(v, RAX, size), size) != 0 ? UINT64_MAX : 0); \
     }
 DEF_SPREAD(cwd, 2)

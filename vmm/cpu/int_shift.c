@@ -124,8 +124,8 @@ static inline void do_shift(struct vcpu *v, const struct insn *in, shift_op op)
 /* Rotates touch CF and OF only. */
 static void set_cf_of(struct vcpu *v, const struct shifted *s)
 {
-    v->c.rflags = (v->c.rflags & ~(FLAG_CF | FLAG_OF)) | (s->cf ? FLAG_CF : 0) |
-                  (s->of ? FLAG_OF : 0);
+    v->c.rflags =
+        (v->c.rflags & ~(FLAG_CF | FLAG_OF)) | (s->cf ? FLAG_CF : 0) | (s->of ? FLAG_OF : 0);
 }
 
 static inline void do_rotate(struct vcpu *v, const struct insn *in, shift_op op)

@@ -76,8 +76,9 @@ insn_fn int_pick_pop(const struct insn *in)
 /* Stack pointer arithmetic outside 64-bit mode and inside it. */
 static uint64_t sp_mask(const struct vcpu *v)
 {
-    return cpu_is64(&v->c) ? UINT64_MAX : (v->c.seg[SEG_SS].attr & SEG_DB) != 0 ? UINT32_MAX
-                                                                                : 0xffff;
+    return cpu_is64(&v->c)                         ? UINT64_MAX
+           : (v->c.seg[SEG_SS].attr & SEG_DB) != 0 ? UINT32_MAX
+                                                   : 0xffff;
 }
 
 void int_pusha(struct vcpu *v, const struct insn *in)
@@ -139,8 +140,8 @@ void int_leave(struct vcpu *v, const struct insn *in)
     uint64_t mask = sp_mask(v);
     uint64_t value = mem_read(v, SEG_SS, v->c.gpr[RBP] & mask, in->ssz);
 
-    v->c.gpr[RSP] = mask == 0xffff ? (before & ~mask) | (v->c.gpr[RBP] & mask)
-                                   : v->c.gpr[RBP] & mask;
+    v->c.gpr[RSP] =
+        mask == 0xffff ? (before & ~mask) | (v->c.gpr[RBP] & mask) : v->c.gpr[RBP] & mask;
     (void)mem_pop(v, in->ssz);
     reg_write(v, RBP, in->ssz, value);
 }

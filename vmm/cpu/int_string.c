@@ -68,7 +68,8 @@ static void cmps_one(struct vcpu *v, const struct insn *in, unsigned size)
     advance(v, in, RDI, size);
 }
 
-/* --- many elements at once; 0: none, take the checked path -------------------------------------- */
+/* --- many elements at once; 0: none, take the checked path --------------------------------------
+ */
 
 /* At most @len bytes from offset @off before the address size wraps. */
 static unsigned before_wrap(const struct insn *in, uint64_t off, uint64_t len)
@@ -134,7 +135,8 @@ static uint64_t stos_many(struct vcpu *v, const struct insn *in, unsigned size, 
     return len / size;
 }
 
-/* --- the instructions -------------------------------------------------------------------------- */
+/* --- the instructions --------------------------------------------------------------------------
+ */
 
 typedef void (*one_fn)(struct vcpu *v, const struct insn *in, unsigned size);
 typedef uint64_t (*many_fn)(struct vcpu *v, const struct insn *in, unsigned size, uint64_t room);
@@ -167,13 +169,14 @@ static inline void run(struct vcpu *v, const struct insn *in, unsigned size, one
     rep_end(v, &r, ended);
 }
 
-#define DEF_STRING(name, size, many, compares)                           \
-    static void name##_##size(struct vcpu *v, const struct insn *in)     \
-    {                                                                    \
-        run(v, in, size, name##_one, many, compares);                    \
+#define DEF_STRING(name, size, many, compares)                       \
+    static void name##_##size(struct vcpu *v, const struct insn *in) \
+    {                                                                \
+        run(v, in, size, name##_one, many, compares);                \
     }
-#define DEF_SIZES(name, many, compares)                                  \
-    DEF_STRING(name, 1, many, compares) DEF_STRING(name, 2, many, compares) \
+#define DEF_SIZES(name, many, compares) \
+    DEF_STRING(name, 1, many, compares) \
+    DEF_STRING(name, 2, many, compares) \
     DEF_STRING(name, 4, many, compares) DEF_STRING(name, 8, many, compares)
 DEF_SIZES(movs, movs_many, false)
 DEF_SIZES(stos, stos_many, false)

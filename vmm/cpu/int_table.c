@@ -2,6 +2,7 @@
  * vmm/cpu/int_table.c - the integer mnemonics of the model and who serves them. */
 #include "vmm/cpu/int.h"
 
+/* clang-format off */
 #define FN(name, fn) {ZYDIS_MNEMONIC_##name, fn, NULL, 0}
 #define PICK(name, pick) {ZYDIS_MNEMONIC_##name, NULL, pick, 0}
 #define FLOW(name, pick) {ZYDIS_MNEMONIC_##name, NULL, pick, INSN_BRANCH}
@@ -77,3 +78,4 @@ const struct insn_bind insn_bind_int[] = {
 
     {ZYDIS_MNEMONIC_INVALID, NULL, NULL, 0},
 };
+/* clang-format on */

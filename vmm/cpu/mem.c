@@ -21,11 +21,11 @@ enum { USE_LEAF = 1, USE_UPPER = 2 }; /* how walks used a table page */
 
 /* The cold half of a cache entry. */
 struct fill {
-    gva_t tag;      /* linear page, or TLB_NONE */
+    gva_t tag; /* linear page, or TLB_NONE */
     gpa_t page;
-    gpa_t leaf;     /* of the entry that maps it; 0 without paging */
-    uint8_t *hva;   /* of the page; NULL: MMIO */
-    uint8_t perm;   /* MEM_*; W also where a store must take the slow path */
+    gpa_t leaf;   /* of the entry that maps it; 0 without paging */
+    uint8_t *hva; /* of the page; NULL: MMIO */
+    uint8_t perm; /* MEM_*; W also where a store must take the slow path */
     bool listed;
 };
 
@@ -337,7 +337,8 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin)
     return translate(v, lin, MEM_X, user, true)->page | PAGE_OFFSET(lin);
 }
 
-/* --- pieces: an access cut at its page boundary ------------------------------------------------ */
+/* --- pieces: an access cut at its page boundary ------------------------------------------------
+ */
 
 struct piece {
     gpa_t gpa;
@@ -462,7 +463,8 @@ static void span_write(struct vcpu *v, const struct span *s, const void *data)
     }
 }
 
-/* --- segmented access -------------------------------------------------------------------------- */
+/* --- segmented access --------------------------------------------------------------------------
+ */
 
 static void check_alignment(struct vcpu *v, gva_t lin, unsigned size)
 {
@@ -548,8 +550,7 @@ void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len)
     span_of(v, seg_linear(v, seg, off, len, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
 }
 
-uint64_t mem_rmw_begin(struct vcpu *v, unsigned seg, uint64_t off, unsigned size,
-                       struct mem_rmw *m)
+uint64_t mem_rmw_begin(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, struct mem_rmw *m)
 {
     struct span s;
 

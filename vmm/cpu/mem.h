@@ -129,8 +129,7 @@ static inline uint64_t mem_load(struct vcpu *v, const struct insn *in, unsigned 
     uint64_t ea = mem_ea(v, in);
 
     if ((in->flags & INSN_LIN64) != 0) {
-        const void *p =
-            tlb_read(v, ea + *(const uint64_t *)((const char *)v + in->seg_off), size);
+        const void *p = tlb_read(v, ea + *(const uint64_t *)((const char *)v + in->seg_off), size);
         if (__builtin_expect(p != NULL, 1)) {
             return host_load(p, size);
         }

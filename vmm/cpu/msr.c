@@ -13,22 +13,24 @@
 
 /* IA32_ARCH_CAPABILITIES: not affected by what has a bit to say so, and IBRS once and for all. */
 #define B(n) (UINT64_C(1) << (n))
+/* clang-format off */
 #define ARCH_CAPABILITIES                                                                        \
     (B(0) /* RDCL_NO */ | B(1) /* IBRS_ALL */ | B(3) /* SKIP_L1DFL_VMENTRY */ |                  \
      B(4) /* SSB_NO */ | B(5) /* MDS_NO */ | B(6) /* IF_PSCHANGE_MC_NO */ | B(8) /* TAA_NO */ |  \
      B(13) /* SBDR_SSDP_NO */ | B(14) /* FBSDP_NO */ | B(15) /* PSDP_NO */ | B(20) /* BHI_NO */ |\
      B(24) /* PBRSB_NO */ | B(26) /* GDS_NO */ | B(27) /* RFDS_NO */ | B(62) /* ITS_NO */)
+/* clang-format on */
 
-#define MTRRCAP UINT64_C(0x508) /* 8 variable ranges, fixed ranges, WC */
+#define MTRRCAP   UINT64_C(0x508) /* 8 variable ranges, fixed ranges, WC */
 #define BIOS_SIGN (UINT64_C(1) << 32)
 #define PHYS_MASK ((UINT64_C(1) << CPU_PHYS_BITS) - 1)
 
 struct msr {
     uint32_t first, count;
-    uint16_t offset;    /* in struct cpu, of an array of @count; NO_FIELD: none */
-    uint64_t value;     /* without a field: what it reads as */
-    uint64_t writable;  /* bits outside are reserved */
-    bool (*valid)(uint32_t index, uint64_t value); /* beyond @writable; may be NULL */
+    uint16_t offset;   /* in struct cpu, of an array of @count; NO_FIELD: none */
+    uint64_t value;    /* without a field: what it reads as */
+    uint64_t writable; /* bits outside are reserved */
+    bool (*valid)(uint32_t index, uint64_t value);              /* beyond @writable; may be NULL */
     int (*read)(struct vcpu *v, uint32_t msr, uint64_t *value); /* instead of field and value */
     int (*write)(struct vcpu *v, uint32_t msr, uint64_t value); /* instead of storing */
 };
@@ -171,10 +173,10 @@ static int write_efer(struct vcpu *v, uint32_t msr, uint64_t value)
 
 /* --- the table ---------------------------------------------------------------------------- */
 
-#define FIELD(f) .offset = (uint16_t)offsetof(struct cpu, f)
+#define FIELD(f)    .offset = (uint16_t)offsetof(struct cpu, f)
 #define CONSTANT(x) .offset = NO_FIELD, .value = (x)
-#define U32 UINT64_C(0xffffffff)
-#define ALL UINT64_MAX
+#define U32         UINT64_C(0xffffffff)
+#define ALL         UINT64_MAX
 
 static const struct msr table[] = {
     {MSR_TSC, 1, CONSTANT(0), .writable = ALL, .read = read_tsc, .write = write_tsc},
@@ -182,8 +184,7 @@ static const struct msr table[] = {
     {MSR_APIC_BASE, 1, CONSTANT(0), .writable = ALL, .read = read_ops, .write = write_ops},
     {MSR_TSC_ADJUST, 1, FIELD(tsc_adjust), .writable = ALL, .write = write_tsc},
     {MSR_SPEC_CTRL, 1, FIELD(spec_ctrl), .writable = SPEC_CTRL_OFFERED},
-    {MSR_PRED_CMD, 1, CONSTANT(0), .writable = B(0), .read = read_nothing,
-     .write = write_nothing},
+    {MSR_PRED_CMD, 1, CONSTANT(0), .writable = B(0), .read = read_nothing, .write = write_nothing},
     {MSR_BIOS_SIGN_ID, 1, CONSTANT(BIOS_SIGN), .writable = ALL, .write = write_nothing},
     {MSR_MTRRCAP, 1, CONSTANT(MTRRCAP)},
     {MSR_ARCH_CAPABILITIES, 1, CONSTANT(ARCH_CAPABILITIES)},

@@ -31,9 +31,8 @@ bool rep_begin(struct vcpu *v, const struct insn *in, unsigned size, struct rep 
 
 static bool look_up(const struct vcpu *v, const struct insn *in)
 {
-    return v->attention || (v->irq_pending && (v->c.rflags & FLAG_IF) != 0) ||
-           v->c.nmi_pending || v->stopping || v->yield ||
-           (in->flags & INSN_SINGLE) != 0;
+    return v->attention || (v->irq_pending && (v->c.rflags & FLAG_IF) != 0) || v->c.nmi_pending ||
+           v->stopping || v->yield || (in->flags & INSN_SINGLE) != 0;
 }
 
 /* Iterations left in the unit under way; 0: the count stands between two units. */

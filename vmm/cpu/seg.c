@@ -74,8 +74,8 @@ struct cpu_seg desc_seg(const struct desc *d, uint16_t sel)
         .sel = sel,
         .attr = d->attr,
         .limit = limit,
-        .base = (d->lo >> 16) | (d->hi & 0xff) << 16 | (d->hi & 0xff000000) |
-                (uint64_t)d->hi2 << 32,
+        .base =
+            (d->lo >> 16) | (d->hi & 0xff) << 16 | (d->hi & 0xff000000) | (uint64_t)d->hi2 << 32,
     };
 }
 

@@ -23,9 +23,18 @@ struct desc {
 
 /* System descriptor types (SDM Vol. 3A, "System Descriptor Types"). */
 enum {
-    SYS_TSS16 = 0x1, SYS_LDT = 0x2, SYS_TSS16_BUSY = 0x3, SYS_CALL16 = 0x4, SYS_TASK_GATE = 0x5,
-    SYS_INT16 = 0x6, SYS_TRAP16 = 0x7, SYS_TSS32 = 0x9, SYS_TSS32_BUSY = 0xb, SYS_CALL32 = 0xc,
-    SYS_INT32 = 0xe, SYS_TRAP32 = 0xf
+    SYS_TSS16 = 0x1,
+    SYS_LDT = 0x2,
+    SYS_TSS16_BUSY = 0x3,
+    SYS_CALL16 = 0x4,
+    SYS_TASK_GATE = 0x5,
+    SYS_INT16 = 0x6,
+    SYS_TRAP16 = 0x7,
+    SYS_TSS32 = 0x9,
+    SYS_TSS32_BUSY = 0xb,
+    SYS_CALL32 = 0xc,
+    SYS_INT32 = 0xe,
+    SYS_TRAP32 = 0xf
 };
 
 static inline bool cpu_lma(const struct cpu *c)

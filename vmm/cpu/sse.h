@@ -23,10 +23,22 @@
  *   15  14 13  12..7   6   5..0
  *   FZ   RC    masks  DAZ  flags: PE UE OE ZE DE IE */
 enum {
-    MXCSR_IE = 0x01, MXCSR_DE = 0x02, MXCSR_ZE = 0x04, MXCSR_OE = 0x08, MXCSR_UE = 0x10,
-    MXCSR_PE = 0x20, MXCSR_FLAGS = 0x3f, MXCSR_PRE = 0x07 /* found before computing */,
-    MXCSR_DAZ = 0x40, MXCSR_MASKS = 0x1f80, MXCSR_MASK_SHIFT = 7, MXCSR_RC = 0x6000,
-    MXCSR_RC_SHIFT = 13, MXCSR_FZ = 0x8000, MXCSR_VALID = 0xffff, MXCSR_HOST = 0x1f80
+    MXCSR_IE = 0x01,
+    MXCSR_DE = 0x02,
+    MXCSR_ZE = 0x04,
+    MXCSR_OE = 0x08,
+    MXCSR_UE = 0x10,
+    MXCSR_PE = 0x20,
+    MXCSR_FLAGS = 0x3f,
+    MXCSR_PRE = 0x07 /* found before computing */,
+    MXCSR_DAZ = 0x40,
+    MXCSR_MASKS = 0x1f80,
+    MXCSR_MASK_SHIFT = 7,
+    MXCSR_RC = 0x6000,
+    MXCSR_RC_SHIFT = 13,
+    MXCSR_FZ = 0x8000,
+    MXCSR_VALID = 0xffff,
+    MXCSR_HOST = 0x1f80
 };
 
 union vec {
@@ -92,8 +104,8 @@ static inline void mmx_write(struct vcpu *v, unsigned reg, uint64_t q)
  * raises #GP(0). */
 uint64_t ea_aligned(struct vcpu *v, const struct insn *in, unsigned align);
 
-/* Whether 16 bytes at @lin (64-bit mode) may take the inline path of mem.h if they are cached: in one
- * page, aligned if they must be, and no alignment checks (#AC) to make. */
+/* Whether 16 bytes at @lin (64-bit mode) may take the inline path of mem.h if they are cached: in
+ * one page, aligned if they must be, and no alignment checks (#AC) to make. */
 static inline bool sse_fast(const struct vcpu *v, const struct insn *in, gva_t lin, bool aligned)
 {
     return (in->flags & INSN_LIN64) != 0 && PAGE_OFFSET(lin) <= PAGE_SIZE - 16 &&
@@ -171,7 +183,8 @@ static inline void fp_enter(const struct vcpu *v)
     fp_enter_mode(v->c.fpu.mxcsr);
 }
 
-/* The flags raised since fp_enter (and perhaps some the guest has up); the host's controls return. */
+/* The flags raised since fp_enter (and perhaps some the guest has up); the host's controls return.
+ */
 static inline uint32_t fp_leave(void)
 {
     uint32_t now = mxcsr_get();

@@ -60,6 +60,7 @@ static inline __attribute__((always_inline)) void run_fp(struct vcpu *v, const s
 }
 
 /* (mnemonic, assembler name, lanes that an underflow shows in) */
+/* clang-format off */
 #define FP_OPS(X)                                                                                \
     X(ADDPS, addps, FP_PS) X(ADDPD, addpd, FP_PD) X(ADDSS, addss, FP_SS) X(ADDSD, addsd, FP_SD)  \
     X(SUBPS, subps, FP_PS) X(SUBPD, subpd, FP_PD) X(SUBSS, subss, FP_SS) X(SUBSD, subsd, FP_SD)  \
@@ -72,15 +73,16 @@ static inline __attribute__((always_inline)) void run_fp(struct vcpu *v, const s
     X(MAXSS, maxss, FP_NONE) X(MAXSD, maxsd, FP_NONE)                                            \
     X(SQRTPS, sqrtps, FP_NONE) X(SQRTPD, sqrtpd, FP_NONE)                                        \
     X(SQRTSS, sqrtss, FP_NONE) X(SQRTSD, sqrtsd, FP_NONE)
+/* clang-format on */
 
-#define DEFINE_FP(M, name, lanes)                                                                \
-    static inline void fp_##name(union vec *d, const union vec *s)                               \
-    {                                                                                            \
-        __asm__ volatile(#name " %1, %0" : "+x"(d->x) : "x"(s->x));                              \
-    }                                                                                            \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        run_fp(v, in, fp_##name, lanes);                                                         \
+#define DEFINE_FP(M, name, lanes)                                   \
+    static inline void fp_##name(union vec *d, const union vec *s)  \
+    {                                                               \
+        __asm__ volatile(#name " %1, %0" : "+x"(d->x) : "x"(s->x)); \
+    }                                                               \
+    static void do_##name(struct vcpu *v, const struct insn *in)    \
+    {                                                               \
+        run_fp(v, in, fp_##name, lanes);                            \
     }
 
 FP_OPS(DEFINE_FP)
@@ -99,27 +101,29 @@ static inline void split_pd(const union vec *d, const union vec *s, union vec *e
     *odd = (union vec){.q = {d->q[1], s->q[1]}};
 }
 
-#define HORIZONTAL_OPS(X)                                                                        \
-    X(HADDPS, haddps, split_ps, fp_addps, FP_PS) X(HADDPD, haddpd, split_pd, fp_addpd, FP_PD)    \
+#define HORIZONTAL_OPS(X)                        \
+    X(HADDPS, haddps, split_ps, fp_addps, FP_PS) \
+    X(HADDPD, haddpd, split_pd, fp_addpd, FP_PD) \
     X(HSUBPS, hsubps, split_ps, fp_subps, FP_PS) X(HSUBPD, hsubpd, split_pd, fp_subpd, FP_PD)
 
-#define DEFINE_HORIZONTAL(M, name, split, op, lanes)                                             \
-    static inline void fp_##name(union vec *d, const union vec *s)                               \
-    {                                                                                            \
-        union vec even, odd;                                                                     \
-                                                                                                 \
-        split(d, s, &even, &odd);                                                                \
-        op(&even, &odd);                                                                         \
-        *d = even;                                                                               \
-    }                                                                                            \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        run_fp(v, in, fp_##name, lanes);                                                         \
+#define DEFINE_HORIZONTAL(M, name, split, op, lanes)               \
+    static inline void fp_##name(union vec *d, const union vec *s) \
+    {                                                              \
+        union vec even, odd;                                       \
+                                                                   \
+        split(d, s, &even, &odd);                                  \
+        op(&even, &odd);                                           \
+        *d = even;                                                 \
+    }                                                              \
+    static void do_##name(struct vcpu *v, const struct insn *in)   \
+    {                                                              \
+        run_fp(v, in, fp_##name, lanes);                           \
     }
 
 HORIZONTAL_OPS(DEFINE_HORIZONTAL)
 
-/* One step of a dot product; an unmasked exception ends the instruction here (SDM Vol. 2, "DPPS"). */
+/* One step of a dot product; an unmasked exception ends the instruction here (SDM Vol. 2, "DPPS").
+ */
 static void dp_step(struct vcpu *v, vec_fn f, union vec *d, const union vec *s, enum fp_lanes lanes)
 {
     uint32_t flags;
@@ -178,35 +182,35 @@ static void do_dppd(struct vcpu *v, const struct insn *in)
 
 /* --- comparison ------------------------------------------------------------------------------ */
 
-#define CMP_CASE(name, n)                                                                        \
-    case n:                                                                                      \
-        __asm__ volatile(#name " $" #n ", %1, %0" : "+x"(r.x) : "x"(s->x));                      \
+#define CMP_CASE(name, n)                                                   \
+    case n:                                                                 \
+        __asm__ volatile(#name " $" #n ", %1, %0" : "+x"(r.x) : "x"(s->x)); \
         break;
 
-#define DEFINE_CMP(name)                                                                         \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        union vec tmp, r, *d = sse_xmm(v, in->opd[0].reg);                                       \
-        const union vec *s;                                                                      \
-        uint32_t flags;                                                                          \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        s = sse_src(v, in, 1, &tmp, true);                                                       \
-        r = *d;                                                                                  \
-        fp_enter(v);                                                                             \
-        switch (in->imm & 7) {                                                                   \
-            CMP_CASE(name, 0)                                                                    \
-            CMP_CASE(name, 1)                                                                    \
-            CMP_CASE(name, 2)                                                                    \
-            CMP_CASE(name, 3)                                                                    \
-            CMP_CASE(name, 4)                                                                    \
-            CMP_CASE(name, 5)                                                                    \
-            CMP_CASE(name, 6)                                                                    \
-            CMP_CASE(name, 7)                                                                    \
-        }                                                                                        \
-        flags = fp_leave();                                                                      \
-        fp_flags(v, flags, &r, FP_NONE);                                                         \
-        *d = r;                                                                                  \
+#define DEFINE_CMP(name)                                         \
+    static void do_##name(struct vcpu *v, const struct insn *in) \
+    {                                                            \
+        union vec tmp, r, *d = sse_xmm(v, in->opd[0].reg);       \
+        const union vec *s;                                      \
+        uint32_t flags;                                          \
+                                                                 \
+        sse_check(v);                                            \
+        s = sse_src(v, in, 1, &tmp, true);                       \
+        r = *d;                                                  \
+        fp_enter(v);                                             \
+        switch (in->imm & 7) {                                   \
+            CMP_CASE(name, 0)                                    \
+            CMP_CASE(name, 1)                                    \
+            CMP_CASE(name, 2)                                    \
+            CMP_CASE(name, 3)                                    \
+            CMP_CASE(name, 4)                                    \
+            CMP_CASE(name, 5)                                    \
+            CMP_CASE(name, 6)                                    \
+            CMP_CASE(name, 7)                                    \
+        }                                                        \
+        flags = fp_leave();                                      \
+        fp_flags(v, flags, &r, FP_NONE);                         \
+        *d = r;                                                  \
     }
 
 DEFINE_CMP(cmpps)
@@ -215,24 +219,24 @@ DEFINE_CMP(cmpss)
 DEFINE_CMP(cmpsd)
 
 /* ZF, PF and CF from the comparison; OF, AF and SF cleared. */
-#define DEFINE_COMI(name)                                                                        \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        union vec tmp;                                                                           \
-        const union vec *s, *d = sse_xmm(v, in->opd[0].reg);                                     \
-        bool zf, pf, cf;                                                                         \
-        uint32_t flags;                                                                          \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        s = sse_src(v, in, 1, &tmp, true);                                                       \
-        fp_enter(v);                                                                             \
-        __asm__ volatile(#name " %4, %3"                                                         \
-                         : "=@ccz"(zf), "=@ccp"(pf), "=@ccc"(cf)                                 \
-                         : "x"(d->x), "x"(s->x));                                                \
-        flags = fp_leave();                                                                      \
-        fp_flags(v, flags, s, FP_NONE);                                                          \
-        v->c.rflags = (v->c.rflags & ~FLAGS_ARITH) | (zf ? FLAG_ZF : 0) | (pf ? FLAG_PF : 0) |   \
-                      (cf ? FLAG_CF : 0);                                                        \
+#define DEFINE_COMI(name)                                                                      \
+    static void do_##name(struct vcpu *v, const struct insn *in)                               \
+    {                                                                                          \
+        union vec tmp;                                                                         \
+        const union vec *s, *d = sse_xmm(v, in->opd[0].reg);                                   \
+        bool zf, pf, cf;                                                                       \
+        uint32_t flags;                                                                        \
+                                                                                               \
+        sse_check(v);                                                                          \
+        s = sse_src(v, in, 1, &tmp, true);                                                     \
+        fp_enter(v);                                                                           \
+        __asm__ volatile(#name " %4, %3"                                                       \
+                         : "=@ccz"(zf), "=@ccp"(pf), "=@ccc"(cf)                               \
+                         : "x"(d->x), "x"(s->x));                                              \
+        flags = fp_leave();                                                                    \
+        fp_flags(v, flags, s, FP_NONE);                                                        \
+        v->c.rflags = (v->c.rflags & ~FLAGS_ARITH) | (zf ? FLAG_ZF : 0) | (pf ? FLAG_PF : 0) | \
+                      (cf ? FLAG_CF : 0);                                                      \
     }
 
 DEFINE_COMI(comiss)
@@ -244,27 +248,27 @@ DEFINE_COMI(ucomisd)
 
 /* The immediate: bit 3 suppresses the precision exception, bit 2 takes the mode from MXCSR instead
  * of bits 1:0. The mode is put into MXCSR, so one host instruction serves all. */
-#define DEFINE_ROUND(name)                                                                       \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        union vec tmp, r, *d = sse_xmm(v, in->opd[0].reg);                                       \
-        const union vec *s;                                                                      \
-        uint32_t flags, mode = v->c.fpu.mxcsr;                                                   \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        s = sse_src(v, in, 1, &tmp, true);                                                       \
-        r = *d;                                                                                  \
-        if ((in->imm & 4) == 0) {                                                                \
-            mode = (mode & ~(uint32_t)MXCSR_RC) | (uint32_t)(in->imm & 3) << MXCSR_RC_SHIFT;     \
-        }                                                                                        \
-        fp_enter_mode(mode);                                                                     \
-        __asm__ volatile(#name " $4, %1, %0" : "+x"(r.x) : "x"(s->x));                           \
-        flags = fp_leave();                                                                      \
-        if ((in->imm & 8) != 0) {                                                                \
-            flags &= ~(uint32_t)MXCSR_PE;                                                        \
-        }                                                                                        \
-        fp_flags(v, flags, &r, FP_NONE);                                                         \
-        *d = r;                                                                                  \
+#define DEFINE_ROUND(name)                                                                   \
+    static void do_##name(struct vcpu *v, const struct insn *in)                             \
+    {                                                                                        \
+        union vec tmp, r, *d = sse_xmm(v, in->opd[0].reg);                                   \
+        const union vec *s;                                                                  \
+        uint32_t flags, mode = v->c.fpu.mxcsr;                                               \
+                                                                                             \
+        sse_check(v);                                                                        \
+        s = sse_src(v, in, 1, &tmp, true);                                                   \
+        r = *d;                                                                              \
+        if ((in->imm & 4) == 0) {                                                            \
+            mode = (mode & ~(uint32_t)MXCSR_RC) | (uint32_t)(in->imm & 3) << MXCSR_RC_SHIFT; \
+        }                                                                                    \
+        fp_enter_mode(mode);                                                                 \
+        __asm__ volatile(#name " $4, %1, %0" : "+x"(r.x) : "x"(s->x));                       \
+        flags = fp_leave();                                                                  \
+        if ((in->imm & 8) != 0) {                                                            \
+            flags &= ~(uint32_t)MXCSR_PE;                                                    \
+        }                                                                                    \
+        fp_flags(v, flags, &r, FP_NONE);                                                     \
+        *d = r;                                                                              \
     }
 
 DEFINE_ROUND(roundps)
@@ -278,7 +282,7 @@ DEFINE_ROUND(roundsd)
  * results become zeros, and MXCSR is neither read nor written. */
 
 enum { F32_QUIET = 0x00400000, F32_INF = 0x7f800000 };
-#define F32_SIGN UINT32_C(0x80000000)
+#define F32_SIGN       UINT32_C(0x80000000)
 #define F32_INDEFINITE UINT32_C(0xffc00000)
 
 static uint32_t rcp32(uint32_t x)
@@ -380,13 +384,11 @@ static void do_rsqrtss(struct vcpu *v, const struct insn *in)
     run_approx(v, in, rsqrt32, 1);
 }
 
-#define ROW_FP(M, name, lanes) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
+#define ROW_FP(M, name, lanes)                    {ZYDIS_MNEMONIC_##M, do_##name, NULL},
 #define ROW_HORIZONTAL(M, name, split, op, lanes) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
 
 static const struct sse_op ops[] = {
-    FP_OPS(ROW_FP)
-    HORIZONTAL_OPS(ROW_HORIZONTAL)
-    {ZYDIS_MNEMONIC_DPPS, do_dpps, NULL},
+    FP_OPS(ROW_FP) HORIZONTAL_OPS(ROW_HORIZONTAL){ZYDIS_MNEMONIC_DPPS, do_dpps, NULL},
     {ZYDIS_MNEMONIC_DPPD, do_dppd, NULL},
     {ZYDIS_MNEMONIC_CMPPS, do_cmpps, NULL},
     {ZYDIS_MNEMONIC_CMPPD, do_cmppd, NULL},

@@ -32,6 +32,7 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
 }
 
 /* Instructions of the shape OP dst, src/m, as (mnemonic, assembler name). */
+/* clang-format off */
 #define BOTH_OPS(X)                                                                              \
     X(PADDB, paddb) X(PADDW, paddw) X(PADDD, paddd) X(PADDQ, paddq) X(PADDSB, paddsb)            \
     X(PADDSW, paddsw) X(PADDUSB, paddusb) X(PADDUSW, paddusw) X(PSUBB, psubb) X(PSUBW, psubw)    \
@@ -48,7 +49,9 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
     X(PHSUBW, phsubw) X(PHSUBD, phsubd) X(PHSUBSW, phsubsw) X(PMADDUBSW, pmaddubsw)              \
     X(PMULHRSW, pmulhrsw) X(PSIGNB, psignb) X(PSIGNW, psignw) X(PSIGND, psignd)                  \
     X(PABSB, pabsb) X(PABSW, pabsw) X(PABSD, pabsd)
+/* clang-format on */
 
+/* clang-format off */
 #define XMM_OPS(X)                                                                               \
     X(PUNPCKLQDQ, punpcklqdq) X(PUNPCKHQDQ, punpckhqdq) X(PMULDQ, pmuldq) X(PMULLD, pmulld)      \
     X(PMINSB, pminsb) X(PMAXSB, pmaxsb) X(PMINUW, pminuw) X(PMAXUW, pmaxuw) X(PMINSD, pminsd)    \
@@ -61,66 +64,69 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
     X(PMOVSXWQ, pmovsxwq) X(PMOVSXDQ, pmovsxdq) X(PMOVZXBW, pmovzxbw) X(PMOVZXBD, pmovzxbd)      \
     X(PMOVZXBQ, pmovzxbq) X(PMOVZXWD, pmovzxwd) X(PMOVZXWQ, pmovzxwq) X(PMOVZXDQ, pmovzxdq)      \
     X(MOVDDUP, movddup) X(MOVSHDUP, movshdup) X(MOVSLDUP, movsldup)
+/* clang-format on */
 
 /* The third operand of these is XMM0. */
 #define BLENDV_OPS(X) X(PBLENDVB, pblendvb) X(BLENDVPS, blendvps) X(BLENDVPD, blendvpd)
 
 /* The count is the second operand: register, memory, or an immediate. */
+/* clang-format off */
 #define SHIFT_OPS(X)                                                                             \
     X(PSLLW, psllw) X(PSLLD, pslld) X(PSLLQ, psllq) X(PSRLW, psrlw) X(PSRLD, psrld)              \
     X(PSRLQ, psrlq) X(PSRAW, psraw) X(PSRAD, psrad)
+/* clang-format on */
 
-#define DEFINE_XMM(M, name)                                                                      \
-    static void xmm_##name(union vec *d, const union vec *s)                                     \
-    {                                                                                            \
-        __asm__(#name " %1, %0" : "+x"(d->x) : "x"(s->x));                                       \
-    }                                                                                            \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        run_xmm(v, in, xmm_##name);                                                              \
+#define DEFINE_XMM(M, name)                                      \
+    static void xmm_##name(union vec *d, const union vec *s)     \
+    {                                                            \
+        __asm__(#name " %1, %0" : "+x"(d->x) : "x"(s->x));       \
+    }                                                            \
+    static void do_##name(struct vcpu *v, const struct insn *in) \
+    {                                                            \
+        run_xmm(v, in, xmm_##name);                              \
     }
 
-#define DEFINE_MMX(M, name)                                                                      \
-    static uint64_t mm_##name(uint64_t d, uint64_t s)                                            \
-    {                                                                                            \
-        __asm__ volatile("movq %0, %%mm0\n\tmovq %1, %%mm1\n\t" #name " %%mm1, %%mm0\n\t"        \
-                         "movq %%mm0, %0\n\temms"                                                \
-                         : "+m"(d)                                                               \
-                         : "m"(s)                                                                \
-                         : "mm0", "mm1", "st");                                                  \
-        return d;                                                                                \
-    }                                                                                            \
-    static void do_mm_##name(struct vcpu *v, const struct insn *in)                              \
-    {                                                                                            \
-        run_mmx(v, in, mm_##name);                                                               \
+#define DEFINE_MMX(M, name)                                                               \
+    static uint64_t mm_##name(uint64_t d, uint64_t s)                                     \
+    {                                                                                     \
+        __asm__ volatile("movq %0, %%mm0\n\tmovq %1, %%mm1\n\t" #name " %%mm1, %%mm0\n\t" \
+                         "movq %%mm0, %0\n\temms"                                         \
+                         : "+m"(d)                                                        \
+                         : "m"(s)                                                         \
+                         : "mm0", "mm1", "st");                                           \
+        return d;                                                                         \
+    }                                                                                     \
+    static void do_mm_##name(struct vcpu *v, const struct insn *in)                       \
+    {                                                                                     \
+        run_mmx(v, in, mm_##name);                                                        \
     }
 
-#define DEFINE_BLENDV(M, name)                                                                   \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        union vec tmp, *d = sse_xmm(v, in->opd[0].reg);                                          \
-        const union vec *s;                                                                      \
-        register __m128i mask __asm__("xmm0");                                                   \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        s = sse_src(v, in, 1, &tmp, true);                                                       \
-        mask = sse_xmm(v, 0)->x;                                                                 \
-        __asm__(#name " %%xmm0, %1, %0" : "+x"(d->x) : "x"(s->x), "x"(mask));                    \
+#define DEFINE_BLENDV(M, name)                                                \
+    static void do_##name(struct vcpu *v, const struct insn *in)              \
+    {                                                                         \
+        union vec tmp, *d = sse_xmm(v, in->opd[0].reg);                       \
+        const union vec *s;                                                   \
+        register __m128i mask __asm__("xmm0");                                \
+                                                                              \
+        sse_check(v);                                                         \
+        s = sse_src(v, in, 1, &tmp, true);                                    \
+        mask = sse_xmm(v, 0)->x;                                              \
+        __asm__(#name " %%xmm0, %1, %0" : "+x"(d->x) : "x"(s->x), "x"(mask)); \
     }
 
-#define DEFINE_SHIFT_IMM(M, name)                                                                \
-    static void do_##name##_imm(struct vcpu *v, const struct insn *in)                           \
-    {                                                                                            \
-        union vec count = {.q = {in->imm & 0xff, 0}};                                            \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        xmm_##name(sse_xmm(v, in->opd[0].reg), &count);                                          \
-    }                                                                                            \
-    static void do_mm_##name##_imm(struct vcpu *v, const struct insn *in)                        \
-    {                                                                                            \
-        mmx_check(v);                                                                            \
-        mmx_enter(v);                                                                            \
-        mmx_write(v, in->opd[0].reg, mm_##name(mmx_read(v, in->opd[0].reg), in->imm & 0xff));    \
+#define DEFINE_SHIFT_IMM(M, name)                                                             \
+    static void do_##name##_imm(struct vcpu *v, const struct insn *in)                        \
+    {                                                                                         \
+        union vec count = {.q = {in->imm & 0xff, 0}};                                         \
+                                                                                              \
+        sse_check(v);                                                                         \
+        xmm_##name(sse_xmm(v, in->opd[0].reg), &count);                                       \
+    }                                                                                         \
+    static void do_mm_##name##_imm(struct vcpu *v, const struct insn *in)                     \
+    {                                                                                         \
+        mmx_check(v);                                                                         \
+        mmx_enter(v);                                                                         \
+        mmx_write(v, in->opd[0].reg, mm_##name(mmx_read(v, in->opd[0].reg), in->imm & 0xff)); \
     }
 
 BOTH_OPS(DEFINE_XMM)
@@ -174,15 +180,12 @@ static void do_ptest(struct vcpu *v, const struct insn *in)
 }
 
 #define ROW_BOTH(M, name) {ZYDIS_MNEMONIC_##M, do_##name, do_mm_##name},
-#define ROW_XMM(M, name) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-#define ROW_IMM(M, name) {ZYDIS_MNEMONIC_##M, do_##name##_imm, do_mm_##name##_imm},
+#define ROW_XMM(M, name)  {ZYDIS_MNEMONIC_##M, do_##name, NULL},
+#define ROW_IMM(M, name)  {ZYDIS_MNEMONIC_##M, do_##name##_imm, do_mm_##name##_imm},
 
 static const struct sse_op ops[] = {
-    BOTH_OPS(ROW_BOTH)
-    XMM_OPS(ROW_XMM)
-    BLENDV_OPS(ROW_XMM)
-    SHIFT_OPS(ROW_BOTH)
-    {ZYDIS_MNEMONIC_PSLLDQ, do_pslldq, NULL},
+    BOTH_OPS(ROW_BOTH) XMM_OPS(ROW_XMM) BLENDV_OPS(ROW_XMM)
+        SHIFT_OPS(ROW_BOTH){ZYDIS_MNEMONIC_PSLLDQ, do_pslldq, NULL},
     {ZYDIS_MNEMONIC_PSRLDQ, do_psrldq, NULL},
     {ZYDIS_MNEMONIC_PTEST, do_ptest, NULL},
 };

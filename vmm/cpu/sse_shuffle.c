@@ -112,15 +112,17 @@ static void f_mpsadbw(union vec *r, const union vec *d, const union vec *s, unsi
     }
 }
 
+/* clang-format off */
 #define SHUFFLE_OPS(X)                                                                           \
     X(PSHUFD, pshufd) X(PSHUFLW, pshuflw) X(PSHUFHW, pshufhw) X(SHUFPS, shufps)                  \
     X(SHUFPD, shufpd) X(BLENDPS, blendps) X(BLENDPD, blendpd) X(PBLENDW, pblendw)                \
     X(PALIGNR, palignr) X(MPSADBW, mpsadbw)
+/* clang-format on */
 
-#define DEFINE_SHUFFLE(M, name)                                                                  \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        run_shuffle(v, in, f_##name);                                                            \
+#define DEFINE_SHUFFLE(M, name)                                  \
+    static void do_##name(struct vcpu *v, const struct insn *in) \
+    {                                                            \
+        run_shuffle(v, in, f_##name);                            \
     }
 
 SHUFFLE_OPS(DEFINE_SHUFFLE)
@@ -188,19 +190,19 @@ static void lane_write(struct vcpu *v, const struct insn *in, unsigned size, uin
 
 #define LANE_OPS(X) X(B, b, b, 15, 1) X(W, w, w, 7, 2) X(D, d, d, 3, 4) X(Q, q, q, 1, 8)
 
-#define DEFINE_LANE(M, name, field, mask, size)                                                  \
-    static void do_pinsr##name(struct vcpu *v, const struct insn *in)                            \
-    {                                                                                            \
-        uint64_t q;                                                                              \
-                                                                                                 \
-        sse_check(v);                                                                            \
-        q = lane_read(v, in, size);                                                              \
-        memcpy(&sse_xmm(v, in->opd[0].reg)->field[in->imm & (mask)], &q, size);                  \
-    }                                                                                            \
-    static void do_pextr##name(struct vcpu *v, const struct insn *in)                            \
-    {                                                                                            \
-        sse_check(v);                                                                            \
-        lane_write(v, in, size, sse_xmm(v, in->opd[1].reg)->field[in->imm & (mask)]);            \
+#define DEFINE_LANE(M, name, field, mask, size)                                       \
+    static void do_pinsr##name(struct vcpu *v, const struct insn *in)                 \
+    {                                                                                 \
+        uint64_t q;                                                                   \
+                                                                                      \
+        sse_check(v);                                                                 \
+        q = lane_read(v, in, size);                                                   \
+        memcpy(&sse_xmm(v, in->opd[0].reg)->field[in->imm & (mask)], &q, size);       \
+    }                                                                                 \
+    static void do_pextr##name(struct vcpu *v, const struct insn *in)                 \
+    {                                                                                 \
+        sse_check(v);                                                                 \
+        lane_write(v, in, size, sse_xmm(v, in->opd[1].reg)->field[in->imm & (mask)]); \
     }
 
 LANE_OPS(DEFINE_LANE)
@@ -225,9 +227,9 @@ static void do_pextrw_mmx(struct vcpu *v, const struct insn *in)
 }
 
 #define ROW(M, name) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-#define ROW_LANE(M, name, field, mask, size)                                                     \
-    {ZYDIS_MNEMONIC_PINSR##M, do_pinsr##name, NULL},                                             \
-    {ZYDIS_MNEMONIC_PEXTR##M, do_pextr##name, NULL},
+#define ROW_LANE(M, name, field, mask, size)         \
+    {ZYDIS_MNEMONIC_PINSR##M, do_pinsr##name, NULL}, \
+        {ZYDIS_MNEMONIC_PEXTR##M, do_pextr##name, NULL},
 
 static const struct sse_op mmx_ops[] = {
     {ZYDIS_MNEMONIC_PALIGNR, NULL, do_palignr_mmx},
@@ -237,9 +239,7 @@ static const struct sse_op mmx_ops[] = {
 };
 
 static const struct sse_op ops[] = {
-    SHUFFLE_OPS(ROW)
-    LANE_OPS(ROW_LANE)
-    {ZYDIS_MNEMONIC_INSERTPS, do_insertps, NULL},
+    SHUFFLE_OPS(ROW) LANE_OPS(ROW_LANE){ZYDIS_MNEMONIC_INSERTPS, do_insertps, NULL},
     {ZYDIS_MNEMONIC_EXTRACTPS, do_pextrd, NULL},
 };
 

@@ -14,7 +14,7 @@
 enum { AGG_ANY = 0, AGG_RANGES = 1, AGG_EACH = 2, AGG_ORDERED = 3 };
 
 struct pcmp {
-    unsigned n;    /* elements in a register: 16 or 8 */
+    unsigned n;      /* elements in a register: 16 or 8 */
     unsigned la, lb; /* valid elements of the two operands */
     int32_t a[16], b[16];
     uint32_t intres2;

@@ -21,9 +21,8 @@ static void load(struct vcpu *v, unsigned r, uint16_t sel)
 
 static void mov_to_seg(struct vcpu *v, const struct insn *in)
 {
-    uint16_t sel = in->opd[1].kind == OPD_MEM
-                       ? (uint16_t)mem_read(v, in->seg, mem_ea(v, in), 2)
-                       : (uint16_t)reg_read(v, in->opd[1].reg, 2);
+    uint16_t sel = in->opd[1].kind == OPD_MEM ? (uint16_t)mem_read(v, in->seg, mem_ea(v, in), 2)
+                                              : (uint16_t)reg_read(v, in->opd[1].reg, 2);
 
     if (in->opd[0].reg == SEG_CS) {
         cpu_ud(v);
@@ -153,8 +152,8 @@ enum {
     LAR_TYPES = 1 << SYS_TSS16 | 1 << SYS_LDT | 1 << SYS_TSS16_BUSY | 1 << SYS_CALL16 |
                 1 << SYS_TASK_GATE | 1 << SYS_TSS32 | 1 << SYS_TSS32_BUSY | 1 << SYS_CALL32,
     LAR_TYPES_LONG = 1 << SYS_LDT | 1 << SYS_TSS32 | 1 << SYS_TSS32_BUSY | 1 << SYS_CALL32,
-    LSL_TYPES = 1 << SYS_TSS16 | 1 << SYS_LDT | 1 << SYS_TSS16_BUSY | 1 << SYS_TSS32 |
-                1 << SYS_TSS32_BUSY,
+    LSL_TYPES =
+        1 << SYS_TSS16 | 1 << SYS_LDT | 1 << SYS_TSS16_BUSY | 1 << SYS_TSS32 | 1 << SYS_TSS32_BUSY,
     LSL_TYPES_LONG = 1 << SYS_LDT | 1 << SYS_TSS32 | 1 << SYS_TSS32_BUSY,
 };
 
@@ -243,8 +242,7 @@ static struct desc system_desc(struct vcpu *v, uint16_t sel, unsigned types)
     struct desc d;
 
     if ((sel & 4) != 0 || !desc_fetch(v, sel, &d) || (d.attr & SEG_S) != 0 ||
-        (types >> desc_type(&d) & 1) == 0 || !desc_fetch_system(v, &d) ||
-        (d.top & 0x1f00) != 0) {
+        (types >> desc_type(&d) & 1) == 0 || !desc_fetch_system(v, &d) || (d.top & 0x1f00) != 0) {
         cpu_raise_error(v, VEC_GP, sel & 0xfffc);
     }
     if ((d.attr & SEG_P) == 0) {

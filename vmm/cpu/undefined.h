@@ -16,8 +16,8 @@ enum undefined_choice {
 
 enum undefined_when {
     WHEN_ALWAYS,
-    WHEN_SHIFTED,    /* masked count not 0 */
-    WHEN_COUNT_NOT_1, /* masked count above 1 */
+    WHEN_SHIFTED,          /* masked count not 0 */
+    WHEN_COUNT_NOT_1,      /* masked count above 1 */
     WHEN_COUNT_ABOVE_SIZE, /* masked count at or above the operand's bits */
     WHEN_SOURCE_0,
 };
@@ -79,8 +79,8 @@ static inline uint32_t undefined_mask(ZydisMnemonic mnemonic)
 {
     uint32_t mask = 0;
 
-    for (const struct undefined_flags *u = undefined_flags;
-         u->mnemonic != ZYDIS_MNEMONIC_INVALID; u++) {
+    for (const struct undefined_flags *u = undefined_flags; u->mnemonic != ZYDIS_MNEMONIC_INVALID;
+         u++) {
         mask |= u->mnemonic == mnemonic ? u->flags : 0;
     }
     return mask;

@@ -23,7 +23,8 @@ struct vcpu_ops {
     void (*mmio_write)(void *ctx, gpa_t gpa, unsigned size, uint64_t value);
     /* Take the highest-priority interrupt (INTA); its vector, or -1: spurious, none after all. */
     int (*irq_take)(void *ctx);
-    /* MSRs that belong to the LAPIC (APIC_BASE, x2APIC, TSC_DEADLINE). 0, or PLX_GUEST_FAULT: #GP. */
+    /* MSRs that belong to the LAPIC (APIC_BASE, x2APIC, TSC_DEADLINE). 0, or PLX_GUEST_FAULT: #GP.
+     */
     int (*msr_read)(void *ctx, uint32_t msr, uint64_t *value);
     int (*msr_write)(void *ctx, uint32_t msr, uint64_t value);
     uint64_t (*cr8_read)(void *ctx);              /* TPR bits 7:4 */
@@ -32,13 +33,13 @@ struct vcpu_ops {
 
 /* Why run returns. */
 enum vcpu_stop {
-    VCPU_BUDGET,     /* the progress budget is used up, exactly */
-    VCPU_HALT,       /* HLT executed, no interrupt pending */
-    VCPU_YIELD,      /* PAUSE k times, or a device asked for the end of the round */
-    VCPU_SERIAL,     /* parallel part: this instruction needs the serial part; no effect yet */
-    VCPU_PAGES,      /* parallel part: lacks pages (vcpu.lack); no effect yet */
-    VCPU_SHUTDOWN,   /* triple fault */
-    VCPU_STOPPED,    /* the machine stopped (power-off, reset, debug exit) */
+    VCPU_BUDGET,   /* the progress budget is used up, exactly */
+    VCPU_HALT,     /* HLT executed, no interrupt pending */
+    VCPU_YIELD,    /* PAUSE k times, or a device asked for the end of the round */
+    VCPU_SERIAL,   /* parallel part: this instruction needs the serial part; no effect yet */
+    VCPU_PAGES,    /* parallel part: lacks pages (vcpu.lack); no effect yet */
+    VCPU_SHUTDOWN, /* triple fault */
+    VCPU_STOPPED,  /* the machine stopped (power-off, reset, debug exit) */
 };
 
 struct vcpu_mem; /* translation caches: mem.h */
@@ -61,10 +62,10 @@ struct vcpu {
 
     /* TF, RF and DR0-7 (exc.c, "stepping"). debug follows c.dr[7]; the rest lives for one
      * instruction. */
-    bool debug;           /* a breakpoint is enabled in DR7 */
-    bool step_tf;         /* TF was set when the instruction began */
-    bool step_rf;         /* RF was set when it began: cleared after it, IRET excepted */
-    uint8_t debug_hits;   /* DR6 bits 0-3: data and I/O breakpoints hit by the instruction */
+    bool debug;         /* a breakpoint is enabled in DR7 */
+    bool step_tf;       /* TF was set when the instruction began */
+    bool step_rf;       /* RF was set when it began: cleared after it, IRET excepted */
+    uint8_t debug_hits; /* DR6 bits 0-3: data and I/O breakpoints hit by the instruction */
 
     /* Virtual time (R5): now = t0 + ((c.progress - progress0) * rate >> 16), at most t_end. Set by
      * the scheduler before each run. */
@@ -81,17 +82,17 @@ struct vcpu {
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb; /* of the current privilege */
     uint64_t tlb_mask;
-    uint64_t code_gen;     /* counts up when a cached way from RIP to a block may be wrong */
-    uint8_t code_ctx;      /* CODE_* */
-    uint64_t zero;         /* always 0: stands for an absent base or index (insn.h) */
+    uint64_t code_gen; /* counts up when a cached way from RIP to a block may be wrong */
+    uint8_t code_ctx;  /* CODE_* */
+    uint64_t zero;     /* always 0: stands for an absent base or index (insn.h) */
 
     /* Fault in flight: cpu_raise fills it and jumps. */
     jmp_buf fault_jmp;
     uint8_t fault_vector;
     bool fault_has_error;
     uint32_t fault_error;
-    uint8_t fault_kind; /* enum fault_kind */
-    uint8_t stop;       /* FAULT_STOP: enum vcpu_stop */
+    uint8_t fault_kind;     /* enum fault_kind */
+    uint8_t stop;           /* FAULT_STOP: enum vcpu_stop */
     const struct insn *cur; /* instruction being executed; NULL outside */
     uint64_t cr2;           /* of a #PF in flight */
 };
@@ -99,7 +100,7 @@ struct vcpu {
 enum fault_kind {
     FAULT_EXCEPTION, /* hardware exception: pushes rip of the instruction (fault) */
     FAULT_TRAP,      /* #DB after the instruction: pushes next_rip */
-    FAULT_STOP,      /* not a fault: leave the run loop with v->stop; no effect of the instruction */
+    FAULT_STOP, /* not a fault: leave the run loop with v->stop; no effect of the instruction */
 };
 
 /* The current virtual time of this vCPU, valid inside an instruction (block progress included). */
@@ -114,7 +115,7 @@ _Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
 /* Leave the run loop with VCPU_SERIAL and no effect of the instruction, if this is a parallel
  * part. Called before every access to something the vCPUs share: PIO, MMIO, LAPIC registers. */
 void vcpu_need_serial(struct vcpu *v);
-#define cpu_ud(v) cpu_raise((v), VEC_UD)
+#define cpu_ud(v)  cpu_raise((v), VEC_UD)
 #define cpu_gp0(v) cpu_raise_error((v), VEC_GP, 0)
 
 /* --- exc.c: delivery (SDM Vol. 3A, "Interrupt and Exception Handling") --------------------- */

@@ -19,11 +19,28 @@
  *
  * The control word has the six masks at 5..0, precision control at 9..8, rounding at 11..10. */
 enum {
-    X87_IE = 0x01, X87_DE = 0x02, X87_ZE = 0x04, X87_OE = 0x08, X87_UE = 0x10, X87_PE = 0x20,
-    X87_EXC = 0x3f, X87_SF = 0x40, X87_ES = 0x80, X87_C0 = 0x100, X87_C1 = 0x200, X87_C2 = 0x400,
-    X87_SW_TOP = 0x3800, X87_TOP_SHIFT = 11, X87_C3 = 0x4000, X87_B = 0x8000,
-    X87_CC = 0x4700, X87_PC_SHIFT = 8, X87_RC_SHIFT = 10,
-    X87_CW_INIT = 0x037f, X87_CW_VALID = 0x1f3f, X87_CW_ONE = 0x0040
+    X87_IE = 0x01,
+    X87_DE = 0x02,
+    X87_ZE = 0x04,
+    X87_OE = 0x08,
+    X87_UE = 0x10,
+    X87_PE = 0x20,
+    X87_EXC = 0x3f,
+    X87_SF = 0x40,
+    X87_ES = 0x80,
+    X87_C0 = 0x100,
+    X87_C1 = 0x200,
+    X87_C2 = 0x400,
+    X87_SW_TOP = 0x3800,
+    X87_TOP_SHIFT = 11,
+    X87_C3 = 0x4000,
+    X87_B = 0x8000,
+    X87_CC = 0x4700,
+    X87_PC_SHIFT = 8,
+    X87_RC_SHIFT = 10,
+    X87_CW_INIT = 0x037f,
+    X87_CW_VALID = 0x1f3f,
+    X87_CW_ONE = 0x0040
 };
 
 /* A register's value: sign and exponent, and the significand with its explicit integer bit. */
@@ -55,8 +72,7 @@ static inline unsigned x87_top(const struct vcpu *v)
 
 static inline void x87_set_top(struct vcpu *v, unsigned top)
 {
-    v->c.fpu.fsw =
-        (uint16_t)((v->c.fpu.fsw & ~(unsigned)X87_SW_TOP) | (top & 7) << X87_TOP_SHIFT);
+    v->c.fpu.fsw = (uint16_t)((v->c.fpu.fsw & ~(unsigned)X87_SW_TOP) | (top & 7) << X87_TOP_SHIFT);
 }
 
 /* The physical register of ST(i). */

@@ -104,8 +104,7 @@ static uint64_t to_float(struct f80_env *env, struct f80 a, const struct format 
     *stored = true;
     if (f80_nan(env, a, a, &nan)) {
         *stored = f80_blocked(env) == 0;
-        return (uint64_t)f80_neg(nan) << (width - 1) | inf |
-               ((nan.m & ~F80_INT) >> drop);
+        return (uint64_t)f80_neg(nan) << (width - 1) | inf | ((nan.m & ~F80_INT) >> drop);
     }
     if (c == F80_ZERO || c == F80_INF) {
         return sign | (c == F80_INF ? inf : 0);

@@ -80,7 +80,7 @@ static unsigned env_store(const struct vcpu *v, unsigned osz, uint8_t *out)
     }
     uint32_t hi = 0xffff0000;
     uint32_t e[7] = {hi | f->fcw, hi | f->fsw, hi | tw, ip, f->fcs | (uint32_t)f->fop << 16,
-                     dp, hi | f->fds};
+                     dp,          hi | f->fds};
 
     if (real_format(v)) {
         e[3] = hi | (ip & 0xffff);

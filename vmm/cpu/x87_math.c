@@ -10,7 +10,7 @@
 typedef unsigned __int128 u128;
 
 #define U128(hi, lo) ((u128)UINT64_C(hi) << 64 | UINT64_C(lo))
-#define Q_ONE ((u128)1 << 127)
+#define Q_ONE        ((u128)1 << 127)
 
 /* (-1)^neg * m * 2^(e - 127); bit 127 of m set, or m == 0: zero. */
 struct big {
@@ -57,8 +57,7 @@ static u128 q_mul(u128 a, u128 b)
 
 static int clz128(u128 x)
 {
-    return x >> 64 != 0 ? __builtin_clzll((uint64_t)(x >> 64))
-                        : 64 + __builtin_clzll((uint64_t)x);
+    return x >> 64 != 0 ? __builtin_clzll((uint64_t)(x >> 64)) : 64 + __builtin_clzll((uint64_t)x);
 }
 
 static struct big big_norm(bool neg, int32_t e, u128 m)
@@ -188,8 +187,8 @@ static u128 sin_series(u128 x, unsigned a)
     return below_one(t);
 }
 
-/* |a| = n * pi/2 + r with |r| <= pi/4; returns n mod 4. In units of 2^-65 pi/2 is the 66-bit integer
- * below, and |a| an integer too, so that the remainder is exact. */
+/* |a| = n * pi/2 + r with |r| <= pi/4; returns n mod 4. In units of 2^-65 pi/2 is the 66-bit
+ * integer below, and |a| an integer too, so that the remainder is exact. */
 static unsigned reduce(struct f80 a, struct big *r)
 {
     const u128 half_pi = U128(0x3, 0x243f6a8885a308d3);

@@ -154,6 +154,7 @@ static inline __attribute__((always_inline)) void arith(struct vcpu *v, const st
     x87_commit(v, in, &env);
 }
 
+/* clang-format off */
 #define ARITH_OPS(X)                                                                             \
     X(FADD, fadd, ADD, 0) X(FADDP, faddp, ADD, POP) X(FIADD, fiadd, ADD, INT)                    \
     X(FSUB, fsub, SUB, 0) X(FSUBP, fsubp, SUB, POP) X(FISUB, fisub, SUB, INT)                    \
@@ -161,18 +162,18 @@ static inline __attribute__((always_inline)) void arith(struct vcpu *v, const st
     X(FMUL, fmul, MUL, 0) X(FMULP, fmulp, MUL, POP) X(FIMUL, fimul, MUL, INT)                    \
     X(FDIV, fdiv, DIV, 0) X(FDIVP, fdivp, DIV, POP) X(FIDIV, fidiv, DIV, INT)                    \
     X(FDIVR, fdivr, DIVR, 0) X(FDIVRP, fdivrp, DIVR, POP) X(FIDIVR, fidivr, DIVR, INT)
+/* clang-format on */
 
-#define DEFINE_ARITH(M, name, op, how)                                                           \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        arith(v, in, op, how);                                                                   \
+#define DEFINE_ARITH(M, name, op, how)                           \
+    static void do_##name(struct vcpu *v, const struct insn *in) \
+    {                                                            \
+        arith(v, in, op, how);                                   \
     }
 
 ARITH_OPS(DEFINE_ARITH)
 
-static inline __attribute__((always_inline)) void unary(struct vcpu *v, const struct insn *in,
-                                                        struct f80 (*f)(struct f80_env *,
-                                                                        struct f80))
+static inline __attribute__((always_inline)) void
+unary(struct vcpu *v, const struct insn *in, struct f80 (*f)(struct f80_env *, struct f80))
 {
     struct f80_env env;
     struct f80 r = F80_INDEFINITE;
@@ -343,17 +344,19 @@ static inline __attribute__((always_inline)) void compare(struct vcpu *v, const 
     x87_commit(v, in, &env);
 }
 
+/* clang-format off */
 #define COMPARE_OPS(X)                                                                           \
     X(FCOM, fcom, 0) X(FCOMP, fcomp, POP) X(FCOMPP, fcompp, POP2) X(FICOM, ficom, INT)           \
     X(FICOMP, ficomp, INT | POP) X(FUCOM, fucom, QUIET) X(FUCOMP, fucomp, QUIET | POP)           \
     X(FUCOMPP, fucompp, QUIET | POP2) X(FCOMI, fcomi, EFLAGS) X(FCOMIP, fcomip, EFLAGS | POP)    \
     X(FUCOMI, fucomi, EFLAGS | QUIET) X(FUCOMIP, fucomip, EFLAGS | QUIET | POP)                  \
     X(FTST, ftst, WITH_ZERO)
+/* clang-format on */
 
-#define DEFINE_COMPARE(M, name, how)                                                             \
-    static void do_##name(struct vcpu *v, const struct insn *in)                                 \
-    {                                                                                            \
-        compare(v, in, how);                                                                     \
+#define DEFINE_COMPARE(M, name, how)                             \
+    static void do_##name(struct vcpu *v, const struct insn *in) \
+    {                                                            \
+        compare(v, in, how);                                     \
     }
 
 COMPARE_OPS(DEFINE_COMPARE)
@@ -362,8 +365,9 @@ COMPARE_OPS(DEFINE_COMPARE)
 static void do_fxam(struct vcpu *v, const struct insn *in)
 {
     static const uint16_t cc[] = {
-        [F80_ZERO] = X87_C3,        [F80_DENORMAL] = X87_C3 | X87_C2, [F80_NORMAL] = X87_C2,
-        [F80_INF] = X87_C2 | X87_C0, [F80_QNAN] = X87_C0,             [F80_SNAN] = X87_C0,
+        [F80_ZERO] = X87_C3,   [F80_DENORMAL] = X87_C3 | X87_C2,
+        [F80_NORMAL] = X87_C2, [F80_INF] = X87_C2 | X87_C0,
+        [F80_QNAN] = X87_C0,   [F80_SNAN] = X87_C0,
         [F80_UNSUPPORTED] = 0,
     };
     struct f80_env env;
@@ -502,11 +506,14 @@ static void do_fcmov(struct vcpu *v, const struct insn *in)
         uint8_t flags;
         bool set;
     } conditions[] = {
-        {ZYDIS_MNEMONIC_FCMOVB, FLAG_CF, true},   {ZYDIS_MNEMONIC_FCMOVNB, FLAG_CF, false},
-        {ZYDIS_MNEMONIC_FCMOVE, FLAG_ZF, true},   {ZYDIS_MNEMONIC_FCMOVNE, FLAG_ZF, false},
+        {ZYDIS_MNEMONIC_FCMOVB, FLAG_CF, true},
+        {ZYDIS_MNEMONIC_FCMOVNB, FLAG_CF, false},
+        {ZYDIS_MNEMONIC_FCMOVE, FLAG_ZF, true},
+        {ZYDIS_MNEMONIC_FCMOVNE, FLAG_ZF, false},
         {ZYDIS_MNEMONIC_FCMOVBE, FLAG_CF | FLAG_ZF, true},
         {ZYDIS_MNEMONIC_FCMOVNBE, FLAG_CF | FLAG_ZF, false},
-        {ZYDIS_MNEMONIC_FCMOVU, FLAG_PF, true},   {ZYDIS_MNEMONIC_FCMOVNU, FLAG_PF, false},
+        {ZYDIS_MNEMONIC_FCMOVU, FLAG_PF, true},
+        {ZYDIS_MNEMONIC_FCMOVNU, FLAG_PF, false},
     };
     struct f80_env env;
     unsigned i = src_st(in);
@@ -647,9 +654,7 @@ static void do_fbstp(struct vcpu *v, const struct insn *in)
 #define ROW(M, name, ...) {ZYDIS_MNEMONIC_##M, do_##name},
 
 static const struct x87_op ops[] = {
-    ARITH_OPS(ROW)
-    COMPARE_OPS(ROW)
-    {ZYDIS_MNEMONIC_FCHS, do_fchs},
+    ARITH_OPS(ROW) COMPARE_OPS(ROW){ZYDIS_MNEMONIC_FCHS, do_fchs},
     {ZYDIS_MNEMONIC_FABS, do_fabs},
     {ZYDIS_MNEMONIC_FSQRT, do_fsqrt},
     {ZYDIS_MNEMONIC_FRNDINT, do_frndint},

@@ -11,18 +11,23 @@
 #include "vmm/cpu/x87.h"
 
 struct f80_env {
-    uint16_t cw; /* masks, precision and rounding control */
-    uint16_t ex; /* raised: X87_IE ... X87_PE, X87_SF, and X87_C1: the last rounding went up */
+    uint16_t cw;   /* masks, precision and rounding control */
+    uint16_t ex;   /* raised: X87_IE ... X87_PE, X87_SF, and X87_C1: the last rounding went up */
     bool denormal; /* an operand was a denormal of its memory format */
 };
 
 enum f80_class {
-    F80_ZERO, F80_DENORMAL /* pseudo-denormals too */, F80_NORMAL, F80_INF, F80_QNAN, F80_SNAN,
+    F80_ZERO,
+    F80_DENORMAL /* pseudo-denormals too */,
+    F80_NORMAL,
+    F80_INF,
+    F80_QNAN,
+    F80_SNAN,
     F80_UNSUPPORTED
 };
 
 enum { F80_BIAS = 16383, F80_EXP_MAX = 0x7fff, F80_SIGN = 0x8000 };
-#define F80_INT UINT64_C(0x8000000000000000)
+#define F80_INT        UINT64_C(0x8000000000000000)
 #define F80_INDEFINITE ((struct f80){UINT64_C(0xc000000000000000), 0xffff})
 
 /* A finite nonzero value: (-1)^neg * m * 2^(e - 63), bit 63 of m set. */

@@ -14,8 +14,15 @@
 
 /* Offsets in the area. */
 enum {
-    AREA_FCW = 0, AREA_MXCSR = 24, AREA_ST = 32, AREA_XMM = 160, AREA_LEGACY_END = 512,
-    AREA_XSTATE_BV = 512, AREA_XCOMP_BV = 520, AREA_HEADER_RSVD = 528, AREA_SIZE = 576
+    AREA_FCW = 0,
+    AREA_MXCSR = 24,
+    AREA_ST = 32,
+    AREA_XMM = 160,
+    AREA_LEGACY_END = 512,
+    AREA_XSTATE_BV = 512,
+    AREA_XCOMP_BV = 520,
+    AREA_HEADER_RSVD = 528,
+    AREA_SIZE = 576
 };
 
 enum { XCOMP_X87 = 1, XCOMP_SSE = 2 };
@@ -193,11 +200,11 @@ static void do_xrstor(struct vcpu *v, const struct insn *in)
 }
 
 static const struct x87_op ops[] = {
-    {ZYDIS_MNEMONIC_FXSAVE, do_fxsave},       {ZYDIS_MNEMONIC_FXSAVE64, do_fxsave},
-    {ZYDIS_MNEMONIC_FXRSTOR, do_fxrstor},     {ZYDIS_MNEMONIC_FXRSTOR64, do_fxrstor},
-    {ZYDIS_MNEMONIC_XSAVE, do_xsave},         {ZYDIS_MNEMONIC_XSAVE64, do_xsave},
-    {ZYDIS_MNEMONIC_XSAVEOPT, do_xsave},      {ZYDIS_MNEMONIC_XSAVEOPT64, do_xsave},
-    {ZYDIS_MNEMONIC_XRSTOR, do_xrstor},       {ZYDIS_MNEMONIC_XRSTOR64, do_xrstor},
+    {ZYDIS_MNEMONIC_FXSAVE, do_fxsave},   {ZYDIS_MNEMONIC_FXSAVE64, do_fxsave},
+    {ZYDIS_MNEMONIC_FXRSTOR, do_fxrstor}, {ZYDIS_MNEMONIC_FXRSTOR64, do_fxrstor},
+    {ZYDIS_MNEMONIC_XSAVE, do_xsave},     {ZYDIS_MNEMONIC_XSAVE64, do_xsave},
+    {ZYDIS_MNEMONIC_XSAVEOPT, do_xsave},  {ZYDIS_MNEMONIC_XSAVEOPT64, do_xsave},
+    {ZYDIS_MNEMONIC_XRSTOR, do_xrstor},   {ZYDIS_MNEMONIC_XRSTOR64, do_xrstor},
 };
 
 insn_fn xsave_pick(const struct insn *in)

@@ -12,8 +12,15 @@ enum { ACPIPM_VERSION = 1 };
 
 /* Offsets in the block of ports. */
 enum { PM1_STS = 0, PM1_EN = 2, PM1_CNT = 4, PM_TMR = 8, RESET_REG = 16 };
-enum { STS_TMR = 0x0001, STS_BM = 0x0010, STS_GBL = 0x0020, STS_PWRBTN = 0x0100,
-       STS_SLPBTN = 0x0200, STS_RTC = 0x0400, STS_WAK = 0x8000 };
+enum {
+    STS_TMR = 0x0001,
+    STS_BM = 0x0010,
+    STS_GBL = 0x0020,
+    STS_PWRBTN = 0x0100,
+    STS_SLPBTN = 0x0200,
+    STS_RTC = 0x0400,
+    STS_WAK = 0x8000
+};
 enum { EN_MASK = STS_TMR | STS_GBL | STS_PWRBTN | STS_SLPBTN | STS_RTC };
 enum { STS_MASK = EN_MASK | STS_BM | STS_WAK };
 enum { CNT_SCI_EN = 0x0001, CNT_BM_RLD = 0x0002, CNT_SLP_TYP = 0x1c00, CNT_SLP_EN = 0x2000 };
@@ -71,7 +78,8 @@ static int press_power_button(void *ctx, const struct input *in, struct plx_err 
 
 static uint8_t read_byte(const struct acpipm *pm, uint64_t addr)
 {
-    const uint16_t words[] = {[PM1_STS / 2] = pm->sts, [PM1_EN / 2] = pm->en,
+    const uint16_t words[] = {[PM1_STS / 2] = pm->sts,
+                              [PM1_EN / 2] = pm->en,
                               [PM1_CNT / 2] = (uint16_t)(pm->cnt | CNT_SCI_EN)};
 
     if (addr < sizeof words) {

@@ -32,7 +32,6 @@ int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t len
 void bus_release(struct bus *bus, enum bus_space space, uint64_t base, void *ctx);
 
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size);
-void bus_write(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size,
-               uint64_t value);
+void bus_write(struct bus *bus, enum bus_space space, uint64_t addr, unsigned size, uint64_t value);
 
 #endif

@@ -46,8 +46,8 @@ static const struct bus_range_ops control_a_ops = {control_a_read, control_a_wri
 
 int debugexit_create(struct machine *m, struct plx_err *err)
 {
-    int rc = bus_claim(m->bus, BUS_PIO, DEBUG_EXIT_PORT, DEBUG_EXIT_LEN, "debug exit", &exit_ops,
-                       m, err);
+    int rc = bus_claim(m->bus, BUS_PIO, DEBUG_EXIT_PORT, DEBUG_EXIT_LEN, "debug exit", &exit_ops, m,
+                       err);
 
     return rc != 0 ? rc
                    : bus_claim(m->bus, BUS_PIO, SYSTEM_CONTROL_A_PORT, 1, "port 0x92",

@@ -11,18 +11,23 @@
 
 enum { I8042_VERSION = 1, QUEUE = 16 };
 enum { STATUS_FULL = 0x01, STATUS_SYSTEM = 0x04, STATUS_COMMAND = 0x08, STATUS_UNLOCKED = 0x10 };
-enum { CONFIG_IRQ = 0x01, CONFIG_SYSTEM = 0x04, CONFIG_KBD_OFF = 0x10, CONFIG_AUX_OFF = 0x20,
-       CONFIG_MASK = 0x7f };
+enum {
+    CONFIG_IRQ = 0x01,
+    CONFIG_SYSTEM = 0x04,
+    CONFIG_KBD_OFF = 0x10,
+    CONFIG_AUX_OFF = 0x20,
+    CONFIG_MASK = 0x7f
+};
 enum { OUTPUT_RESET = 0x01 /* 0: reset */, OUTPUT_A20 = 0x02 };
 enum { KBD_ACK = 0xfa, KBD_RESEND = 0xfe, KBD_OK = 0xaa };
 
 struct i8042 {
     struct machine *m;
     uint8_t config;
-    uint8_t command;     /* controller command that waits for its data byte; 0: none */
-    uint8_t kbd_command; /* the same of the keyboard */
-    bool last_command;   /* the last write went to the command port */
-    uint8_t ram[32];     /* 0x20-0x3f / 0x60-0x7f; byte 0 is config */
+    uint8_t command;      /* controller command that waits for its data byte; 0: none */
+    uint8_t kbd_command;  /* the same of the keyboard */
+    bool last_command;    /* the last write went to the command port */
+    uint8_t ram[32];      /* 0x20-0x3f / 0x60-0x7f; byte 0 is config */
     uint8_t queue[QUEUE]; /* answers not yet read, oldest first */
     uint8_t count;
 };
@@ -46,7 +51,8 @@ static void output_port(struct i8042 *k, uint8_t value)
     }
 }
 
-/* --- controller commands ------------------------------------------------------------------------ */
+/* --- controller commands ------------------------------------------------------------------------
+ */
 
 static void controller(struct i8042 *k, uint8_t cmd)
 {
@@ -124,7 +130,8 @@ static void controller_data(struct i8042 *k, uint8_t cmd, uint8_t value)
     }
 }
 
-/* --- the keyboard ------------------------------------------------------------------------------- */
+/* --- the keyboard -------------------------------------------------------------------------------
+ */
 
 static void keyboard(struct i8042 *k, uint8_t value)
 {
@@ -167,7 +174,8 @@ static void keyboard(struct i8042 *k, uint8_t value)
     }
 }
 
-/* --- ports ------------------------------------------------------------------------------------- */
+/* --- ports -------------------------------------------------------------------------------------
+ */
 
 static uint64_t data_read(void *ctx, uint64_t addr, unsigned size)
 {

@@ -16,9 +16,9 @@ enum { IOAPIC_VERSION = 1, HARDWARE_VERSION = 0x20 };
 enum { IOREGSEL = 0x00, IOWIN = 0x10, IOEOI = 0x40 };
 enum { IO_ID = 0, IO_VERSION = 1, IO_ARBITRATION = 2, IO_REDIR = 0x10 };
 
-#define REDIR_MASKED UINT64_C(0x10000)
-#define REDIR_LEVEL UINT64_C(0x8000)
-#define REDIR_RIRR UINT64_C(0x4000) /* level interrupt delivered, EOI awaited */
+#define REDIR_MASKED   UINT64_C(0x10000)
+#define REDIR_LEVEL    UINT64_C(0x8000)
+#define REDIR_RIRR     UINT64_C(0x4000) /* level interrupt delivered, EOI awaited */
 #define REDIR_WRITABLE UINT64_C(0xff0000000001afff)
 
 struct ioapic {
@@ -219,8 +219,7 @@ static int ioapic_load(void *dev, struct rbuf *in, uint32_t version, struct plx_
 
 static const struct device_ops ioapic_device = {ioapic_reset, ioapic_save, ioapic_load};
 
-int ioapic_create(struct machine *m, struct apic_bus *bus, struct ioapic **out,
-                  struct plx_err *err)
+int ioapic_create(struct machine *m, struct apic_bus *bus, struct ioapic **out, struct plx_err *err)
 {
     struct ioapic *io = plx_calloc(1, sizeof *io);
     int rc;

@@ -62,8 +62,7 @@ static bool extint(const struct lapic *l)
     if (!lapic_on(l)) {
         return (l->base & APIC_BASE_BSP) != 0;
     }
-    return (l->lvt[LVT_LINT0] & LVT_MASKED) == 0 &&
-           (l->lvt[LVT_LINT0] >> 8 & 7) == APIC_EXTINT;
+    return (l->lvt[LVT_LINT0] & LVT_MASKED) == 0 && (l->lvt[LVT_LINT0] >> 8 & 7) == APIC_EXTINT;
 }
 
 void lapic_update(struct lapic *l)

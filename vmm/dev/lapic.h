@@ -6,7 +6,8 @@
  * Not there: SMI and ExtINT messages (ignored), CMCI, EOI-broadcast suppression.
  *
  * Ownership: the PC owns LAPICs and bus; a LAPIC borrows its vCPU. Threading: the serial part.
- * Determinism: sections "lapic0"...; vcpu.irq_pending is derived from them and set again by load. */
+ * Determinism: sections "lapic0"...; vcpu.irq_pending is derived from them and set again by load.
+ */
 #ifndef VMM_DEV_LAPIC_H
 #define VMM_DEV_LAPIC_H
 
@@ -18,13 +19,13 @@
 struct lapic; /* opaque */
 
 enum apic_mode { /* delivery modes, as encoded in ICR, LVTs, IOAPIC and MSI data */
-    APIC_FIXED = 0,
-    APIC_LOWEST = 1,
-    APIC_SMI = 2,
-    APIC_NMI = 4,
-    APIC_INIT = 5,
-    APIC_SIPI = 6,
-    APIC_EXTINT = 7,
+                 APIC_FIXED = 0,
+                 APIC_LOWEST = 1,
+                 APIC_SMI = 2,
+                 APIC_NMI = 4,
+                 APIC_INIT = 5,
+                 APIC_SIPI = 6,
+                 APIC_EXTINT = 7,
 };
 
 struct apic_msg {
@@ -46,7 +47,7 @@ struct apic_bus {
 
 /* What a LAPIC asks of its vCPU and board. */
 struct lapic_wires {
-    int (*extint_take)(void *ctx); /* INTA to the PIC: the vector */
+    int (*extint_take)(void *ctx);           /* INTA to the PIC: the vector */
     bool (*init)(void *ctx);                 /* reset the vCPU; false: it runs, ask again later */
     void (*sipi)(void *ctx, uint8_t vector); /* start-up IPI; acts only while it waits for one */
     void *ctx;

@@ -8,23 +8,45 @@
 #include "vmm/dev/lapic.h"
 #include "vmm/tunables.h"
 
-#define APIC_BASE_BSP UINT64_C(0x100)
+#define APIC_BASE_BSP  UINT64_C(0x100)
 #define APIC_BASE_EXTD UINT64_C(0x400)
-#define APIC_BASE_EN UINT64_C(0x800)
+#define APIC_BASE_EN   UINT64_C(0x800)
 #define APIC_BASE_ADDR ((UINT64_C(1) << CPU_PHYS_BITS) - PAGE_SIZE)
 
 /* Registers by their offset / 16, which is also their x2APIC MSR number. */
 enum {
-    REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_APR = 0x09, REG_PPR = 0x0a,
-    REG_EOI = 0x0b, REG_RRD = 0x0c, REG_LDR = 0x0d, REG_DFR = 0x0e, REG_SVR = 0x0f,
-    REG_ISR = 0x10, REG_TMR = 0x18, REG_IRR = 0x20, REG_ESR = 0x28, REG_ICR = 0x30,
-    REG_ICR2 = 0x31, REG_LVT = 0x32 /* the first of LVTS */, REG_TIMER_INIT = 0x38,
-    REG_TIMER_COUNT = 0x39, REG_TIMER_DIV = 0x3e, REG_SELF_IPI = 0x3f, REG_END = 0x40
+    REG_ID = 0x02,
+    REG_VERSION = 0x03,
+    REG_TPR = 0x08,
+    REG_APR = 0x09,
+    REG_PPR = 0x0a,
+    REG_EOI = 0x0b,
+    REG_RRD = 0x0c,
+    REG_LDR = 0x0d,
+    REG_DFR = 0x0e,
+    REG_SVR = 0x0f,
+    REG_ISR = 0x10,
+    REG_TMR = 0x18,
+    REG_IRR = 0x20,
+    REG_ESR = 0x28,
+    REG_ICR = 0x30,
+    REG_ICR2 = 0x31,
+    REG_LVT = 0x32 /* the first of LVTS */,
+    REG_TIMER_INIT = 0x38,
+    REG_TIMER_COUNT = 0x39,
+    REG_TIMER_DIV = 0x3e,
+    REG_SELF_IPI = 0x3f,
+    REG_END = 0x40
 };
 
 enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVTS };
-enum { LVT_MASKED = 0x10000, LVT_TIMER_MODE = 0x60000, LVT_ONE_SHOT = 0, LVT_PERIODIC = 0x20000,
-       LVT_DEADLINE = 0x40000 };
+enum {
+    LVT_MASKED = 0x10000,
+    LVT_TIMER_MODE = 0x60000,
+    LVT_ONE_SHOT = 0,
+    LVT_PERIODIC = 0x20000,
+    LVT_DEADLINE = 0x40000
+};
 enum { SVR_ENABLE = 0x100 };
 enum { ESR_SEND_ILLEGAL = 0x20, ESR_RECEIVE_ILLEGAL = 0x40, ESR_ILLEGAL_REGISTER = 0x80 };
 
@@ -47,7 +69,7 @@ struct lapic {
     uint64_t icr;
     uint32_t lvt[LVTS];
     uint8_t tpr;
-    bool lint0;        /* level from the PIC */
+    bool lint0; /* level from the PIC */
     uint32_t timer_init, timer_div;
     /* One-shot and periodic: the count was timer_count at timer_start. */
     uint32_t timer_count;

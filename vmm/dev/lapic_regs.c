@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/dev/lapic_regs.c - the LAPIC's registers as memory (xAPIC) and as MSRs (x2APIC). Both modes
- * share one table (SDM Vol. 3A, "The Local APIC Block Diagram", "x2APIC Register Address Space"). */
+ * share one table (SDM Vol. 3A, "The Local APIC Block Diagram", "x2APIC Register Address Space").
+ */
 #include "base/check.h"
 #include "vmm/dev/lapic_internal.h"
 
@@ -26,9 +27,9 @@ static const struct reg regs[REG_END] = {
     [REG_LDR] = {ACCESS_RW, ACCESS_R, 0xff000000, 0},
     [REG_DFR] = {ACCESS_RW, 0, 0xf0000000, 0},
     [REG_SVR] = {ACCESS_RW, ACCESS_RW, 0x3ff, 0},
-    [REG_ISR ... REG_ISR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
-    [REG_TMR ... REG_TMR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
-    [REG_IRR ... REG_IRR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
+    [REG_ISR... REG_ISR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
+    [REG_TMR... REG_TMR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
+    [REG_IRR... REG_IRR + 7] = {ACCESS_R, ACCESS_R, 0, 0},
     [REG_ESR] = {ACCESS_RW, ACCESS_RW, 0, 0},
     [REG_ICR] = {ACCESS_RW, ACCESS_RW, 0xccfff, 0x1000},
     [REG_ICR2] = {ACCESS_RW, 0, 0xff000000, 0},

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/dev/lapic_timer.c - the LAPIC timer (SDM Vol. 3A, "APIC Timer") as a function of virtual
  * time: counts are computed when they are read, and only interrupts need a virtual timer. A timer
- * fires at a round start, so a register access that sees a later time delivers what is due first. */
+ * fires at a round start, so a register access that sees a later time delivers what is due first.
+ */
 #include "vmm/dev/lapic_internal.h"
 
 static uint32_t mode_of(const struct lapic *l)

@@ -13,8 +13,11 @@
 #include "vmm/dev/pci_internal.h"
 
 /* Both ports in one range, relative to PCI_CONFIG_ADDRESS_PORT. */
-enum { PCI_PORTS_LEN = 8, PCI_PORT_RESET = RESET_CONTROL_PORT - PCI_CONFIG_ADDRESS_PORT,
-       PCI_PORT_DATA = PCI_CONFIG_DATA_PORT - PCI_CONFIG_ADDRESS_PORT };
+enum {
+    PCI_PORTS_LEN = 8,
+    PCI_PORT_RESET = RESET_CONTROL_PORT - PCI_CONFIG_ADDRESS_PORT,
+    PCI_PORT_DATA = PCI_CONFIG_DATA_PORT - PCI_CONFIG_ADDRESS_PORT
+};
 enum { PCI_SECTION_VERSION = 1 };
 /* Reset control register, as PIIX3 and its successors have it at 0xcf9. */
 enum { RCR_SYSTEM_RESET = 0x02, RCR_GO = 0x04 };
@@ -173,8 +176,8 @@ static void intx_update(struct pci_function *fn)
 void pci_intx(struct pci_function *fn, bool level)
 {
     fn->intx = level;
-    fn->config[PCI_STATUS] = (uint8_t)((fn->config[PCI_STATUS] & ~STATUS_INTERRUPT) |
-                                       (level ? STATUS_INTERRUPT : 0));
+    fn->config[PCI_STATUS] =
+        (uint8_t)((fn->config[PCI_STATUS] & ~STATUS_INTERRUPT) | (level ? STATUS_INTERRUPT : 0));
     intx_update(fn);
 }
 
@@ -203,7 +206,7 @@ static void config_write(struct pci_function *fn, unsigned off, unsigned size, u
         uint8_t mask = fn->wmask[off + i];
         uint8_t *c = &fn->config[off + i];
         *c = (uint8_t)((*c & ~mask) | (v & mask));
-        *c &= (uint8_t)~(v & fn->w1c[off + i]);
+        *c &= (uint8_t) ~(v & fn->w1c[off + i]);
     }
     if (touches(off, size, PCI_COMMAND, 2) || touches(off, size, PCI_BAR0, 4 * PCI_BARS)) {
         remap(fn->bus);
@@ -478,7 +481,8 @@ int pci_create(struct machine *m, struct pci_bus **out, struct plx_err *err)
     if (rc != 0) {
         goto err_free;
     }
-    rc = bus_claim(m->bus, BUS_PIO, PCI_CONFIG_ADDRESS_PORT, PCI_PORTS_LEN, "pci", &ports_ops, bus, err);
+    rc = bus_claim(m->bus, BUS_PIO, PCI_CONFIG_ADDRESS_PORT, PCI_PORTS_LEN, "pci", &ports_ops, bus,
+                   err);
     if (rc != 0) {
         goto err_function;
     }

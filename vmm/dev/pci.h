@@ -25,12 +25,12 @@ enum {
     PCI_BARS = 6,
     PCI_CONFIG_SIZE = 256,
     PCI_MSIX_VECTORS_MAX = 32,
-    PCI_MSIX_BAR_SIZE = 4096,     /* table at 0, pending bits at PCI_MSIX_PBA */
+    PCI_MSIX_BAR_SIZE = 4096, /* table at 0, pending bits at PCI_MSIX_PBA */
     PCI_MSIX_PBA = 2048,
 };
 
-/* pci_assign_bars places memory BARs from here to PCI_HOLE_END, I/O BARs in PCI_IO_BASE..PCI_IO_END.
- * The hole below is left to devices at fixed places. */
+/* pci_assign_bars places memory BARs from here to PCI_HOLE_END, I/O BARs in
+ * PCI_IO_BASE..PCI_IO_END. The hole below is left to devices at fixed places. */
 #define PCI_MMIO_FIRST UINT64_C(0xe0000000)
 
 /* INTA of slot n is wired to this GSI (the _PRT says the same). */
@@ -41,10 +41,20 @@ static inline unsigned pci_slot_gsi(unsigned slot)
 
 /* Offsets in configuration space. */
 enum {
-    PCI_VENDOR_ID = 0x00, PCI_DEVICE_ID = 0x02, PCI_COMMAND = 0x04, PCI_STATUS = 0x06,
-    PCI_REVISION = 0x08, PCI_CLASS = 0x09, PCI_HEADER_TYPE = 0x0e, PCI_BAR0 = 0x10,
-    PCI_SUBSYS_VENDOR = 0x2c, PCI_SUBSYS_ID = 0x2e, PCI_CAP_PTR = 0x34, PCI_INT_LINE = 0x3c,
-    PCI_INT_PIN = 0x3d, PCI_CAP_FIRST = 0x40,
+    PCI_VENDOR_ID = 0x00,
+    PCI_DEVICE_ID = 0x02,
+    PCI_COMMAND = 0x04,
+    PCI_STATUS = 0x06,
+    PCI_REVISION = 0x08,
+    PCI_CLASS = 0x09,
+    PCI_HEADER_TYPE = 0x0e,
+    PCI_BAR0 = 0x10,
+    PCI_SUBSYS_VENDOR = 0x2c,
+    PCI_SUBSYS_ID = 0x2e,
+    PCI_CAP_PTR = 0x34,
+    PCI_INT_LINE = 0x3c,
+    PCI_INT_PIN = 0x3d,
+    PCI_CAP_FIRST = 0x40,
 };
 enum { PCI_CMD_IO = 1, PCI_CMD_MEM = 2, PCI_CMD_MASTER = 4, PCI_CMD_INTX_OFF = 0x400 };
 enum { PCI_CAP_VENDOR = 0x09, PCI_CAP_MSIX = 0x11 };
@@ -76,8 +86,8 @@ struct pci_function {
     struct pci_bus *bus;
     unsigned slot;
     uint8_t config[PCI_CONFIG_SIZE];
-    uint8_t wmask[PCI_CONFIG_SIZE]; /* bits a write may change */
-    uint8_t w1c[PCI_CONFIG_SIZE];   /* bits a written 1 clears */
+    uint8_t wmask[PCI_CONFIG_SIZE];   /* bits a write may change */
+    uint8_t w1c[PCI_CONFIG_SIZE];     /* bits a written 1 clears */
     uint8_t initial[PCI_CONFIG_SIZE]; /* config at reset */
     struct pci_bar bars[PCI_BARS];
     struct pci_msix msix;

@@ -18,9 +18,9 @@ enum expect { EXPECT_OCW1, EXPECT_ICW2, EXPECT_ICW3, EXPECT_ICW4, EXPECT_END };
 
 struct chip {
     uint8_t irr, isr, imr;
-    uint8_t lines;  /* input levels */
-    uint8_t elcr;   /* 1: level triggered */
-    uint8_t base;   /* ICW2: vector of input 0 */
+    uint8_t lines; /* input levels */
+    uint8_t elcr;  /* 1: level triggered */
+    uint8_t base;  /* ICW2: vector of input 0 */
     uint8_t icw1, icw4;
     uint8_t expect; /* enum expect */
     uint8_t lowest; /* the input with the lowest priority */
@@ -193,7 +193,7 @@ static void write_data(struct chip *c, uint8_t value)
     switch (c->expect) {
     case EXPECT_ICW2:
         c->base = value & 0xf8;
-        c->expect = (c->icw1 & ICW1_SINGLE) == 0    ? EXPECT_ICW3
+        c->expect = (c->icw1 & ICW1_SINGLE) == 0 ? EXPECT_ICW3
                     : (c->icw1 & ICW1_ICW4) != 0 ? EXPECT_ICW4
                                                  : EXPECT_OCW1;
         break;
@@ -248,19 +248,19 @@ static uint64_t pic_read(struct pic *pic, unsigned n, uint64_t port)
 }
 
 /* The bus splits nothing inside a range: a wider access takes its ports in order. */
-#define PIC_PORTS(name, n)                                                                     \
-    static uint64_t name##_read(void *ctx, uint64_t addr, unsigned size)                       \
-    {                                                                                          \
-        uint64_t v = pic_read(ctx, n, addr);                                                   \
-        return size == 1 ? v : v | pic_read(ctx, n, 1) << 8;                                   \
-    }                                                                                          \
-    static void name##_write(void *ctx, uint64_t addr, unsigned size, uint64_t value)          \
-    {                                                                                          \
-        pic_write(ctx, n, addr, value);                                                        \
-        if (size > 1) {                                                                        \
-            pic_write(ctx, n, 1, value >> 8);                                                  \
-        }                                                                                      \
-    }                                                                                          \
+#define PIC_PORTS(name, n)                                                            \
+    static uint64_t name##_read(void *ctx, uint64_t addr, unsigned size)              \
+    {                                                                                 \
+        uint64_t v = pic_read(ctx, n, addr);                                          \
+        return size == 1 ? v : v | pic_read(ctx, n, 1) << 8;                          \
+    }                                                                                 \
+    static void name##_write(void *ctx, uint64_t addr, unsigned size, uint64_t value) \
+    {                                                                                 \
+        pic_write(ctx, n, addr, value);                                               \
+        if (size > 1) {                                                               \
+            pic_write(ctx, n, 1, value >> 8);                                         \
+        }                                                                             \
+    }                                                                                 \
     static const struct bus_range_ops name##_ops = {name##_read, name##_write};
 PIC_PORTS(master, 0)
 PIC_PORTS(slave, 1)
@@ -312,8 +312,8 @@ static void pic_save(const void *dev, struct wbuf *out)
 
     for (unsigned n = 0; n < 2; n++) {
         const struct chip *c = &pic->chips[n];
-        const uint8_t bytes[] = {c->irr,    c->isr,  c->imr,  c->lines,  c->elcr,
-                                 c->base,   c->icw1, c->icw4, c->expect, c->lowest,
+        const uint8_t bytes[] = {c->irr,         c->isr,          c->imr,      c->lines,  c->elcr,
+                                 c->base,        c->icw1,         c->icw4,     c->expect, c->lowest,
                                  c->rotate_aeoi, c->special_mask, c->read_isr, c->poll};
 
         wbuf_put(out, bytes, sizeof bytes);
@@ -348,10 +348,20 @@ static int pic_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err
         if (rc == 0) {
             rc = section_field("pic: lowest priority", b[9] <= LOWEST, b[9], err);
         }
-        *c = (struct chip){.irr = b[0], .isr = b[1], .imr = b[2], .lines = b[3], .elcr = b[4],
-                           .base = b[5], .icw1 = b[6], .icw4 = b[7], .expect = b[8],
-                           .lowest = b[9] & 7, .rotate_aeoi = b[10], .special_mask = b[11],
-                           .read_isr = b[12], .poll = b[13]};
+        *c = (struct chip){.irr = b[0],
+                           .isr = b[1],
+                           .imr = b[2],
+                           .lines = b[3],
+                           .elcr = b[4],
+                           .base = b[5],
+                           .icw1 = b[6],
+                           .icw4 = b[7],
+                           .expect = b[8],
+                           .lowest = b[9] & 7,
+                           .rotate_aeoi = b[10],
+                           .special_mask = b[11],
+                           .read_isr = b[12],
+                           .poll = b[13]};
     }
     return rc != 0 ? rc : section_complete("pic", in, err);
 }

@@ -25,18 +25,18 @@ struct channel {
     uint8_t mode; /* 0-5 */
     uint8_t access;
     bool bcd, gate;
-    bool loaded;          /* a count was written since the control word */
-    bool started;         /* counting began (modes 1 and 5 wait for a trigger) */
-    bool write_high;      /* ACCESS_WORD: the high byte comes next */
+    bool loaded;     /* a count was written since the control word */
+    bool started;    /* counting began (modes 1 and 5 wait for a trigger) */
+    bool write_high; /* ACCESS_WORD: the high byte comes next */
     bool read_high;
     bool count_latched, status_latched;
-    uint8_t write_low;    /* the low byte waiting for its high byte */
-    uint8_t status;       /* latched */
-    uint16_t latch;       /* latched count as read by the guest */
-    uint32_t count;       /* 1-0x10000 */
-    uint32_t next;        /* count to take over at the end of the period; 0: none */
-    uint64_t start;       /* tick at which counting began */
-    uint64_t held;        /* modes 0 and 4 with the gate low: ticks counted so far */
+    uint8_t write_low; /* the low byte waiting for its high byte */
+    uint8_t status;    /* latched */
+    uint16_t latch;    /* latched count as read by the guest */
+    uint32_t count;    /* 1-0x10000 */
+    uint32_t next;     /* count to take over at the end of the period; 0: none */
+    uint64_t start;    /* tick at which counting began */
+    uint64_t held;     /* modes 0 and 4 with the gate low: ticks counted so far */
 };
 
 struct pit {
@@ -236,7 +236,7 @@ static void load_count(struct channel *c, uint16_t raw, uint64_t now)
         count = c->bcd ? 10000 : 0x10000;
     }
     if (c->started && (periodic(c) || c->mode == 1 || c->mode == 5)) {
-        c->next = count; /* at the end of the period, or at the next trigger */
+        c->next = count;   /* at the end of the period, or at the next trigger */
         if (periodic(c)) { /* start: of the period that runs now */
             uint64_t e = elapsed(c, now);
 
@@ -320,8 +320,11 @@ static void write_control(struct pit *pit, uint8_t value)
         latch_count(c, now);
         return;
     }
-    *c = (struct channel){.mode = value >> 1 & 7, .access = value >> 4 & 3, .bcd = value & 1,
-                          .gate = c->gate, .count = c->count};
+    *c = (struct channel){.mode = value >> 1 & 7,
+                          .access = value >> 4 & 3,
+                          .bcd = value & 1,
+                          .gate = c->gate,
+                          .count = c->count};
     if (c->mode > 5) {
         c->mode -= 4; /* 6 and 7 are 2 and 3 */
     }
@@ -415,8 +418,8 @@ static void pit_reset(void *dev)
     struct pit *pit = dev;
 
     for (unsigned i = 0; i < CHANNELS; i++) {
-        pit->ch[i] = (struct channel){.mode = 3, .access = ACCESS_WORD, .gate = i != 2,
-                                      .count = 0x10000};
+        pit->ch[i] =
+            (struct channel){.mode = 3, .access = ACCESS_WORD, .gate = i != 2, .count = 0x10000};
     }
     pit->port61 = 0;
     vtimer_disarm(&pit->timer);
@@ -429,9 +432,9 @@ static void pit_save(const void *dev, struct wbuf *out)
 
     for (unsigned i = 0; i < CHANNELS; i++) {
         const struct channel *c = &pit->ch[i];
-        const uint8_t bytes[] = {c->mode,    c->access,        c->bcd,            c->gate,
-                                 c->loaded,  c->started,       c->write_high,     c->read_high,
-                                 c->count_latched, c->status_latched, c->write_low, c->status};
+        const uint8_t bytes[] = {c->mode,          c->access,         c->bcd,        c->gate,
+                                 c->loaded,        c->started,        c->write_high, c->read_high,
+                                 c->count_latched, c->status_latched, c->write_low,  c->status};
 
         wbuf_put(out, bytes, sizeof bytes);
         wbuf_u16(out, c->latch);
@@ -450,10 +453,18 @@ static int channel_load(struct channel *c, struct rbuf *in, struct plx_err *err)
     int rc = 0;
 
     rbuf_get(in, b, sizeof b);
-    *c = (struct channel){.mode = b[0], .access = b[1], .bcd = b[2] != 0, .gate = b[3] != 0,
-                          .loaded = b[4] != 0, .started = b[5] != 0, .write_high = b[6] != 0,
-                          .read_high = b[7] != 0, .count_latched = b[8] != 0,
-                          .status_latched = b[9] != 0, .write_low = b[10], .status = b[11]};
+    *c = (struct channel){.mode = b[0],
+                          .access = b[1],
+                          .bcd = b[2] != 0,
+                          .gate = b[3] != 0,
+                          .loaded = b[4] != 0,
+                          .started = b[5] != 0,
+                          .write_high = b[6] != 0,
+                          .read_high = b[7] != 0,
+                          .count_latched = b[8] != 0,
+                          .status_latched = b[9] != 0,
+                          .write_low = b[10],
+                          .status = b[11]};
     c->latch = rbuf_u16(in);
     c->count = rbuf_u32(in);
     c->next = rbuf_u32(in);

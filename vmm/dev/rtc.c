@@ -10,19 +10,38 @@
 #include "vmm/dev/section.h"
 
 enum { RTC_VERSION = 1, CMOS_SIZE = 128 };
-enum { SECONDS = 0, ALARM_SECONDS = 1, MINUTES = 2, ALARM_MINUTES = 3, HOURS = 4, ALARM_HOURS = 5,
-       WEEKDAY = 6, DAY = 7, MONTH = 8, YEAR = 9, REG_A = 10, REG_B = 11, REG_C = 12, REG_D = 13,
-       CENTURY = 0x32 };
+enum {
+    SECONDS = 0,
+    ALARM_SECONDS = 1,
+    MINUTES = 2,
+    ALARM_MINUTES = 3,
+    HOURS = 4,
+    ALARM_HOURS = 5,
+    WEEKDAY = 6,
+    DAY = 7,
+    MONTH = 8,
+    YEAR = 9,
+    REG_A = 10,
+    REG_B = 11,
+    REG_C = 12,
+    REG_D = 13,
+    CENTURY = 0x32
+};
 enum { A_UIP = 0x80, A_RATE = 0x0f, B_SET = 0x80, B_BINARY = 0x04, B_24H = 0x02 };
 /* Flags in C are enabled by the same bits of B. */
-enum { IRQ_ANY = 0x80, IRQ_PERIODIC = 0x40, IRQ_ALARM = 0x20, IRQ_UPDATE = 0x10,
-       IRQ_SOURCES = 0x70 };
+enum {
+    IRQ_ANY = 0x80,
+    IRQ_PERIODIC = 0x40,
+    IRQ_ALARM = 0x20,
+    IRQ_UPDATE = 0x10,
+    IRQ_SOURCES = 0x70
+};
 enum { D_VALID = 0x80, PM_BIT = 0x80, ALARM_ANY = 0xc0 };
 
-#define NS UINT64_C(1000000000)
+#define NS        UINT64_C(1000000000)
 #define UPDATE_NS UINT64_C(244000) /* UIP is set this long before the update */
-#define DAY_S UINT64_C(86400)
-#define BASE_HZ 32768U
+#define DAY_S     UINT64_C(86400)
+#define BASE_HZ   32768U
 
 struct rtc {
     struct machine *m;
@@ -138,8 +157,8 @@ static void take_time(struct rtc *r, uint64_t now)
     unsigned hour = decode_hour(r, r->cmos[HOURS]), minute = decode(r, r->cmos[MINUTES]);
     unsigned second = decode(r, r->cmos[SECONDS]);
 
-    if (year >= 1970 && year < 2200 && date_exists(year, month, day) && hour < 24 &&
-        minute < 60 && second < 60) {
+    if (year >= 1970 && year < 2200 && date_exists(year, month, day) && hour < 24 && minute < 60 &&
+        second < 60) {
         uint64_t s = days_of(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second;
 
         r->wall = s * NS + wall_time(r, now) % NS;
@@ -149,8 +168,8 @@ static void take_time(struct rtc *r, uint64_t now)
 
 /* --- flags ------------------------------------------------------------------------------------ */
 
-/* The first periodic tick after @now: the k-th is at k / 32768 s shifted left by the rate - 1, counted
- * from power-on. Rates 1 and 2 are those of 8 and 9 with a 32.768 kHz base. */
+/* The first periodic tick after @now: the k-th is at k / 32768 s shifted left by the rate - 1,
+ * counted from power-on. Rates 1 and 2 are those of 8 and 9 with a 32.768 kHz base. */
 static uint64_t next_tick(const struct rtc *r, uint64_t now)
 {
     unsigned rate = r->cmos[REG_A] & A_RATE;
@@ -217,8 +236,7 @@ static void update(struct rtc *r)
         }
     }
     r->seen = now;
-    *c = (uint8_t)((*c & IRQ_SOURCES) |
-                   ((*c & r->cmos[REG_B] & IRQ_SOURCES) != 0 ? IRQ_ANY : 0));
+    *c = (uint8_t)((*c & IRQ_SOURCES) | ((*c & r->cmos[REG_B] & IRQ_SOURCES) != 0 ? IRQ_ANY : 0));
     irq_set(&r->m->gsi[RTC_IRQ], (*c & IRQ_ANY) != 0);
     for (unsigned source = IRQ_UPDATE; source <= IRQ_PERIODIC; source <<= 1) {
         if ((r->cmos[REG_B] & source) != 0 && (*c & source) == 0) {
@@ -248,7 +266,8 @@ static int set_wallclock(void *ctx, const struct input *in, struct plx_err *err)
     return 0;
 }
 
-/* --- registers --------------------------------------------------------------------------------- */
+/* --- registers ---------------------------------------------------------------------------------
+ */
 
 static bool is_time(unsigned reg)
 {

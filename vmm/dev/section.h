@@ -17,8 +17,9 @@ static inline int section_version(const char *what, uint32_t version, uint32_t k
                                   struct plx_err *err)
 {
     return version == known ? 0
-                            : plx_fail(err, PLX_EVERSION, "%s: section version %" PRIu32
-                                       ", this build reads %" PRIu32, what, version, known);
+                            : plx_fail(err, PLX_EVERSION,
+                                       "%s: section version %" PRIu32 ", this build reads %" PRIu32,
+                                       what, version, known);
 }
 
 /* After the last field was read. */

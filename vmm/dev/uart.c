@@ -10,12 +10,24 @@ enum { UART_VERSION = 1, UART_PORTS = 8, FIFO_SIZE = 16 };
 
 enum { REG_DATA, REG_IER, REG_IIR_FCR, REG_LCR, REG_MCR, REG_LSR, REG_MSR, REG_SCRATCH };
 enum { IER_RX = 1, IER_THRE = 2, IER_LINE = 4, IER_MASK = 0x0f };
-enum { IIR_NONE = 0x01, IIR_THRE = 0x02, IIR_RX = 0x04, IIR_LINE = 0x06, IIR_TIMEOUT = 0x0c,
-       IIR_FIFO = 0xc0 };
+enum {
+    IIR_NONE = 0x01,
+    IIR_THRE = 0x02,
+    IIR_RX = 0x04,
+    IIR_LINE = 0x06,
+    IIR_TIMEOUT = 0x0c,
+    IIR_FIFO = 0xc0
+};
 enum { FCR_ENABLE = 0x01, FCR_CLEAR_RX = 0x02, FCR_KEPT = 0xc9 };
 enum { LCR_DLAB = 0x80 };
-enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOOP = 0x10,
-       MCR_MASK = 0x1f };
+enum {
+    MCR_DTR = 0x01,
+    MCR_RTS = 0x02,
+    MCR_OUT1 = 0x04,
+    MCR_OUT2 = 0x08,
+    MCR_LOOP = 0x10,
+    MCR_MASK = 0x1f
+};
 enum { LSR_DR = 0x01, LSR_OVERRUN = 0x02, LSR_THRE = 0x20, LSR_TEMT = 0x40 };
 enum { MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80 };
 
@@ -25,9 +37,9 @@ struct uart {
 
     /* --- state --- */
     uint8_t ier, fcr, lcr, mcr, scratch;
-    uint8_t msr_delta;    /* MSR bits 3-0, cleared by reading it */
-    bool thre_pending;    /* the THRE interrupt: set when THR empties, cleared by reading IIR */
-    bool overrun;         /* LSR bit 1, cleared by reading LSR */
+    uint8_t msr_delta; /* MSR bits 3-0, cleared by reading it */
+    bool thre_pending; /* the THRE interrupt: set when THR empties, cleared by reading IIR */
+    bool overrun;      /* LSR bit 1, cleared by reading LSR */
     uint16_t divisor;
     uint64_t tx_pos;      /* bytes written since power-on */
     uint16_t head, count; /* of the ring */
@@ -177,8 +189,7 @@ static void write_mcr(struct uart *u, uint8_t value)
     u->mcr = value & MCR_MASK;
     changed = before ^ modem_status(u);
     /* Deltas of CTS, DSR and DCD; RI tells its trailing edge only. */
-    u->msr_delta |= (uint8_t)(changed >> 4 & 0x0b) |
-                    ((changed & before & MSR_RI) != 0 ? 0x04 : 0);
+    u->msr_delta |= (uint8_t)(changed >> 4 & 0x0b) | ((changed & before & MSR_RI) != 0 ? 0x04 : 0);
 }
 
 static void uart_write(struct uart *u, unsigned reg, uint8_t value)

@@ -9,8 +9,10 @@
 #include "base/log.h"
 
 /* Bits a driver may set. */
-enum { STATUS_WRITABLE = VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_DRIVER_OK |
-                         VIRTIO_S_FEATURES_OK | VIRTIO_S_FAILED };
+enum {
+    STATUS_WRITABLE = VIRTIO_S_ACKNOWLEDGE | VIRTIO_S_DRIVER | VIRTIO_S_DRIVER_OK |
+                      VIRTIO_S_FEATURES_OK | VIRTIO_S_FAILED
+};
 
 void virtio_init(struct virtio *v, struct machine *m, const char *name, uint16_t type,
                  const struct virtio_ops *ops, void *dev, uint64_t features, unsigned nqueues)

@@ -17,22 +17,24 @@
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/dev/virtio_pci.h"
 
-#define VIRTIO_BLK_F_SEG_MAX (UINT64_C(1) << 2)
-#define VIRTIO_BLK_F_RO (UINT64_C(1) << 5)
-#define VIRTIO_BLK_F_BLK_SIZE (UINT64_C(1) << 6)
-#define VIRTIO_BLK_F_FLUSH (UINT64_C(1) << 9)
-#define VIRTIO_BLK_F_TOPOLOGY (UINT64_C(1) << 10)
-#define VIRTIO_BLK_F_DISCARD (UINT64_C(1) << 13)
+#define VIRTIO_BLK_F_SEG_MAX      (UINT64_C(1) << 2)
+#define VIRTIO_BLK_F_RO           (UINT64_C(1) << 5)
+#define VIRTIO_BLK_F_BLK_SIZE     (UINT64_C(1) << 6)
+#define VIRTIO_BLK_F_FLUSH        (UINT64_C(1) << 9)
+#define VIRTIO_BLK_F_TOPOLOGY     (UINT64_C(1) << 10)
+#define VIRTIO_BLK_F_DISCARD      (UINT64_C(1) << 13)
 #define VIRTIO_BLK_F_WRITE_ZEROES (UINT64_C(1) << 14)
 
 enum { BLK_TYPE = 2, BLK_CLASS = 0x010000, BLK_VERSION = 1 };
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2, S_IN_FLIGHT = 0xff /* ours: no status yet */ };
 enum { SECTOR = 512, HDR_LEN = 16, ID_LEN = 20, RANGE_LEN = 16, RANGE_UNMAP = 1 };
-enum { DATA_MAX = 4 << 20,      /* bytes of one read or write */
-       RANGE_SECTORS_MAX = 1 << 21, /* of one discard or write-zeroes */
-       INFLIGHT_MAX = VIRTQ_SIZE_MAX,
-       INFLIGHT_BYTES = 32 << 20 /* no request is taken while this much is in flight */ };
+enum {
+    DATA_MAX = 4 << 20,          /* bytes of one read or write */
+    RANGE_SECTORS_MAX = 1 << 21, /* of one discard or write-zeroes */
+    INFLIGHT_MAX = VIRTQ_SIZE_MAX,
+    INFLIGHT_BYTES = 32 << 20 /* no request is taken while this much is in flight */
+};
 
 struct blk_request {
     uint64_t id; /* 0: free */
@@ -57,7 +59,7 @@ struct virtio_blk {
     uint64_t last_id;
     struct hash128 requests;
     unsigned inflight;
-    uint64_t inflight_bytes; /* sum of their len */
+    uint64_t inflight_bytes;                /* sum of their len */
     struct blk_request slots[INFLIGHT_MAX]; /* a slot's number has no meaning */
     struct virtq_segment *segments;         /* of all slots */
     /* scratch */
@@ -105,8 +107,13 @@ static void submit(struct virtio_blk *b, enum disk_op op, uint64_t sector, uint3
 {
     const struct virtq_chain *c = &b->chain;
     struct blk_request *r = find(b, 0);
-    struct output o = {.kind = OUTPUT_DISK, .op = (uint8_t)op, .dev = (uint16_t)b->disk,
-                       .len = len, .pos = sector, .arg = ++b->last_id, .sectors = sectors};
+    struct output o = {.kind = OUTPUT_DISK,
+                       .op = (uint8_t)op,
+                       .dev = (uint16_t)b->disk,
+                       .len = len,
+                       .pos = sector,
+                       .arg = ++b->last_id,
+                       .sectors = sectors};
     uint64_t entry[8] = {b->requests.lo, b->requests.hi, op, sector, len, sectors};
 
     PLX_CHECK(r != NULL);
@@ -272,7 +279,9 @@ static int blk_input(void *ctx, const struct input *in, struct plx_err *err)
             written = virtq_write(&b->v, r->in, r->nin, 0, b->data, read_len(r));
         }
         finish(b, r->head, r->in, r->nin,
-               status == DISK_OK ? S_OK : status == DISK_UNSUPPORTED ? S_UNSUPP : S_IOERR,
+               status == DISK_OK            ? S_OK
+               : status == DISK_UNSUPPORTED ? S_UNSUPP
+                                            : S_IOERR,
                written);
     }
     bool was_full = full(b);
@@ -366,7 +375,8 @@ static int load_request(struct virtio_blk *b, struct blk_request *r, struct rbuf
     }
     if (!good || r->id == 0 || r->id > b->last_id || r->op > DISK_ZERO || orphan > 1 ||
         r->nin > VIRTQ_SIZE_MAX || r->len > DATA_MAX || r->len % SECTOR != 0 ||
-        (r->len != 0) != (r->op == DISK_READ || r->op == DISK_WRITE) || !in_disk(b, r->sector, r->len / SECTOR) ||
+        (r->len != 0) != (r->op == DISK_READ || r->op == DISK_WRITE) ||
+        !in_disk(b, r->sector, r->len / SECTOR) ||
         (r->orphan ? r->nin != 0 : in_len == 0 || in_len - 1 < read_len(r))) {
         return plx_fail(err, PLX_ECORRUPT, "%s: request %llu", b->name, (unsigned long long)r->id);
     }

@@ -2,8 +2,9 @@
  * vmm/dev/virtio_console.c - virtio console with one port (VIRTIO 1.2, "Console Device").
  *
  * What the guest writes leaves at once, each byte with its position, so that a takeover neither
- * loses nor repeats any; what is too much for one slice is dropped. What is typed waits in a bounded queue for a buffer of the guest; beyond
- * that it is dropped and counted. Section: the common part, position, queue, counter. */
+ * loses nor repeats any; what is too much for one slice is dropped. What is typed waits in a
+ * bounded queue for a buffer of the guest; beyond that it is dropped and counted. Section: the
+ * common part, position, queue, counter. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -54,8 +55,8 @@ static void receive(struct virtio_console *c)
     uint32_t done = 0;
 
     while (done < c->rx_len && virtq_pop(&c->v, QUEUE_RX, &c->chain)) {
-        uint32_t n = virtq_write(&c->v, c->chain.seg + c->chain.nout, c->chain.nin, 0,
-                                 c->rx + done, c->rx_len - done);
+        uint32_t n = virtq_write(&c->v, c->chain.seg + c->chain.nout, c->chain.nin, 0, c->rx + done,
+                                 c->rx_len - done);
         virtq_push(&c->v, QUEUE_RX, c->chain.head, n);
         done += n;
     }

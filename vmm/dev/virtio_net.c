@@ -14,16 +14,19 @@
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/dev/virtio_pci.h"
 
-#define VIRTIO_NET_F_MAC (UINT64_C(1) << 5)
+#define VIRTIO_NET_F_MAC       (UINT64_C(1) << 5)
 #define VIRTIO_NET_F_MRG_RXBUF (UINT64_C(1) << 15)
-#define VIRTIO_NET_F_STATUS (UINT64_C(1) << 16)
+#define VIRTIO_NET_F_STATUS    (UINT64_C(1) << 16)
 
 enum { NET_TYPE = 1, NET_CLASS = 0x020000, NET_VERSION = 1 };
 enum { QUEUE_RX, QUEUE_TX, QUEUES };
 enum { HDR_LEN = 12, HDR_NUM_BUFFERS = 10 }; /* struct virtio_net_hdr */
-enum { FRAME_MIN = 14, FRAME_MAX = 65550, /* Ethernet header to 64 KiB of payload */
-       CHAINS_MAX = 32,                   /* receive buffers merged for one frame */
-       WAITING_MAX = 1 << 19              /* bytes, lengths included */ };
+enum {
+    FRAME_MIN = 14,
+    FRAME_MAX = 65550,    /* Ethernet header to 64 KiB of payload */
+    CHAINS_MAX = 32,      /* receive buffers merged for one frame */
+    WAITING_MAX = 1 << 19 /* bytes, lengths included */
+};
 
 struct virtio_net {
     struct virtio v;

@@ -13,11 +13,25 @@ enum { CAP_LEN = 16, CAP_BAR = 4, CAP_OFFSET = 8, CAP_LENGTH = 12, CAP_DATA = 16
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
 
 /* struct virtio_pci_common_cfg */
-enum { C_DEVICE_FEATURE_SELECT = 0, C_DEVICE_FEATURE = 4, C_DRIVER_FEATURE_SELECT = 8,
-       C_DRIVER_FEATURE = 12, C_CONFIG_VECTOR = 16, C_NUM_QUEUES = 18, C_STATUS = 20,
-       C_GENERATION = 21, C_QUEUE_SELECT = 22, C_QUEUE_SIZE = 24, C_QUEUE_VECTOR = 26,
-       C_QUEUE_ENABLE = 28, C_QUEUE_NOTIFY_OFF = 30, C_QUEUE_DESC = 32, C_QUEUE_AVAIL = 40,
-       C_QUEUE_USED = 48, C_END = 56 };
+enum {
+    C_DEVICE_FEATURE_SELECT = 0,
+    C_DEVICE_FEATURE = 4,
+    C_DRIVER_FEATURE_SELECT = 8,
+    C_DRIVER_FEATURE = 12,
+    C_CONFIG_VECTOR = 16,
+    C_NUM_QUEUES = 18,
+    C_STATUS = 20,
+    C_GENERATION = 21,
+    C_QUEUE_SELECT = 22,
+    C_QUEUE_SIZE = 24,
+    C_QUEUE_VECTOR = 26,
+    C_QUEUE_ENABLE = 28,
+    C_QUEUE_NOTIFY_OFF = 30,
+    C_QUEUE_DESC = 32,
+    C_QUEUE_AVAIL = 40,
+    C_QUEUE_USED = 48,
+    C_END = 56
+};
 
 static void put(uint8_t *image, unsigned at, uint64_t v, unsigned size)
 {

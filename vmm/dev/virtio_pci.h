@@ -9,8 +9,14 @@
 #include "vmm/dev/virtio.h"
 
 /* Layout of the BAR: a page for each structure. */
-enum { VIRTIO_BAR_COMMON = 0x0000, VIRTIO_BAR_ISR = 0x1000, VIRTIO_BAR_DEVICE = 0x2000,
-       VIRTIO_BAR_NOTIFY = 0x3000, VIRTIO_BAR_SIZE = 0x4000, VIRTIO_NOTIFY_MULTIPLIER = 4 };
+enum {
+    VIRTIO_BAR_COMMON = 0x0000,
+    VIRTIO_BAR_ISR = 0x1000,
+    VIRTIO_BAR_DEVICE = 0x2000,
+    VIRTIO_BAR_NOTIFY = 0x3000,
+    VIRTIO_BAR_SIZE = 0x4000,
+    VIRTIO_NOTIFY_MULTIPLIER = 4
+};
 
 struct virtio_pci {
     struct virtio *v;

@@ -96,8 +96,8 @@ static bool walk(struct virtio *v, gpa_t table, uint32_t n, uint32_t i, bool ind
         if ((d.flags & DESC_INDIRECT) != 0) {
             /* In the ring itself only, offered and accepted, and it ends the chain ("Indirect
              * Descriptors": a table refers to no other table, and NEXT does not go with it). */
-            if (indirect || !virtio_has(v, VIRTIO_F_INDIRECT_DESC) ||
-                (d.flags & DESC_NEXT) != 0 || d.len == 0 || d.len % DESC_SIZE != 0 ||
+            if (indirect || !virtio_has(v, VIRTIO_F_INDIRECT_DESC) || (d.flags & DESC_NEXT) != 0 ||
+                d.len == 0 || d.len % DESC_SIZE != 0 ||
                 !virtio_range_ok(v->m->ram, d.addr, d.len)) {
                 virtio_broken(v, "bad indirect descriptor");
                 return false;

@@ -13,9 +13,9 @@
 #include "vmm/cpu/vcpu.h"
 
 struct engine_config {
-    unsigned id;  /* vCPU number, also its APIC id */
+    unsigned id;    /* vCPU number, also its APIC id */
     unsigned vcpus; /* of the whole VM */
-    bool bsp;     /* bootstrap processor; others start in wait_sipi */
+    bool bsp;       /* bootstrap processor; others start in wait_sipi */
     struct ram *ram;
     const struct vcpu_ops *ops;
     void *ops_ctx;

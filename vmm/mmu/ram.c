@@ -41,8 +41,7 @@ int ram_create(uint64_t size, struct ram **out, struct plx_err *err)
     }
     ram->hva = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ram->fd, 0);
     if (ram->hva == MAP_FAILED) {
-        rc = plx_fail_errno(err, "cannot map %llu bytes of guest memory",
-                            (unsigned long long)size);
+        rc = plx_fail_errno(err, "cannot map %llu bytes of guest memory", (unsigned long long)size);
         goto err_close;
     }
     *out = ram;

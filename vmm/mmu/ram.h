@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/mmu/ram.h - guest RAM: one memfd, two ranges (below 3 GiB, and from 4 GiB up), flags per page.
+ * vmm/mmu/ram.h - guest RAM: one memfd, two ranges (below 3 GiB, and from 4 GiB up), flags per
+ * page.
  *
  * Ownership: the VM owns it; engines and devices borrow. Threading: the VM thread (with several
  * vCPUs: flags are changed in the serial part, or by the vCPU that owns the page).
@@ -25,10 +26,10 @@ enum {
     RAM_CODE = 4,  /* decoded instructions came from this page */
 };
 
-#define RAM_LOW_END UINT64_C(0xc0000000)   /* RAM below here ... */
+#define RAM_LOW_END   UINT64_C(0xc0000000)  /* RAM below here ... */
 #define RAM_HIGH_BASE UINT64_C(0x100000000) /* ... and the rest from here */
-#define RAM_MIN (UINT64_C(1) << 20)
-#define RAM_MAX (UINT64_C(64) << 30)
+#define RAM_MIN       (UINT64_C(1) << 20)
+#define RAM_MAX       (UINT64_C(64) << 30)
 
 struct ram_watcher {
     /* Bytes of a page with RAM_TABLE or RAM_CODE were changed by someone who is not the watcher's
@@ -43,9 +44,9 @@ struct ram_watcher {
 enum { RAM_WATCHERS_MAX = 16 };
 
 struct ram {
-    uint8_t *hva;   /* the whole memfd, mapped read-write; page i of RAM is at hva + i * PAGE_SIZE */
-    uint64_t size;  /* bytes, a multiple of PAGE_SIZE */
-    uint64_t low;   /* bytes below RAM_LOW_END; the rest is at RAM_HIGH_BASE */
+    uint8_t *hva;  /* the whole memfd, mapped read-write; page i of RAM is at hva + i * PAGE_SIZE */
+    uint64_t size; /* bytes, a multiple of PAGE_SIZE */
+    uint64_t low;  /* bytes below RAM_LOW_END; the rest is at RAM_HIGH_BASE */
     uint8_t *flags; /* one byte a page, RAM_* */
     int fd;
     struct ram_watcher watchers[RAM_WATCHERS_MAX];

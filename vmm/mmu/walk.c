@@ -4,15 +4,15 @@
 
 #include <string.h>
 
-#define PTE_P UINT64_C(0x1)
-#define PTE_RW UINT64_C(0x2)
-#define PTE_US UINT64_C(0x4)
-#define PTE_A UINT64_C(0x20)
-#define PTE_D UINT64_C(0x40)
-#define PTE_PS UINT64_C(0x80)
-#define PTE_NX (UINT64_C(1) << 63)
-#define BITS(hi, lo) ((UINT64_MAX >> (63 - (hi))) & ~((UINT64_C(1) << (lo)) - 1))
-#define PTE_ADDR BITS(CPU_PHYS_BITS - 1, 12)
+#define PTE_P         UINT64_C(0x1)
+#define PTE_RW        UINT64_C(0x2)
+#define PTE_US        UINT64_C(0x4)
+#define PTE_A         UINT64_C(0x20)
+#define PTE_D         UINT64_C(0x40)
+#define PTE_PS        UINT64_C(0x80)
+#define PTE_NX        (UINT64_C(1) << 63)
+#define BITS(hi, lo)  ((UINT64_MAX >> (63 - (hi))) & ~((UINT64_C(1) << (lo)) - 1))
+#define PTE_ADDR      BITS(CPU_PHYS_BITS - 1, 12)
 #define PTE_HIGH_RSVD BITS(51, CPU_PHYS_BITS)
 #define PAE_HIGH_RSVD BITS(62, CPU_PHYS_BITS)
 
@@ -62,8 +62,8 @@ static struct mode mode_of(const struct cpu *c, gva_t lin, bool *present)
         *present = (pdpte & PTE_P) != 0;
         return (struct mode){levels_pae, 2, 9, 8, true, nx, pdpte & PTE_ADDR};
     }
-    return (struct mode){levels_32,  2,     10, 4, (c->cr4 & CR4_PSE) != 0,
-                         false, c->cr3 & BITS(31, 12)};
+    return (struct mode){
+        levels_32, 2, 10, 4, (c->cr4 & CR4_PSE) != 0, false, c->cr3 & BITS(31, 12)};
 }
 
 static uint64_t load(const uint8_t *at, unsigned size)
@@ -121,7 +121,8 @@ int walk(struct ram *ram, const struct cpu *c, gva_t lin, struct walk_want want,
     bool present;
     struct mode m = mode_of(c, lin, &present);
     bool fetch_bit = m.nx || (c->cr4 & CR4_SMEP) != 0;
-    uint32_t error = (want.access == WALK_W ? (uint32_t)PF_W : 0) | (want.user ? (uint32_t)PF_U : 0) |
+    uint32_t error = (want.access == WALK_W ? (uint32_t)PF_W : 0) |
+                     (want.user ? (uint32_t)PF_U : 0) |
                      (want.access == WALK_X && fetch_bit ? (uint32_t)PF_I : 0);
     uint64_t rw_us = PTE_RW | PTE_US;
     uint8_t *at[WALK_LEVELS];

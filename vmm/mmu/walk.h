@@ -26,14 +26,14 @@ struct walk_want {
 enum { WALK_LEVELS = 4 };
 
 struct walk_result {
-    gpa_t page;    /* of the 4 KiB page that holds the address */
-    unsigned perm; /* WALK_*: all that the same kind of access may do; W only if D is set */
-    unsigned nentries;          /* entries used, root first; 0 without paging */
-    gpa_t entry[WALK_LEVELS];   /* the address of each */
-    unsigned nset;              /* the first nset of set[] were written (accessed, dirty) */
+    gpa_t page;        /* of the 4 KiB page that holds the address */
+    unsigned perm;     /* WALK_*: all that the same kind of access may do; W only if D is set */
+    unsigned nentries; /* entries used, root first; 0 without paging */
+    gpa_t entry[WALK_LEVELS]; /* the address of each */
+    unsigned nset;            /* the first nset of set[] were written (accessed, dirty) */
     gpa_t set[WALK_LEVELS];
-    uint8_t entry_size;         /* 4 or 8 bytes */
-    uint32_t error;             /* PLX_GUEST_FAULT: the page-fault error code */
+    uint8_t entry_size; /* 4 or 8 bytes */
+    uint32_t error;     /* PLX_GUEST_FAULT: the page-fault error code */
 };
 
 /* Returns 0, or PLX_GUEST_FAULT with only r->error valid. */

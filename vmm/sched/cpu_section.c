@@ -11,83 +11,51 @@
 
 #define FIELD(f) #f, offsetof(struct cpu, f), (uint8_t)sizeof(((struct cpu *)0)->f), 1, 0
 #define ARRAY(f)                                                              \
-    #f, offsetof(struct cpu, f[0]), (uint8_t)sizeof(((struct cpu *)0)->f[0]), \
+#f, offsetof(struct cpu, f[0]), (uint8_t)sizeof(((struct cpu *)0)->f[0]), \
         (uint8_t)PLX_COUNT(((struct cpu *)0)->f), (uint16_t)sizeof(((struct cpu *)0)->f[0])
 /* An array of structs: one member of each. */
 #define MEMBER(f, m)                                                                     \
-    #f "." #m, offsetof(struct cpu, f[0].m), (uint8_t)sizeof(((struct cpu *)0)->f[0].m), \
+#f "." #m, offsetof(struct cpu, f[0].m), (uint8_t)sizeof(((struct cpu *)0)->f[0].m), \
         (uint8_t)PLX_COUNT(((struct cpu *)0)->f), (uint16_t)sizeof(((struct cpu *)0)->f[0])
-#define BYTES(f)                                                               \
-    #f, offsetof(struct cpu, f), 1, (uint8_t)sizeof(((struct cpu *)0)->f), 1
+#define BYTES(f) #f, offsetof(struct cpu, f), 1, (uint8_t)sizeof(((struct cpu *)0)->f), 1
 
 /* Order and width are the form of version 1; new fields go at the end, with a new version. */
 const struct cpu_field cpu_fields[] = {
-    {ARRAY(gpr)},
-    {FIELD(rip)},
-    {FIELD(rflags)},
-    {MEMBER(seg, sel)},
-    {MEMBER(seg, attr)},
-    {MEMBER(seg, limit)},
-    {MEMBER(seg, base)},
-    {FIELD(ldtr.sel)},
-    {FIELD(ldtr.attr)},
-    {FIELD(ldtr.limit)},
-    {FIELD(ldtr.base)},
-    {FIELD(tr.sel)},
-    {FIELD(tr.attr)},
-    {FIELD(tr.limit)},
-    {FIELD(tr.base)},
-    {FIELD(gdtr.base)},
-    {FIELD(gdtr.limit)},
-    {FIELD(idtr.base)},
-    {FIELD(idtr.limit)},
-    {FIELD(cr0)},
-    {FIELD(cr2)},
-    {FIELD(cr3)},
-    {FIELD(cr4)},
-    {FIELD(xcr0)},
-    {FIELD(efer)},
-    {ARRAY(dr)},
-    {ARRAY(pdpte)},
-    {FIELD(star)},
-    {FIELD(lstar)},
-    {FIELD(cstar)},
-    {FIELD(sfmask)},
-    {FIELD(kernel_gs_base)},
-    {FIELD(sysenter_cs)},
-    {FIELD(sysenter_esp)},
-    {FIELD(sysenter_eip)},
-    {FIELD(pat)},
+    {ARRAY(gpr)},           {FIELD(rip)},
+    {FIELD(rflags)},        {MEMBER(seg, sel)},
+    {MEMBER(seg, attr)},    {MEMBER(seg, limit)},
+    {MEMBER(seg, base)},    {FIELD(ldtr.sel)},
+    {FIELD(ldtr.attr)},     {FIELD(ldtr.limit)},
+    {FIELD(ldtr.base)},     {FIELD(tr.sel)},
+    {FIELD(tr.attr)},       {FIELD(tr.limit)},
+    {FIELD(tr.base)},       {FIELD(gdtr.base)},
+    {FIELD(gdtr.limit)},    {FIELD(idtr.base)},
+    {FIELD(idtr.limit)},    {FIELD(cr0)},
+    {FIELD(cr2)},           {FIELD(cr3)},
+    {FIELD(cr4)},           {FIELD(xcr0)},
+    {FIELD(efer)},          {ARRAY(dr)},
+    {ARRAY(pdpte)},         {FIELD(star)},
+    {FIELD(lstar)},         {FIELD(cstar)},
+    {FIELD(sfmask)},        {FIELD(kernel_gs_base)},
+    {FIELD(sysenter_cs)},   {FIELD(sysenter_esp)},
+    {FIELD(sysenter_eip)},  {FIELD(pat)},
     {FIELD(tsc_aux)},
 #ifndef BREAK_R1 /* make/rules.mk: state in no section */
     {FIELD(tsc_adjust)},
 #endif
-    {FIELD(misc_enable)},
-    {FIELD(xss)},
-    {FIELD(mtrr_def_type)},
-    {ARRAY(mtrr_fixed)},
-    {ARRAY(mtrr_phys)},
-    {BYTES(fpu.st)},
-    {FIELD(fpu.fcw)},
-    {FIELD(fpu.fsw)},
-    {FIELD(fpu.ftw)},
-    {FIELD(fpu.fop)},
-    {FIELD(fpu.fip)},
-    {FIELD(fpu.fdp)},
-    {FIELD(fpu.fcs)},
-    {FIELD(fpu.fds)},
-    {FIELD(fpu.mxcsr)},
-    {"fpu.xmm", offsetof(struct cpu, fpu.xmm), 8, 32, 8},
-    {ARRAY(rng.s)},
-    {FIELD(spec_ctrl)},
-    {FIELD(retired)},
-    {FIELD(progress)},
-    {FIELD(pause_run)},
-    {FIELD(sti_shadow)},
-    {FIELD(movss_shadow)},
-    {FIELD(nmi_pending)},
-    {FIELD(nmi_blocked)},
-    {FIELD(halted)},
+    {FIELD(misc_enable)},   {FIELD(xss)},
+    {FIELD(mtrr_def_type)}, {ARRAY(mtrr_fixed)},
+    {ARRAY(mtrr_phys)},     {BYTES(fpu.st)},
+    {FIELD(fpu.fcw)},       {FIELD(fpu.fsw)},
+    {FIELD(fpu.ftw)},       {FIELD(fpu.fop)},
+    {FIELD(fpu.fip)},       {FIELD(fpu.fdp)},
+    {FIELD(fpu.fcs)},       {FIELD(fpu.fds)},
+    {FIELD(fpu.mxcsr)},     {"fpu.xmm", offsetof(struct cpu, fpu.xmm), 8, 32, 8},
+    {ARRAY(rng.s)},         {FIELD(spec_ctrl)},
+    {FIELD(retired)},       {FIELD(progress)},
+    {FIELD(pause_run)},     {FIELD(sti_shadow)},
+    {FIELD(movss_shadow)},  {FIELD(nmi_pending)},
+    {FIELD(nmi_blocked)},   {FIELD(halted)},
     {FIELD(wait_sipi)},
 };
 const unsigned cpu_nfields = PLX_COUNT(cpu_fields);
@@ -127,11 +95,12 @@ static bool canonical(uint64_t a)
     return (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
-#define FLAGS_KNOWN                                                                             \
-    (FLAGS_ARITH | FLAG_ONE | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | \
-     FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
-#define CR0_KNOWN \
-    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
+#define FLAGS_KNOWN                                                                         \
+    (FLAGS_ARITH | FLAG_ONE | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | \
+     FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
+#define CR0_KNOWN                                                                              \
+    (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
+     CR0_PG)
 #define SEG_KNOWN (SEG_TYPE | SEG_S | SEG_DPL | SEG_P | SEG_NULL | SEG_AVL | SEG_L | SEG_DB | SEG_G)
 
 static bool rflags_ok(const struct cpu *c)
@@ -208,7 +177,8 @@ static bool msrs_ok(const struct cpu *c)
     return canonical(c->lstar) && canonical(c->cstar) && canonical(c->kernel_gs_base) &&
            canonical(c->sysenter_esp) && canonical(c->sysenter_eip) &&
            c->sysenter_cs <= UINT32_MAX && c->sfmask <= UINT32_MAX && c->tsc_aux <= UINT32_MAX &&
-           (c->misc_enable | 1) == MISC_ENABLE_RESET && (c->spec_ctrl & ~SPEC_CTRL_OFFERED) == 0 && c->xss == 0;
+           (c->misc_enable | 1) == MISC_ENABLE_RESET && (c->spec_ctrl & ~SPEC_CTRL_OFFERED) == 0 &&
+           c->xss == 0;
 }
 
 static bool fpu_ok(const struct cpu *c)
@@ -228,10 +198,12 @@ static bool switches_ok(const struct cpu *c)
 }
 
 static const struct rule rules[] = {
-    {"rflags", rflags_ok},     {"rip", rip_ok},           {"cr0", cr0_ok},
-    {"cr3", cr3_ok},           {"cr4", cr4_ok},           {"efer", efer_ok},
-    {"the mode", mode_ok},     {"a segment", segments_ok}, {"xcr0", xcr0_ok},
-    {"dr6, dr7", debug_ok},    {"an MSR", msrs_ok},       {"mxcsr, fop", fpu_ok},
+    {"rflags", rflags_ok},     {"rip", rip_ok},
+    {"cr0", cr0_ok},           {"cr3", cr3_ok},
+    {"cr4", cr4_ok},           {"efer", efer_ok},
+    {"the mode", mode_ok},     {"a segment", segments_ok},
+    {"xcr0", xcr0_ok},         {"dr6, dr7", debug_ok},
+    {"an MSR", msrs_ok},       {"mxcsr, fop", fpu_ok},
     {"the generator", rng_ok}, {"a switch", switches_ok},
 };
 

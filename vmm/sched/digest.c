@@ -14,7 +14,7 @@
 #include "vmm/tunables.h"
 
 #define SECTION_SEED UINT64_C(0x73656374696f6e01)
-#define DIGEST_SEED UINT64_C(0x6469676573740001)
+#define DIGEST_SEED  UINT64_C(0x6469676573740001)
 
 struct digest_cache {
     struct hash128 *pages;      /* of every page of RAM, as of when it was last hashed */

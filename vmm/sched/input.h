@@ -21,7 +21,7 @@ enum input_kind {
     INPUT_CONSOLE_RX,  /* dev: console port (CONSOLE_*); data: bytes typed */
     INPUT_DISK_DONE,   /* dev: disk index; arg: request id; status: 0 or a DISK_* status */
     INPUT_POWER_BUTTON,
-    INPUT_JUMP,        /* the virtual clock jumps to the record's start time, however far (R5) */
+    INPUT_JUMP, /* the virtual clock jumps to the record's start time, however far (R5) */
     INPUT_KIND_END
 };
 
@@ -61,21 +61,25 @@ enum output_kind {
     OUTPUT_KIND_END
 };
 
-enum power_event { POWER_OFF, POWER_RESET, POWER_DEBUG_EXIT /* code: (v << 1) | 1 */,
-                   POWER_TRIPLE_FAULT };
+enum power_event {
+    POWER_OFF,
+    POWER_RESET,
+    POWER_DEBUG_EXIT /* code: (v << 1) | 1 */,
+    POWER_TRIPLE_FAULT
+};
 
 enum disk_op { DISK_READ, DISK_WRITE, DISK_FLUSH, DISK_DISCARD, DISK_ZERO };
 enum disk_status { DISK_OK, DISK_IOERR, DISK_UNSUPPORTED };
 
 struct output {
     uint8_t kind;
-    uint8_t op;  /* OUTPUT_DISK: enum disk_op; OUTPUT_POWER: enum power_event */
+    uint8_t op; /* OUTPUT_DISK: enum disk_op; OUTPUT_POWER: enum power_event */
     uint16_t dev;
-    uint32_t len;    /* of data; for DISK_READ the bytes wanted, and data is absent */
-    uint64_t pos;    /* OUTPUT_CONSOLE: position; OUTPUT_DISK: first 512-byte sector */
-    uint64_t arg;    /* OUTPUT_DISK: request id, from 1, per disk; OUTPUT_POWER: exit code */
+    uint32_t len;     /* of data; for DISK_READ the bytes wanted, and data is absent */
+    uint64_t pos;     /* OUTPUT_CONSOLE: position; OUTPUT_DISK: first 512-byte sector */
+    uint64_t arg;     /* OUTPUT_DISK: request id, from 1, per disk; OUTPUT_POWER: exit code */
     uint64_t sectors; /* OUTPUT_DISK: length of discard and zero */
-    size_t data_off; /* into the list's bytes; length is len, except for DISK_READ (none) */
+    size_t data_off;  /* into the list's bytes; length is len, except for DISK_READ (none) */
 };
 
 /* Outputs of one slice, in order. Owned by the caller of vm_slice, reused by clear. */

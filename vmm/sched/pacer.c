@@ -12,8 +12,10 @@ enum { AVERAGE_SHARE = 16 };
 
 void pacer_init(struct pacer *p, uint64_t host_ns, uint64_t virt_ns)
 {
-    *p = (struct pacer){.offset = (int64_t)(virt_ns - host_ns), .measured = RATE_DEFAULT,
-                        .host_ns = host_ns, .virt_ns = virt_ns};
+    *p = (struct pacer){.offset = (int64_t)(virt_ns - host_ns),
+                        .measured = RATE_DEFAULT,
+                        .host_ns = host_ns,
+                        .virt_ns = virt_ns};
 }
 
 /* What the last slice took, everything around it included, since that too passes on the host. */
@@ -84,8 +86,7 @@ void pacer_next(struct pacer *p, const struct pacer_view *v, struct pacer_step *
         start = target;
         lag = 0;
     } else if (lag > SLICE_SPAN_NS) {
-        uint64_t allowed =
-            p->virt_ns + (v->host_ns - p->host_ns) * CATCH_UP_PERCENT / 100;
+        uint64_t allowed = p->virt_ns + (v->host_ns - p->host_ns) * CATCH_UP_PERCENT / 100;
         if (start > allowed) {
             out->wait_ns = (start - allowed) * 100 / CATCH_UP_PERCENT + 1;
             return;

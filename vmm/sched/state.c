@@ -175,7 +175,8 @@ int sections_load(struct vm *vm, struct rbuf *in, struct plx_err *err)
     return rc != 0 ? rc : sections_apply(vm, found, err);
 }
 
-/* --- header ------------------------------------------------------------------------------------ */
+/* --- header ------------------------------------------------------------------------------------
+ */
 
 struct header {
     uint32_t len;
@@ -271,7 +272,8 @@ static bool same_config(const struct machine_config *a, const struct machine_con
     return true;
 }
 
-/* --- saving ------------------------------------------------------------------------------------ */
+/* --- saving ------------------------------------------------------------------------------------
+ */
 
 /* Everything but the pages, and which pages follow. */
 static int save_front(struct vm *vm, struct wbuf *out, uint64_t *npages, struct plx_err *err)
@@ -407,7 +409,8 @@ out:
     return rc;
 }
 
-/* --- loading ----------------------------------------------------------------------------------- */
+/* --- loading -----------------------------------------------------------------------------------
+ */
 
 /* A saved state in memory or in a file, read at offsets. */
 struct source {
@@ -530,17 +533,18 @@ static int read_table(const struct vm *vm, const struct source *s, struct incomi
         return rc;
     }
     for (size_t i = 0; i < padding; i++) {
-        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): plx_fail never returns 0 */
+        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): plx_fail never returns
+         * 0 */
         if (pad[i] != 0) {
             return plx_fail(err, PLX_ECORRUPT, "the padding before the pages is not zero");
         }
     }
     in->pages_at = at + padding;
     if (s->size - in->pages_at != in->h.npages * PAGE_SIZE) {
-        return plx_fail(err, s->size - in->pages_at < in->h.npages * PAGE_SIZE ? PLX_ETRUNCATED
-                                                                               : PLX_ECORRUPT,
-                        "%" PRIu64 " bytes of pages where %" PRIu64 " are due",
-                        s->size - in->pages_at, in->h.npages * PAGE_SIZE);
+        return plx_fail(
+            err, s->size - in->pages_at < in->h.npages * PAGE_SIZE ? PLX_ETRUNCATED : PLX_ECORRUPT,
+            "%" PRIu64 " bytes of pages where %" PRIu64 " are due", s->size - in->pages_at,
+            in->h.npages * PAGE_SIZE);
     }
     return 0;
 }
@@ -586,8 +590,7 @@ static int read_incoming(struct vm *vm, const struct source *s, struct incoming 
         return plx_fail(err, PLX_EINVAL,
                         "the state is of another machine: %" PRIu64 " MiB, %u vCPU, %u disks, "
                         "%u NICs, or their sizes and addresses differ",
-                        in->h.cfg.memory >> 20, in->h.cfg.vcpus, in->h.cfg.ndisks,
-                        in->h.cfg.nnics);
+                        in->h.cfg.memory >> 20, in->h.cfg.vcpus, in->h.cfg.ndisks, in->h.cfg.nnics);
     }
     in->sections = plx_calloc(1, (size_t)in->h.sections_len + 1);
     if (in->sections == NULL) {
@@ -631,8 +634,9 @@ static int load_from(struct vm *vm, const struct source *s, struct plx_err *err)
             rc = sections_apply(vm, in.found, err);
         }
         if (rc == 0 && vm->seq != in.h.seq) {
-            rc = plx_fail(err, PLX_ECORRUPT, "the header names slice %" PRIu64 ", the state %" PRIu64,
-                          in.h.seq, vm->seq);
+            rc = plx_fail(err, PLX_ECORRUPT,
+                          "the header names slice %" PRIu64 ", the state %" PRIu64, in.h.seq,
+                          vm->seq);
         }
         for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
             vm->cfg.engine->drop(vm->pc->cpus[i].v);

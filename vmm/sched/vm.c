@@ -15,7 +15,7 @@
 enum { SCHED_VERSION = 1, CHAOS_CACHE_ENTRIES = 16 };
 
 /* Virtual time stays below this, so that sums of times never wrap. */
-#define TIME_MAX (UINT64_MAX / 4)
+#define TIME_MAX     (UINT64_MAX / 4)
 #define HISTORY_SEED UINT64_C(0x686973746f727901)
 
 /* --- section "sched" ------------------------------------------------------------------------ */

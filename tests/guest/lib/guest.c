@@ -183,8 +183,8 @@ uint64_t *map_page(uint64_t va, uint64_t pa, uint64_t flags)
             uint64_t *next = pool[used++ % 16];
 
             for (unsigned i = 0; i < 512; i++) { /* a 2 MiB page becomes 512 small ones */
-                next[i] = (*entry & PTE_PS) != 0 ? ((*entry & ~UINT64_C(0x1fffff)) + i * 4096) | 3
-                                                 : 0;
+                next[i] =
+                    (*entry & PTE_PS) != 0 ? ((*entry & ~UINT64_C(0x1fffff)) + i * 4096) | 3 : 0;
             }
             *entry = (uint64_t)next | PTE_P | PTE_W | PTE_U;
         }

@@ -12,8 +12,14 @@
 
 enum { GUEST_PASS = 16, GUEST_FAIL = 17 }; /* exit codes 33 and 35 */
 enum { COM1 = 0x3f8, EXIT_PORT = 0xf4 };
-enum { SEL_CODE = 0x08, SEL_DATA = 0x10, SEL_USER_DATA = 0x23, SEL_USER_CODE = 0x2b,
-       SEL_NOT_PRESENT = 0x40, SEL_CODE32 = 0x48 };
+enum {
+    SEL_CODE = 0x08,
+    SEL_DATA = 0x10,
+    SEL_USER_DATA = 0x23,
+    SEL_USER_CODE = 0x2b,
+    SEL_NOT_PRESENT = 0x40,
+    SEL_CODE32 = 0x48
+};
 
 struct trap_frame {
     uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rdi, rsi, rbp, rbx, rdx, rcx, rax;
@@ -48,13 +54,12 @@ void check_trap(const char *name, int vector, uint64_t error);
 int checks_done(const char *program);
 
 /* Runs the instructions of @text (clobbers rax, memory); a fault goes on after them. */
-#define TRY(text, ...)                                                                  \
-    do {                                                                                \
-        trapped.vector = -1;                                                            \
-        __asm__ volatile("lea 7777f(%%rip), %%rax; mov %%rax, trap_resume;"             \
-                         "mov %%rsp, trap_rsp; " text                                   \
-                         "; 7777: movq $0, trap_resume" ::__VA_ARGS__                   \
-                         : "rax", "rcx", "rdx", "memory", "cc");                        \
+#define TRY(text, ...)                                                                             \
+    do {                                                                                           \
+        trapped.vector = -1;                                                                       \
+        __asm__ volatile("lea 7777f(%%rip), %%rax; mov %%rax, trap_resume;"                        \
+                         "mov %%rsp, trap_rsp; " text "; 7777: movq $0, trap_resume" ::__VA_ARGS__ \
+                         : "rax", "rcx", "rdx", "memory", "cc");                                   \
     } while (0)
 
 /* Map one 4 KiB page at @va with these low bits and NX (bit 63); splits what it must. The page
@@ -108,7 +113,9 @@ static inline void wrmsr(uint32_t msr, uint64_t v)
 
 static inline void cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])
 {
-    __asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
+    __asm__ volatile("cpuid"
+                     : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3])
+                     : "a"(leaf), "c"(sub));
 }
 
 static inline void invlpg(uint64_t va)
@@ -116,7 +123,7 @@ static inline void invlpg(uint64_t va)
     __asm__ volatile("invlpg (%0)" ::"r"(va) : "memory");
 }
 
-#define READ_CR(n, v) __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v))
+#define READ_CR(n, v)  __asm__ volatile("mov %%cr" #n ", %0" : "=r"(v))
 #define WRITE_CR(n, v) __asm__ volatile("mov %0, %%cr" #n ::"r"((uint64_t)(v)) : "memory")
 
 #endif

@@ -3,7 +3,8 @@
  * single-stepping it, on the interpreter by its retired count. Counts, registers, data and stack
  * must be equal at the end; and any division of the budget must lead to the same digest.
  *
- *   counts PROGRAM      exit 1 when something differs, 77 when this host cannot be single-stepped */
+ *   counts PROGRAM      exit 1 when something differs, 77 when this host cannot be single-stepped
+ */
 #include <elf.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -57,7 +58,8 @@ static void read_program(const char *path)
     PLX_CHECK(elf.end != 0);
 }
 
-/* --- the host ----------------------------------------------------------------------------------- */
+/* --- the host -----------------------------------------------------------------------------------
+ */
 
 static void peek(pid_t child, uint64_t at, void *out, size_t len)
 {
@@ -110,7 +112,8 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
         PLX_CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
         PLX_CHECK(waitpid(child, &status, 0) == child);
         PLX_CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
-        rip = (uint64_t)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
+        rip =
+            (uint64_t)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
     }
     state_of(child, last);
     (void)kill(child, SIGKILL);
@@ -118,7 +121,8 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
     return steps;
 }
 
-/* --- the engine --------------------------------------------------------------------------------- */
+/* --- the engine ---------------------------------------------------------------------------------
+ */
 
 static void start(const struct isa_state *first)
 {

@@ -75,12 +75,12 @@ static void strings(uint64_t n, uint64_t from, uint64_t to)
     void *d;
     uint64_t c, acc = n & 0xff;
 
-#define STRING(text)                                                                             \
-    do {                                                                                         \
-        s = src + from;                                                                          \
-        d = dst + to;                                                                            \
-        c = n;                                                                                   \
-        __asm__ volatile(text : "+S"(s), "+D"(d), "+c"(c), "+a"(acc) : : "memory", "cc");        \
+#define STRING(text)                                                                              \
+    do {                                                                                          \
+        s = src + from;                                                                           \
+        d = dst + to;                                                                             \
+        c = n;                                                                                    \
+        __asm__ volatile(text : "+S"(s), "+D"(d), "+c"(c), "+a"(acc) : : "memory", "cc");         \
         results[2] = results[2] * 31 + c + (uint64_t)(uintptr_t)s + (uint64_t)(uintptr_t)d + acc; \
     } while (0)
     STRING("rep movsb");
@@ -132,8 +132,8 @@ static void floating(void)
     __builtin_memcpy(&results[4], &f, 4);
     __asm__ volatile("movups %1, %%xmm8; paddq %2, %%xmm8; pshufd $0x1b, %%xmm8, %%xmm9;"
                      "pxor %%xmm8, %%xmm9; pmuludq %%xmm9, %%xmm8; movups %%xmm8, %0"
-                     : "=m"(*(uint64_t(*)[2])&results[6])
-                     : "m"(*(uint64_t(*)[2])&words[0]), "m"(*(uint64_t(*)[2])&results[8])
+                     : "=m"(*(uint64_t(*)[2]) & results[6])
+                     : "m"(*(uint64_t(*)[2]) & words[0]), "m"(*(uint64_t(*)[2]) & results[8])
                      : "xmm8", "xmm9");
     __asm__ volatile("fldpi; fldl %1; fmulp; fldl2e; faddp; fistpll %0"
                      : "=m"(x)
@@ -143,7 +143,8 @@ static void floating(void)
 
 static __attribute__((used)) void program(void)
 {
-    static const uint16_t counts[] = {0, 1, 2, 3, 4, 7, 8, 9, 15, 16, 31, 32, 33, 63, 64, 65, 99, 100};
+    static const uint16_t counts[] = {0,  1,  2,  3,  4,  7,  8,  9,  15,
+                                      16, 31, 32, 33, 63, 64, 65, 99, 100};
 
     integers();
     for (unsigned i = 0; i < sizeof counts / sizeof counts[0]; i++) {

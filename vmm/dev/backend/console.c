@@ -16,7 +16,7 @@
 enum { ESCAPE = 1 /* Ctrl-A */ };
 
 struct console {
-    int in, out; /* in: -1 when there is none */
+    int in, out;  /* in: -1 when there is none */
     bool escaped; /* the last byte was the escape */
     unsigned events;
 };

@@ -414,8 +414,11 @@ int diskfile_submit(struct diskfile *d, const struct output *o, const void *data
         plx_free(copy);
         return plx_fail(err, PLX_ENOMEM, "disk %s: out of memory", d->path);
     }
-    *r = (struct request){.id = o->arg, .op = (enum disk_op)o->op, .off = o->pos * SECTOR,
-                          .bytes = bytes, .data = copy};
+    *r = (struct request){.id = o->arg,
+                          .op = (enum disk_op)o->op,
+                          .off = o->pos * SECTOR,
+                          .bytes = bytes,
+                          .data = copy};
     if (o->op == DISK_WRITE) {
         memcpy(copy, data, bytes);
     }
@@ -473,8 +476,7 @@ static int request_error(const struct diskfile *d, const struct request *r, stru
     return PLX_EIO;
 }
 
-int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len,
-                    struct plx_err *err)
+int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, struct plx_err *err)
 {
     int rc = 0;
 
@@ -482,8 +484,7 @@ int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len,
     struct request **at = find_locked(d, id);
     struct request *r = *at;
     if (r == NULL) {
-        rc = plx_fail(err, PLX_ENOENT, "disk %s: no request %llu", d->path,
-                      (unsigned long long)id);
+        rc = plx_fail(err, PLX_ENOENT, "disk %s: no request %llu", d->path, (unsigned long long)id);
     } else if (len != 0 && (r->op != DISK_READ || len != r->bytes)) {
         rc = plx_fail(err, PLX_EINVAL, "disk %s: request %llu has no %u bytes", d->path,
                       (unsigned long long)id, len);

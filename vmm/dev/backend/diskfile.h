@@ -40,9 +40,9 @@ struct diskfile_config {
     uint8_t base_sha256[SHA256_LEN];
 };
 
-/* Errors: PLX_EINVAL (size not a multiple of 512, or empty), PLX_ECORRUPT, PLX_EVERSION, PLX_ESTALE (the
- * overlay belongs to another base), PLX_EEXIST, PLX_EBUSY (locked by another process), those of
- * open(2). */
+/* Errors: PLX_EINVAL (size not a multiple of 512, or empty), PLX_ECORRUPT, PLX_EVERSION, PLX_ESTALE
+ * (the overlay belongs to another base), PLX_EEXIST, PLX_EBUSY (locked by another process), those
+ * of open(2). */
 int diskfile_open(const struct diskfile_config *cfg, struct diskfile **out, struct plx_err *err);
 /* Finishes what was submitted, makes the overlay's bitmap durable, closes. NULL is a no-op. */
 void diskfile_close(struct diskfile *d);
@@ -57,11 +57,11 @@ int diskfile_submit(struct diskfile *d, const struct output *o, const void *data
 unsigned diskfile_poll(struct diskfile *d, uint64_t *ids, unsigned cap);
 /* Readable while diskfile_poll has something to say. Borrowed. */
 int diskfile_fd(const struct diskfile *d);
-/* Wait for @id, give its data (@len as submitted, or 0 to ignore) and forget it. Errors: PLX_ENOENT (no such
- * request), PLX_EIO (the host could not do it; message says what), PLX_EINVAL (@len). */
-int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len,
-                    struct plx_err *err);
-/* 0, or PLX_EIO and what failed when any request did (for good: it is never reported as finished). */
+/* Wait for @id, give its data (@len as submitted, or 0 to ignore) and forget it. Errors: PLX_ENOENT
+ * (no such request), PLX_EIO (the host could not do it; message says what), PLX_EINVAL (@len). */
+int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, struct plx_err *err);
+/* 0, or PLX_EIO and what failed when any request did (for good: it is never reported as finished).
+ */
 int diskfile_error(struct diskfile *d, struct plx_err *err);
 int diskfile_drain(struct diskfile *d, struct plx_err *err); /* wait until nothing runs */
 

@@ -240,8 +240,7 @@ static int gather_console(struct hostio *h, struct input_batch *in)
 static int add_frame(struct hostio *h, unsigned nic, const uint8_t *frame, uint32_t len,
                      struct input_batch *in)
 {
-    struct input input = {
-        .kind = INPUT_NET_RX, .dev = (uint16_t)nic, .data = frame, .len = len};
+    struct input input = {.kind = INPUT_NET_RX, .dev = (uint16_t)nic, .data = frame, .len = len};
 
     h->stats.net_rx++;
     return input_batch_add(in, &input);
@@ -284,8 +283,7 @@ static int gather_disk(struct hostio *h, unsigned disk, struct input_batch *in)
     return rc;
 }
 
-int hostio_poll(struct hostio *h, uint64_t timeout_ns, struct input_batch *in,
-                struct plx_err *err)
+int hostio_poll(struct hostio *h, uint64_t timeout_ns, struct input_batch *in, struct plx_err *err)
 {
     unsigned n = hostio_pollfds(h, h->fds, POLL_MAX, &timeout_ns);
     struct timespec ts = {.tv_sec = (time_t)(timeout_ns / 1000000000),
@@ -349,8 +347,7 @@ static void send_frame(struct hostio *h, unsigned nic, const uint8_t *frame, uin
     }
 }
 
-int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data,
-                struct plx_err *err)
+int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data, struct plx_err *err)
 {
     switch (o->kind) {
     case OUTPUT_NET_TX:
@@ -374,8 +371,7 @@ int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data,
     }
 }
 
-static int emit_some(struct hostio *h, const struct output_list *l, bool disks,
-                     struct plx_err *err)
+static int emit_some(struct hostio *h, const struct output_list *l, bool disks, struct plx_err *err)
 {
     int rc = 0;
 

@@ -22,7 +22,7 @@
 
 enum hostio_net_kind {
     HOSTIO_NET_NONE, /* frames vanish */
-    HOSTIO_NET_TAP,  /* ifname: an existing TAP; or fd >= 0: a TAP passed open (owned from now on) */
+    HOSTIO_NET_TAP, /* ifname: an existing TAP; or fd >= 0: a TAP passed open (owned from now on) */
     HOSTIO_NET_USER, /* libslirp; hostfwd as in "tcp:8080-:80", any number */
 };
 
@@ -62,7 +62,8 @@ struct hostio_config {
     unsigned console_input;
 };
 
-/* Inputs gathered for the next record. Data live in the batch and stay valid until it is cleared. */
+/* Inputs gathered for the next record. Data live in the batch and stay valid until it is cleared.
+ */
 struct input_batch {
     struct input *items;
     size_t *offsets; /* of each item's data in bytes */
@@ -90,8 +91,7 @@ uint64_t hostio_disk_sectors(const struct hostio *h, unsigned disk);
  * Disk completions are reported once each. Errors: PLX_EIO (a host disk failed: message says
  * which), PLX_ENOMEM. */
 enum { HOSTIO_BATCH_BYTES = 1 << 18, HOSTIO_BATCH_INPUTS = 512 };
-int hostio_poll(struct hostio *h, uint64_t timeout_ns, struct input_batch *in,
-                struct plx_err *err);
+int hostio_poll(struct hostio *h, uint64_t timeout_ns, struct input_batch *in, struct plx_err *err);
 /* hostio_poll would take no frame more: waiting for one would not wait. */
 bool hostio_batch_full(const struct input_batch *in);
 /* For a caller with a poll loop of its own: what to wait for before hostio_poll(h, 0, ...). Fills
@@ -107,8 +107,7 @@ void hostio_console_cooked(struct hostio *h, bool cooked);
 /* Carry out one output: disks at once (any replica), network and console when released. Kinds that
  * do not concern it are ignored. A full or absent TAP drops the frame, counted.
  * Errors: PLX_EIO (console file), PLX_ENOMEM, PLX_EINVAL (disk request beyond the disk). */
-int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data,
-                struct plx_err *err);
+int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data, struct plx_err *err);
 /* The disk requests of a list, and nothing else of it. */
 int hostio_submit(struct hostio *h, const struct output_list *l, struct plx_err *err);
 /* The network and console outputs of a list, and nothing else of it. */

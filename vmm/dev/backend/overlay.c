@@ -13,8 +13,15 @@
 #include "base/buf.h"
 #include "base/io.h"
 
-enum { VERSION = 1, HEADER_OFF = 0, STAMP_OFF = 4096, STAMP_STEP = 4096, BITMAP_OFF = 12288,
-       DATA_ALIGN = 65536, PAGE = 4096 };
+enum {
+    VERSION = 1,
+    HEADER_OFF = 0,
+    STAMP_OFF = 4096,
+    STAMP_STEP = 4096,
+    BITMAP_OFF = 12288,
+    DATA_ALIGN = 65536,
+    PAGE = 4096
+};
 static const char magic[8] = {'P', 'L', 'X', 'O', 'V', 'L', '1', '\n'};
 
 static uint64_t blocks_of(uint64_t bytes)
@@ -82,9 +89,9 @@ int overlay_create(const char *path, uint64_t base_bytes, const uint8_t base_sha
     wbuf_u32(&w, OVERLAY_BLOCK);
     wbuf_u64(&w, base_bytes);
     wbuf_put(&w, base_sha256, SHA256_LEN);
-    if (ftruncate(fd, (off_t)file_bytes_of(base_bytes)) != 0 || write_stamp_slot(fd, 0, &none) != 0 ||
-        write_stamp_slot(fd, 1, &none) != 0 || write_hashed(fd, &w, HEADER_OFF) != 0 ||
-        fsync(fd) != 0) {
+    if (ftruncate(fd, (off_t)file_bytes_of(base_bytes)) != 0 ||
+        write_stamp_slot(fd, 0, &none) != 0 || write_stamp_slot(fd, 1, &none) != 0 ||
+        write_hashed(fd, &w, HEADER_OFF) != 0 || fsync(fd) != 0) {
         int rc = plx_fail_errno(err, "cannot write overlay %s", path);
         wbuf_free(&w);
         (void)close(fd);
@@ -95,7 +102,8 @@ int overlay_create(const char *path, uint64_t base_bytes, const uint8_t base_sha
     return 0;
 }
 
-/* Read @len bytes plus their hash at @off; PLX_ETRUNCATED, PLX_ECORRUPT, PLX_EIO without message. */
+/* Read @len bytes plus their hash at @off; PLX_ETRUNCATED, PLX_ECORRUPT, PLX_EIO without message.
+ */
 static int read_hashed(int fd, uint64_t off, uint8_t *buf, size_t len, struct rbuf *r)
 {
     uint64_t hash;
@@ -182,8 +190,7 @@ static int read_bitmap(struct overlay *o, struct plx_err *err)
     if (fstat(o->fd, &st) != 0 || (uint64_t)st.st_size < file_bytes_of(o->base_bytes)) {
         return plx_fail(err, PLX_ETRUNCATED, "%s is truncated", o->path);
     }
-    if (io_pread_full(o->fd, o->bitmap, o->bitmap_bytes, BITMAP_OFF) !=
-        (ssize_t)o->bitmap_bytes) {
+    if (io_pread_full(o->fd, o->bitmap, o->bitmap_bytes, BITMAP_OFF) != (ssize_t)o->bitmap_bytes) {
         return plx_fail(err, PLX_ETRUNCATED, "%s: truncated bitmap", o->path);
     }
     for (uint64_t block = 0; block < o->bitmap_bytes * 8; block++) {
@@ -287,7 +294,7 @@ uint64_t overlay_allocated(struct overlay *o)
 int overlay_flush(struct overlay *o)
 {
     uint64_t pages = o->bitmap_bytes / PAGE;
-    uint8_t (*copies)[PAGE] = NULL;
+    uint8_t(*copies)[PAGE] = NULL;
     uint64_t *index = NULL;
     uint64_t n = 0;
     int rc = -1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/dev/backend/overlay.h - the file format of an overlay: header, stamps, allocation bitmap, data.
+ * vmm/dev/backend/overlay.h - the file format of an overlay: header, stamps, allocation bitmap,
+ * data.
  *
  *     0        header: magic[8] "PLXOVL1\n", u32 version, u32 block size, u64 base bytes,
  *              u8 base_sha256[32], u64 hash of the bytes before
@@ -49,7 +50,7 @@ void overlay_close(struct overlay *o); /* does not flush; NULL is a no-op */
 
 bool overlay_has(struct overlay *o, uint64_t block);
 void overlay_mark(struct overlay *o, uint64_t block); /* after its data were written */
-uint64_t overlay_allocated(struct overlay *o);       /* blocks */
+uint64_t overlay_allocated(struct overlay *o);        /* blocks */
 /* Everything marked before the call becomes durable, data before bits. 0 or -1 with errno. */
 int overlay_flush(struct overlay *o);
 int overlay_write_stamp(struct overlay *o, const struct disk_stamp *stamp, struct plx_err *err);

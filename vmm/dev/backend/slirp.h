@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/dev/backend/slirp.h - networking without privileges: libslirp, a TCP/IP stack in this process.
+ * vmm/dev/backend/slirp.h - networking without privileges: libslirp, a TCP/IP stack in this
+ * process.
  *
  * The guest is 10.0.2.15 by DHCP, the host 10.0.2.2, DNS 10.0.2.3. Threading: one thread. */
 #ifndef VMM_DEV_BACKEND_SLIRP_H
