@@ -85,10 +85,12 @@ FROM_INT_OPS(DEFINE_FROM_INT)
 TO_INT_OPS(DEFINE_TO_INT)
 
 /* Two floats to two integers in an MMX register, by the instruction named second. */
+/* clang-format off */
 #define TO_MMX_OPS(X)                                                  \
     X(CVTPS2PI, cvtps2pi, cvtps2dq)                                    \
     X(CVTTPS2PI, cvttps2pi, cvttps2dq) X(CVTPD2PI, cvtpd2pi, cvtpd2dq) \
         X(CVTTPD2PI, cvttpd2pi, cvttpd2dq)
+/* clang-format on */
 
 #define DEFINE_TO_MMX(M, name, host)                             \
     static void do_##name(struct vcpu *v, const struct insn *in) \
