@@ -60,6 +60,15 @@ const struct cpu_field cpu_fields[] = {
 };
 const unsigned cpu_nfields = PLX_COUNT(cpu_fields);
 
+/* All of the registers were replaced: what the vCPU was told about its last run holds no more.
+ * (Whether the machine has stopped is in its own section.) */
+static void replaced(struct cpu_section *s)
+{
+    s->v->stopping = false;
+    s->v->yield = false;
+    s->engine->state_changed(s->v);
+}
+
 static void section_reset(void *dev)
 {
     struct cpu_section *s = dev;
@@ -68,7 +77,7 @@ static void section_reset(void *dev)
     if (!(s->id == 0)) {
         s->v->c.wait_sipi = 1;
     }
-    s->engine->state_changed(s->v);
+    replaced(s);
 }
 
 static void section_save(const void *dev, struct wbuf *out)
@@ -233,7 +242,7 @@ static int section_load(void *dev, struct rbuf *in, uint32_t version, struct plx
         }
     }
     s->v->c = c;
-    s->engine->state_changed(s->v);
+    replaced(s);
     return 0;
 }
 
