@@ -101,6 +101,8 @@ static void name_sections(const struct vm_digest *mine, const uint8_t *theirs, s
     }
 }
 
+static void diverged(struct rep *r);
+
 static void differ(struct rep *r, const struct own_digest *mine, const struct peer_digest *theirs,
                    uint64_t now)
 {
@@ -115,7 +117,11 @@ static void differ(struct rep *r, const struct own_digest *mine, const struct pe
     (void)snprintf(r->differs_text, sizeof r->differs_text, "digest of record %llu differs",
                    (unsigned long long)mine->d.seq);
     name_sections(&mine->d, theirs->sections, theirs->len, r->differs_text);
-    rep_send(r, &m);
+    if (r->phase == REP_PAIRED) {
+        rep_send(r, &m);
+    } else {
+        diverged(r); /* the primary is not there to name pages, and must not be succeeded */
+    }
 }
 
 /* Both digests of one seq are here (backup only). */
@@ -215,7 +221,8 @@ static void send_pages(struct rep *r, uint64_t seq)
     wbuf_free(&list);
 }
 
-/* The backup has all it can know: say so and end; the primary goes on (or stops: policy). */
+/* The backup has all it can know: say so and end; the primary goes on (or stops: policy). A backup
+ * whose state is wrong must not take over (I4), even when there is nobody else. */
 static void diverged(struct rep *r)
 {
     struct rep_msg m = {.kind = REP_DIVERGED,
@@ -342,6 +349,18 @@ void compare_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
         return;
     }
     r->stats.stale_messages++;
+}
+
+bool compare_differs(const struct rep *r)
+{
+    return r->role == REP_BACKUP && r->differs_seq != 0;
+}
+
+void compare_give_up(struct rep *r)
+{
+    if (r->phase != REP_OUT) {
+        diverged(r);
+    }
 }
 
 void compare_tick(struct rep *r, uint64_t now)

@@ -227,6 +227,10 @@ static void go_alone(struct rep *r, uint64_t now)
 {
     r->ask = REP_ASK_NONE;
     r->in_doubt = false;
+    if (compare_differs(r)) {
+        compare_give_up(r);
+        return;
+    }
     if (r->role == REP_BACKUP && r->phase != REP_JOINING) {
         rep_enter(r, REP_TAKEOVER);
         backup_takeover_if_done(r, now);
@@ -310,6 +314,10 @@ static void tick_joining(struct rep *r, uint64_t now)
 static void tick_paired(struct rep *r, uint64_t now)
 {
     if (now - r->last_heard > r->cfg.peer_lost_ns && now > r->last_heard) {
+        if (compare_differs(r)) {
+            compare_give_up(r);
+            return;
+        }
         if (r->role == REP_BACKUP && r->cfg.no_takeover) {
             return;
         }
@@ -408,7 +416,9 @@ void rep_digest(struct rep *r, const struct vm_digest *d, const struct digest_pa
                 size_t npages, uint64_t now)
 {
     observe(r, now);
-    if (r->phase == REP_PAIRED) {
+    /* One that asked to take over still runs records whose digests the primary had sent (I4). */
+    if (r->phase == REP_PAIRED ||
+        (r->role == REP_BACKUP && (r->phase == REP_ASKED || r->phase == REP_TAKEOVER))) {
         compare_own(r, d, pages, npages, now);
     }
 }

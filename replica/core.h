@@ -16,6 +16,8 @@
  *       declared lost, if that is less) releases nothing before it knows that its
  *       epoch still stands: from the control plane, or from a peer's answer to a question asked
  *       after the gap.
+ *   I4  A backup that knows that its state differs from the primary's never goes on alone, however
+ *       the primary ends.
  *
  * Phases and what moves them (rows: phase; the cause stands before the arrow):
  *
@@ -152,7 +154,8 @@ void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, 
 bool rep_next_record(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len);
 /* Slice @seq has run; its external outputs are copied and held, released or emitted. */
 void rep_ran(struct rep *r, uint64_t seq, const struct output_list *out, uint64_t now);
-/* A digest of the state after its seq (both roles, at the same seqs). */
+/* A digest of the state after its seq (both roles, at the same seqs). Call before rep_ran of that
+ * seq: the last record a successor runs may be the one that shows a difference (I4). */
 void rep_digest(struct rep *r, const struct vm_digest *d, const struct digest_page *pages,
                 size_t npages, uint64_t now);
 

@@ -83,5 +83,8 @@ void compare_own(struct rep *r, const struct vm_digest *d, const struct digest_p
                  size_t npages, uint64_t now);
 void compare_recv(struct rep *r, const struct rep_msg *m, uint64_t now);
 void compare_tick(struct rep *r, uint64_t now);
+/* This backup knows that its state is not the primary's, and waits for the pages to be named. */
+bool compare_differs(const struct rep *r);
+void compare_give_up(struct rep *r); /* they will not be: end */
 
 #endif

@@ -157,10 +157,10 @@ static void after_slice(struct vm_run *r, const struct record *rec)
         p->stopped_at = rec->seq;
         proc_wake(p->wake_io);
     }
-    rep_ran(p->rep, rec->seq, &r->out, clock_mono_ns());
     if (due) {
         rep_digest(p->rep, &d, pages, npages, clock_mono_ns());
     }
+    rep_ran(p->rep, rec->seq, &r->out, clock_mono_ns());
     (void)pthread_mutex_unlock(&p->lock);
 }
 

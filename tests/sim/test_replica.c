@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: two replicas releasing at once, an output of a record the survivor does not hold, an
- * output lost or out of order after a takeover, a pair that never comes to rest.
+ * output lost or out of order after a takeover, a backup that takes over though it knows that its
+ * state is wrong, a pair that never comes to rest.
  *
  * One clock, two replicas, a control plane that applies compare-and-swaps in order. The VM is a
  * hash: state' = H(state, record); a slice puts out (seq, state'). Every step checks safety; every
@@ -22,7 +23,7 @@
 
 #define MS    UINT64_C(1000000)
 #define NEVER UINT64_MAX
-enum { EVENTS_MAX = 8192, RECORDS_MAX = 20000 };
+enum { EVENTS_MAX = 8192, RECORDS_MAX = 20000, DIGEST_EVERY = 8 };
 
 enum ev_kind { EV_MSG, EV_APPLIED, EV_ROLES, EV_ASK, EV_SLICE_DONE, EV_REREAD };
 
@@ -62,7 +63,9 @@ struct sim {
     uint64_t emitted_through;      /* the client's view: records whose output it saw */
     uint64_t emitted[RECORDS_MAX]; /* what it saw for each */
     uint64_t max_emit_epoch;
-    unsigned takeovers, drops, resumes;
+    unsigned takeovers, drops, resumes, divergences;
+    bool wrong;       /* the backup's state was changed: what it puts out is not compared */
+    bool slow_backup; /* its slices take longer than the primary's: it lags as far as it may */
 };
 
 static struct sim *S;
@@ -118,7 +121,7 @@ static void op_emit(void *ctx, const struct output *o, const uint8_t *data)
         S->max_emit_epoch = epoch;
     }
     if (seq <= S->emitted_through) {
-        assert_true(S->emitted[seq] == state); /* a duplicate is the same */
+        assert_true(S->wrong || S->emitted[seq] == state); /* a duplicate is the same */
         return;
     }
     assert_true(seq == S->emitted_through + 1); /* nothing lost, nothing out of order */
@@ -157,7 +160,8 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
     S->takeovers += ev == REP_EV_TAKEOVER;
     S->drops += ev == REP_EV_ALONE;
     S->resumes += ev == REP_EV_RESUMED;
-    assert_int_not_equal(ev, REP_EV_DIVERGED);
+    S->divergences += ev == REP_EV_DIVERGED;
+    assert_true(S->wrong || ev != REP_EV_DIVERGED);
 }
 
 static void op_wake(void *ctx)
@@ -217,7 +221,10 @@ static void vm_step(struct node *n)
         n->running = seq;
     }
     if (n->running != 0) {
-        (void)event_at(S->now + 100000 + prng_below(&S->g, MS), EV_SLICE_DONE, (int)(n - S->n));
+        uint64_t takes = 100000 + prng_below(&S->g, MS);
+
+        takes += S->slow_backup && n == &S->n[1] ? 3 * MS : 0;
+        (void)event_at(S->now + takes, EV_SLICE_DONE, (int)(n - S->n));
     }
 }
 
@@ -235,6 +242,12 @@ static void slice_done(struct node *n)
     n->running = 0;
     n->out_state[n->vm_seq] = n->vm_state;
     n->next_seal = S->now + (prng_below(&S->g, 8) == 0 ? prng_below(&S->g, 20 * MS) : 0);
+    if (n->vm_seq % DIGEST_EVERY == 0) {
+        static struct vm_digest d;
+
+        d = (struct vm_digest){.seq = n->vm_seq, .all = {.lo = n->vm_state}};
+        rep_digest(n->rep, &d, NULL, 0, S->now);
+    }
     rep_ran(n->rep, n->vm_seq, &out, S->now);
     output_list_free(&out);
 }
@@ -497,6 +510,89 @@ static void stopped_primary_is_superseded(void **state)
     sim_close();
 }
 
+static uint64_t differing(const struct node *n)
+{
+    struct rep_stats s;
+
+    rep_stats(n->rep, &s);
+    return s.digests_differ;
+}
+
+/* The primary dies the moment the backup has found that it differs: before it could name pages. */
+static void a_backup_that_differs_does_not_take_over(void **state)
+{
+    (void)state;
+    sim_open(6);
+    run_until(S->now + 100 * MS);
+    S->wrong = true;
+    S->n[1].vm_state ^= 1;
+    while (differing(&S->n[1]) == 0) {
+        step();
+    }
+    S->n[0].dead = true;
+    uint64_t seen = S->emitted_through;
+    run_until(S->now + 2000 * MS);
+    assert_int_equal(S->takeovers, 0);
+    assert_int_equal(S->divergences, 1);
+    assert_int_equal(rep_phase(S->n[1].rep), REP_OUT);
+    assert_int_equal(S->emitted_through, seen);
+    sim_close();
+}
+
+/* It has asked to take over, or may already, when the records it still has to run show that it is
+ * wrong. */
+static void a_successor_that_turns_out_wrong_ends(void **state)
+{
+    (void)state;
+    for (unsigned late = 0; late < 2; late++) {
+        sim_open(7);
+        S->slow_backup = true;
+        run_until(S->now + 500 * MS);
+        S->n[0].dead = true;
+        uint64_t seen = S->emitted_through;
+        while (rep_phase(S->n[1].rep) != (late ? REP_TAKEOVER : REP_ASKED)) {
+            step();
+        }
+        S->wrong = true;
+        S->n[1].vm_state ^= 1;
+        run_until(S->now + 2000 * MS);
+        assert_int_equal(S->takeovers, 0);
+        assert_int_equal(S->divergences, 1);
+        assert_int_equal(rep_phase(S->n[1].rep), REP_OUT);
+        assert_int_equal(S->emitted_through, seen);
+        sim_close();
+    }
+}
+
+/* Whenever the primary dies: the backup goes on alone or it has found a difference, never both. */
+static void knowing_and_taking_over_exclude_each_other(void **state)
+{
+    const char *seed_text = getenv("SEED");
+    uint64_t seed = seed_text != NULL ? strtoull(seed_text, NULL, 0) : 1;
+    unsigned knew = 0, took = 0;
+
+    (void)state;
+    for (uint64_t i = 0; i < (seed_text != NULL ? 1 : 200); i++) {
+        sim_open(seed + i);
+        print_message("\rseed %llu ", (unsigned long long)(seed + i));
+        S->slow_backup = prng_below(&S->g, 2) == 0;
+        run_until(S->now + prng_below(&S->g, 300 * MS));
+        S->wrong = true;
+        S->n[1].vm_state ^= 1;
+        run_until(S->now + prng_below(&S->g, 20 * MS));
+        S->n[0].dead = true;
+        run_until(S->now + 2000 * MS);
+        bool knows = differing(&S->n[1]) != 0;
+        assert_int_equal(S->takeovers, knows ? 0 : 1);
+        assert_int_equal(rep_phase(S->n[1].rep), knows ? REP_OUT : REP_ALONE);
+        knew += knows;
+        took += !knows;
+        sim_close();
+    }
+    print_message("\n%u knew, %u took over\n", knew, took);
+    assert_true(seed_text != NULL || (knew > 0 && took > 0));
+}
+
 static void random_fault(void)
 {
     struct node *n = &S->n[prng_below(&S->g, 2)];
@@ -569,6 +665,9 @@ int main(void)
         cmocka_unit_test(dead_backup_is_dropped),
         cmocka_unit_test(no_majority_waits_and_resumes),
         cmocka_unit_test(stopped_primary_is_superseded),
+        cmocka_unit_test(a_backup_that_differs_does_not_take_over),
+        cmocka_unit_test(a_successor_that_turns_out_wrong_ends),
+        cmocka_unit_test(knowing_and_taking_over_exclude_each_other),
         cmocka_unit_test(random_faults_never_break_safety),
     };
 
