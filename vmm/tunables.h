@@ -28,6 +28,10 @@
 #define OUTPUT_COST        64        /* D: what each frame counts beside its bytes */
 #define PAUSE_YIELD        16        /* D: PAUSEs in a row that end a round (R5) */
 
+/* Ownership of pages by vCPUs (vmm/mmu/owner.c). */
+#define OWNER_HOT  6  /* D: a page that changed hands this often is contended */
+#define OWNER_COOL 64 /* D: writes by one vCPU alone after which it is no more */
+
 #define DIGEST_EVERY_SLICES 64
 #define SCRUB_NS            UINT64_C(60000000000) /* all of RAM is re-hashed within this much virtual time */
 

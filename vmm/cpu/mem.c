@@ -171,6 +171,23 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len)
     tables_changed(v, gpa, len);
 }
 
+/* Until the caches know which of them came from which page, everything goes. */
+void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all)
+{
+    (void)page;
+    if (all) {
+        vcpu_mem_drop_all(v);
+        vcpu_blocks_drop(v);
+    } else {
+        vcpu_mem_drop_writes(v);
+    }
+}
+
+void vcpu_mem_settle(struct vcpu *v)
+{
+    (void)v; /* owes nothing: setting a flag takes the table page */
+}
+
 void vcpu_mem_select(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;

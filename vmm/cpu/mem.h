@@ -160,6 +160,9 @@ void vcpu_mem_drop_writes(struct vcpu *v); /* permissions to write fast (ram_cle
 void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len);
 /* A page got RAM_CODE: no cached permission to write it fast may stay. */
 void vcpu_mem_protect(struct vcpu *v, gpa_t gpa);
+/* engine_ops of the same names. */
+void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all);
+void vcpu_mem_settle(struct vcpu *v);
 /* Choose the cache of the current privilege; after CPL, debug state or paging changed. */
 void vcpu_mem_select(struct vcpu *v);
 

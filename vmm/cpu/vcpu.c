@@ -2,6 +2,7 @@
  * vmm/cpu/vcpu.c - raising out of an instruction, and the vCPU's view of time. */
 #include "vmm/cpu/vcpu.h"
 
+#include "base/check.h"
 #include "vmm/tunables.h"
 
 uint64_t vcpu_now(const struct vcpu *v)
@@ -40,6 +41,15 @@ void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error)
 {
     v->cr2 = cr2;
     raise_now(v, VEC_PF, true, error);
+}
+
+void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write)
+{
+    PLX_CHECK(v->parallel);
+    v->lack = (struct vcpu_lack){page, write};
+    v->fault_kind = FAULT_STOP;
+    v->stop = VCPU_PAGES;
+    longjmp(v->fault_jmp, 1);
 }
 
 void vcpu_need_serial(struct vcpu *v)

@@ -12,6 +12,7 @@
 
 #include "vmm/cpu/cpu.h"
 #include "vmm/cpu/insn.h"
+#include "vmm/mmu/owner.h"
 #include "vmm/mmu/ram.h"
 
 /* How a vCPU reaches the machine. All are called in the serial part only (a vCPU in the parallel
@@ -40,6 +41,12 @@ enum vcpu_stop {
     VCPU_PAGES,    /* parallel part: lacks pages (vcpu.lack); no effect yet */
     VCPU_SHUTDOWN, /* triple fault */
     VCPU_STOPPED,  /* the machine stopped (power-off, reset, debug exit) */
+};
+
+/* VCPU_PAGES: what the instruction lacks first. */
+struct vcpu_lack {
+    uint64_t page; /* of RAM */
+    bool write;
 };
 
 struct vcpu_mem; /* translation caches: mem.h */
@@ -77,6 +84,8 @@ struct vcpu {
     const struct vcpu_ops *ops;
     void *ops_ctx;
     struct ram *ram;
+    struct owner *owner; /* who may touch which page in a parallel part; NULL: the only vCPU */
+    struct vcpu_lack lack;
     struct vcpu_mem *mem;
     struct blocks *blocks;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
@@ -115,6 +124,8 @@ _Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
 /* Leave the run loop with VCPU_SERIAL and no effect of the instruction, if this is a parallel
  * part. Called before every access to something the vCPUs share: PIO, MMIO, LAPIC registers. */
 void vcpu_need_serial(struct vcpu *v);
+/* Parallel part: leave the run loop with VCPU_PAGES and no effect of the instruction. */
+_Noreturn void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write);
 #define cpu_ud(v)  cpu_raise((v), VEC_UD)
 #define cpu_gp0(v) cpu_raise_error((v), VEC_GP, 0)
 

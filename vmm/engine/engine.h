@@ -17,6 +17,7 @@ struct engine_config {
     unsigned vcpus; /* of the whole VM */
     bool bsp;       /* bootstrap processor; others start in wait_sipi */
     struct ram *ram;
+    struct owner *owner; /* borrowed; NULL: the only vCPU */
     const struct vcpu_ops *ops;
     void *ops_ctx;
     unsigned cache_entries; /* of every derived cache; 0: the default. Never changes a result. */
@@ -47,6 +48,12 @@ struct engine_ops {
     void (*drop)(struct vcpu *v);
     /* v->c was replaced from outside (load, reset). */
     void (*state_changed)(struct vcpu *v);
+    /* Serial part: the vCPU lost the right to write @page of RAM and, if @all, the right to read
+     * it: what was made under these rights goes, at the latest when the vCPU runs again. */
+    void (*revoke)(struct vcpu *v, uint64_t page, bool all);
+    /* Serial part, after a parallel one: store the accessed and dirty flags that the vCPU owes
+     * (R7). Called for the vCPUs in their order. */
+    void (*settle)(struct vcpu *v);
 };
 
 extern const struct engine_ops engine_interp;

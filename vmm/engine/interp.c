@@ -225,6 +225,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     v->id = cfg->id;
     v->vcpus = cfg->vcpus;
     v->ram = cfg->ram;
+    v->owner = cfg->owner;
     v->ops = cfg->ops;
     v->ops_ctx = cfg->ops_ctx;
     if (vcpu_mem_create(v, cfg->cache_entries) != 0 ||
@@ -246,6 +247,16 @@ static void interp_drop(struct vcpu *v)
     vcpu_blocks_drop(v);
 }
 
+static void interp_revoke(struct vcpu *v, uint64_t page, bool all)
+{
+    vcpu_mem_revoke(v, page, all);
+}
+
+static void interp_settle(struct vcpu *v)
+{
+    vcpu_mem_settle(v);
+}
+
 const struct engine_ops engine_interp = {
     .name = "interp",
     .create = interp_create,
@@ -253,4 +264,6 @@ const struct engine_ops engine_interp = {
     .run = interp_run,
     .drop = interp_drop,
     .state_changed = interp_state_changed,
+    .revoke = interp_revoke,
+    .settle = interp_settle,
 };

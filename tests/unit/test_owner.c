@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Ownership of pages (vmm/mmu/owner.c): who holds what, who is told, what is contended. The
+ * exhaustive enumeration of the protocol is tests/sim/test_owner_model.c. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/prng.h"
+#include "vmm/mmu/owner.h"
+#include "vmm/tunables.h"
+
+enum { PAGES = 8, VCPUS = 3 };
+
+/* What each vCPU believes to have, as revoke tells it. */
+struct fixture {
+    struct owner *o;
+    unsigned rights[VCPUS][PAGES];
+};
+
+static void on_revoke(void *ctx, unsigned vcpu, uint64_t page, bool all)
+{
+    struct fixture *t = ctx;
+
+    t->rights[vcpu][page] &= all ? 0 : (unsigned)OWNER_R;
+}
+
+static const struct owner_ops ops = {on_revoke};
+
+static int setup(void **state)
+{
+    static struct fixture t;
+
+    memset(&t, 0, sizeof t);
+    *state = &t;
+    return owner_create(PAGES, VCPUS, &ops, &t, &t.o, NULL);
+}
+
+static int teardown(void **state)
+{
+    owner_destroy(((struct fixture *)*state)->o);
+    return 0;
+}
+
+static unsigned serial(struct fixture *t, uint64_t page, unsigned vcpu, enum owner_right want)
+{
+    unsigned got = owner_serial(t->o, page, vcpu, want);
+
+    t->rights[vcpu][page] = got;
+    return got;
+}
+
+/* At most one writer, and then no other reader; beliefs never exceed the map. */
+static void check(const struct fixture *t)
+{
+    for (uint64_t page = 0; page < PAGES; page++) {
+        unsigned readers = 0, writers = 0;
+        for (unsigned i = 0; i < VCPUS; i++) {
+            unsigned r = t->rights[i][page];
+            readers += (r & OWNER_R) != 0;
+            writers += (r & OWNER_W) != 0;
+            assert_true((r & OWNER_R) == 0 || owner_may_read(t->o, page, i));
+            assert_true((r & OWNER_W) == 0 || owner_may_write(t->o, page, i));
+        }
+        assert_true(writers == 0 || (writers == 1 && readers == 1));
+    }
+}
+
+static void at_first_all_may_read_and_none_may_write(void **state)
+{
+    struct fixture *t = *state;
+
+    for (unsigned i = 0; i < VCPUS; i++) {
+        assert_true(owner_may_read(t->o, 0, i));
+        assert_false(owner_may_write(t->o, 0, i));
+    }
+}
+
+static void a_write_takes_the_page_and_a_read_shares_it(void **state)
+{
+    struct fixture *t = *state;
+
+    assert_int_equal(serial(t, 1, 0, OWNER_R), OWNER_R);
+    assert_int_equal(serial(t, 1, 1, OWNER_W), OWNER_R | OWNER_W);
+    assert_int_equal(t->rights[0][1], 0);
+    assert_false(owner_may_read(t->o, 1, 0));
+    assert_int_equal(serial(t, 1, 0, OWNER_R), OWNER_R);
+    assert_int_equal(t->rights[1][1], OWNER_R);
+    check(t);
+}
+
+/* A page two vCPUs write in turn ends up shared, written in place. */
+static void a_contended_page_stays_shared(void **state)
+{
+    struct fixture *t = *state;
+    unsigned moves = 0;
+
+    while (serial(t, 2, moves % 2, OWNER_W) == (OWNER_R | OWNER_W)) {
+        assert_true(++moves < 100);
+    }
+    assert_int_equal(moves, OWNER_HOT);
+    assert_int_equal(t->o->counters.in_place, 1);
+    for (unsigned i = 0; i < VCPUS; i++) {
+        assert_true(owner_may_read(t->o, 2, i));
+        assert_false(owner_may_write(t->o, 2, i));
+    }
+    check(t);
+}
+
+static void a_contended_page_cools_when_one_writes_alone(void **state)
+{
+    struct fixture *t = *state;
+    unsigned writes = 0;
+
+    for (unsigned i = 0; serial(t, 2, i % 2, OWNER_W) != OWNER_R; i++) {
+    }
+    while (serial(t, 2, 2, OWNER_W) == OWNER_R) {
+        assert_true(++writes < 1000);
+    }
+    assert_int_equal(writes, OWNER_COOL - 1);
+    assert_true(owner_may_write(t->o, 2, 2));
+    check(t);
+}
+
+static void random_accesses_keep_one_writer_or_many_readers(void **state)
+{
+    struct fixture *t = *state;
+    struct prng rng;
+
+    prng_seed(&rng, 20260101);
+    for (unsigned n = 0; n < 100000; n++) {
+        enum owner_right want = prng_below(&rng, 3) == 0 ? OWNER_W : OWNER_R;
+        unsigned got = serial(t, prng_below(&rng, PAGES), (unsigned)prng_below(&rng, VCPUS), want);
+        assert_true((got & OWNER_R) != 0);
+        check(t);
+    }
+}
+
+static void the_section_holds_all_of_it(void **state)
+{
+    struct fixture *t = *state;
+    struct owner_page before[PAGES];
+    struct wbuf w;
+    struct rbuf r;
+    struct prng rng;
+
+    prng_seed(&rng, 7);
+    for (unsigned n = 0; n < 500; n++) {
+        (void)serial(t, prng_below(&rng, PAGES), (unsigned)prng_below(&rng, VCPUS),
+                     prng_below(&rng, 2) == 0 ? OWNER_W : OWNER_R);
+    }
+    wbuf_init(&w);
+    owner_section_ops.save(t->o, &w);
+    memcpy(before, t->o->pages, sizeof before);
+    owner_section_ops.reset(t->o);
+    assert_memory_not_equal(before, t->o->pages, sizeof before);
+    rbuf_init(&r, w.data, w.len);
+    assert_int_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
+    assert_int_equal(rbuf_left(&r), 0);
+    assert_memory_equal(before, t->o->pages, sizeof before);
+    for (size_t len = 0; len < w.len; len++) {
+        rbuf_init(&r, w.data, len);
+        assert_int_not_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
+    }
+    wbuf_free(&w);
+}
+
+static void hostile_sections_are_refused(void **state)
+{
+    static const uint8_t holder[] = {PAGES, PAGES, VCPUS + 1, 0, 0, 0};
+    static const uint8_t heat[] = {PAGES, PAGES, 0, OWNER_HOT + 1, 0, 0};
+    static const uint8_t writer[] = {PAGES, PAGES, 0, 0, VCPUS + 1, 0};
+    static const uint8_t streak[] = {PAGES, PAGES, 0, 0, 0, OWNER_COOL};
+    static const uint8_t run[] = {PAGES, PAGES + 1, 0, 0, 0, 0};
+    static const uint8_t none[] = {PAGES, 0, 0, 0, 0, 0};
+    static const uint8_t pages[] = {PAGES + 1, PAGES, 0, 0, 0, 0};
+    static const uint8_t *const bad[] = {holder, heat, writer, streak, run, none, pages};
+    struct fixture *t = *state;
+    struct rbuf r;
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        rbuf_init(&r, bad[i], sizeof holder);
+        assert_int_not_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
+    }
+}
+
+int main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(at_first_all_may_read_and_none_may_write),
+        TEST(a_write_takes_the_page_and_a_read_shares_it),
+        TEST(a_contended_page_stays_shared),
+        TEST(a_contended_page_cools_when_one_writes_alone),
+        TEST(random_accesses_keep_one_writer_or_many_readers),
+        TEST(the_section_holds_all_of_it),
+        TEST(hostile_sections_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
