@@ -136,8 +136,26 @@ static void fake_changed(struct vcpu *v)
     fake.changes++;
 }
 
-static const struct engine_ops fake_engine = {"fake",   fake_create, fake_destroy,
-                                              fake_run, fake_drop,   fake_changed};
+static void fake_settle(struct vcpu *v)
+{
+    (void)v;
+}
+
+static void fake_revoke(struct vcpu *v, uint64_t page, bool all)
+{
+    (void)v;
+    (void)page;
+    (void)all;
+}
+
+static const struct engine_ops fake_engine = {.name = "fake",
+                                              .create = fake_create,
+                                              .destroy = fake_destroy,
+                                              .run = fake_run,
+                                              .drop = fake_drop,
+                                              .state_changed = fake_changed,
+                                              .revoke = fake_revoke,
+                                              .settle = fake_settle};
 
 static void fake_fire(void *ctx, uint64_t now)
 {
