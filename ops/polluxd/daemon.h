@@ -6,7 +6,8 @@
  *     start.c    choosing the nodes of a VM and comparing its files on them
  *     prepare.c  hashing the files and making keys on one node
  *     vms.c      making what runs here follow the applied records
- *     child.c    one replica process and its control channel
+ *     child.c    one replica process; child_channel.c what it says and asks, child_spawn.c how
+ *                it is started or found again
  *     session.c  console sessions, wherever the VM runs
  *     events.c   the ring of events;  tap.c  TAP devices;  metrics.c  Prometheus
  *
@@ -83,7 +84,7 @@ struct daemon {
     struct child *children;
     struct prepared *prepared;
     struct start *starts;
-    struct wish *wishes; /* child.c: commands on behalf of replicas */
+    struct wish *wishes; /* child_channel.c: commands on behalf of replicas */
     struct session *sessions;
     struct vm_stats *stats;
     struct event events[EVENTS_MAX];
@@ -168,7 +169,7 @@ void vms_tick(struct daemon *d);
 /* One replica and the record as applied here: TAPs first, then the roles are told (with @nonce). */
 void vms_follow(struct child *c, const struct roles_vm *vm, uint64_t nonce);
 
-/* --- child.c --- */
+/* --- child.c, child_channel.c, child_spawn.c --- */
 struct child {
     struct child *next;
     struct daemon *d;
