@@ -309,14 +309,37 @@ static bool undefined_shift(const struct form *f, const struct isa_state *in,
     return shift && strstr(f->name, "16, r16") != NULL && (count & 31) > 16;
 }
 
+/* MASKMOVQ and MASKMOVDQU with a mask that selects nothing. */
+static bool empty_mask(const struct form *f, const struct isa_state *in,
+                       const struct isa_code *code)
+{
+    unsigned modrm = code->bytes[code->len - 1], rm = modrm & 7, top = in->fx[3] >> 3 & 7;
+    const uint8_t *mask = in->fx + 32 + ((rm - top) & 7) * 16;
+    unsigned bytes = 8;
+
+    if (f->mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && f->mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU) {
+        return false;
+    }
+    if (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) {
+        unsigned rex = f->mode == ISA_64 ? code->bytes[code->len - 4] : 0;
+        mask = in->fx + 160 + (rm + ((rex & 0xf1) == 0x41 ? 8 : 0)) * 16;
+        bytes = 16;
+    }
+    for (unsigned i = 0; i < bytes; i++) {
+        if ((mask[i] & 0x80) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Faults of a store that is not done in the end: the SDM leaves them to the implementation for a
- * mask of zeros (MASKMOVQ), and names only the segment's for ARPL, where AMD's writes only what
- * changes. */
-static bool fault_undefined(const struct form *f, const struct isa_outcome *host,
+ * mask of zeros, and names only the segment's for ARPL, where AMD's writes only what changes. */
+static bool fault_undefined(const struct form *f, const struct isa_state *in,
+                            const struct isa_code *code, const struct isa_outcome *host,
                             const struct isa_outcome *here)
 {
-    return (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ && here->signal == 0 && host->signal != 0 &&
-            f->mode != ISA_64) ||
+    return (here->signal == 0 && host->signal != 0 && empty_mask(f, in, code)) ||
            (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0);
 }
 
@@ -415,7 +438,7 @@ static void check_form(struct form *f)
         native_step(f->mode, code.bytes, code.len, f->rep, &in, &host);
         ours_step(f->mode, code.bytes, code.len, f->rep, &in, &here);
         f->trials++;
-        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &host, &here) &&
+        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &in, &code, &host, &here) &&
             !same(f, &host, &here, &d)) {
             if (f->differ++ == 0) {
                 report(f, code.bytes, code.len, t, &in, &d);

@@ -63,6 +63,21 @@ static void faults_leave_the_stack_pointer(void **state)
     g_close(&g);
 }
 
+/* ENTER's last check is a write of a whole word at the new RSP, even when only its end faults. */
+static void enter_probes_a_word(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    open_with_ist(&g);
+    g.v->c.gpr[RSP] = G_UNMAPPED + 0x1008;
+    G_EXEC(&g, 0xc8, 0x01, 0x10, 0); /* enter 0x1001, 0 */
+    assert_int_equal(g_vector(&g), VEC_PF);
+    assert_int_equal(g.v->c.cr2, G_UNMAPPED);
+    assert_int_equal(old_rsp(&g, true), G_UNMAPPED + 0x1008);
+    g_close(&g);
+}
+
 static void bad_targets(void **state)
 {
     struct guest g;
@@ -319,6 +334,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(faults_leave_the_stack_pointer),
+        cmocka_unit_test(enter_probes_a_word),
         cmocka_unit_test(bad_targets),
         cmocka_unit_test(refused_rmw_changes_nothing),
         cmocka_unit_test(bit_offsets_reach_far),

@@ -129,7 +129,7 @@ void int_enter(struct vcpu *v, const struct insn *in)
         mem_write(v, SEG_SS, sp, size, frame & size_mask(size));
     }
     sp = (sp - (in->imm & 0xffff)) & mask;
-    mem_probe_write(v, SEG_SS, sp, 1);
+    mem_probe_write(v, SEG_SS, sp, size); /* "a write using the final value of the stack pointer" */
     reg_write(v, RBP, size, frame);
     reg_write(v, RSP, mask == 0xffff ? 2 : mask == UINT32_MAX ? 4 : 8, sp);
 }
