@@ -18,17 +18,25 @@ $(GUEST)/redis.state: $(GUEST)/initrd.img build/pollux
 $(GUEST)/initrd.img: ops/guest/build.sh ops/guest/init $(if $(GUEST_REFRESH),FORCE)
 	@ops/guest/build.sh $(GUEST) build/cache
 
-# Guest programs: 64-bit code, linked at 1 MiB, in the ELF32 container that multiboot 1 takes.
-GUEST_PROGRAMS := $(patsubst tests/guest/%.c,build/tests/guest/%.elf,$(wildcard tests/guest/*.c))
+# Guest programs, linked at 1 MiB: 64-bit code in the ELF32 container that multiboot 1 takes, and
+# (tests/guest/32) code that stays in protected mode.
+GUEST_PROGRAMS64 := $(patsubst tests/guest/%.c,build/tests/guest/%.elf,$(wildcard tests/guest/*.c))
+GUEST_PROGRAMS32 := $(patsubst tests/guest/32/%.c,build/tests/guest/%.elf,$(wildcard tests/guest/32/*.c))
 GUEST_CFLAGS := -std=gnu11 -O1 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie \
-	-mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
+	-mgeneral-regs-only -fno-stack-protector -fcf-protection=none \
 	-fno-asynchronous-unwind-tables -Wl,-T,tests/guest/lib/link.ld -Wl,--build-id=none -Wl,-n \
 	-Wl,--no-warn-rwx-segments -Itests/guest/lib
 
-build-all: $(GUEST_PROGRAMS)
+build-all: $(GUEST_PROGRAMS64) $(GUEST_PROGRAMS32)
 
-build/tests/guest/%.elf: tests/guest/%.c $(wildcard tests/guest/lib/*)
+$(GUEST_PROGRAMS64): build/tests/guest/%.elf: tests/guest/%.c $(wildcard tests/guest/lib/*)
 	@mkdir -p $(@D)
-	@$(CC) $(GUEST_CFLAGS) -o $@.64 tests/guest/lib/start.S $< tests/guest/lib/guest.c
+	@$(CC) $(GUEST_CFLAGS) -mno-red-zone -o $@.64 tests/guest/lib/start.S $< tests/guest/lib/guest.c \
+		tests/guest/lib/checks.c
 	@objcopy -O elf32-i386 $@.64 $@
 	@rm $@.64
+
+$(GUEST_PROGRAMS32): build/tests/guest/%.elf: tests/guest/32/%.c $(wildcard tests/guest/lib/*)
+	@mkdir -p $(@D)
+	@$(CC) $(GUEST_CFLAGS) -m32 -march=i686 -o $@ tests/guest/lib/start32.S $< tests/guest/lib/guest32.c \
+		tests/guest/lib/checks.c

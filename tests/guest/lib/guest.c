@@ -1,16 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/guest/lib/guest.c - console, traps and checks of guest programs (guest.h). */
+ * tests/guest/lib/guest.c - traps and page tables of 64-bit guest programs (guest.h). */
 #include "guest.h"
 
-struct trapped trapped;
 uint64_t trap_resume, trap_rsp;
 void (*irq_handler[256])(struct trap_frame *);
 extern uint8_t trap_stubs[];
-void user_leave(void);
 void idt_init(void);
 void trap(struct trap_frame *f);
-void *memset(void *p, int c, size_t n);
-void *memcpy(void *to, const void *from, size_t n);
 
 static struct {
     uint16_t off0, sel;
@@ -18,95 +14,6 @@ static struct {
     uint16_t off1;
     uint32_t off2, zero;
 } idt[256];
-
-static unsigned checks, failures;
-
-void *memset(void *p, int c, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        ((volatile uint8_t *)p)[i] = (uint8_t)c;
-    }
-    return p;
-}
-
-void *memcpy(void *to, const void *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        ((volatile uint8_t *)to)[i] = ((const uint8_t *)from)[i];
-    }
-    return to;
-}
-
-void put(const char *s)
-{
-    for (; *s != 0; s++) {
-        while ((inb(COM1 + 5) & 0x20) == 0) {
-        }
-        outb(COM1, (uint8_t)*s);
-    }
-}
-
-void put_hex(uint64_t v)
-{
-    char text[17] = {0};
-    int at = 16;
-
-    do {
-        text[--at] = "0123456789abcdef"[v & 15];
-        v >>= 4;
-    } while (v != 0);
-    put("0x");
-    put(text + at);
-}
-
-void guest_exit(int code)
-{
-    outb(EXIT_PORT, (uint8_t)code);
-    for (;;) {
-        __asm__ volatile("cli; hlt");
-    }
-}
-
-void check_eq(const char *name, uint64_t got, uint64_t want)
-{
-    checks++;
-    if (got == want) {
-        put("ok ");
-        put(name);
-    } else {
-        failures++;
-        put("FAIL ");
-        put(name);
-        put(": got ");
-        put_hex(got);
-        put(", want ");
-        put_hex(want);
-    }
-    put("\n");
-}
-
-void check(const char *name, bool ok)
-{
-    check_eq(name, ok, 1);
-}
-
-void check_trap(const char *name, int vector, uint64_t error)
-{
-    /* One number, so that one line shows both. */
-    check_eq(name, (uint64_t)(int64_t)trapped.vector << 32 | trapped.error,
-             (uint64_t)(int64_t)vector << 32 | error);
-}
-
-int checks_done(const char *program)
-{
-    put(program);
-    put(": ");
-    put_hex(checks);
-    put(" checks, ");
-    put_hex(failures);
-    put(" failed\n");
-    return failures == 0 ? GUEST_PASS : GUEST_FAIL;
-}
 
 void idt_init(void)
 {
@@ -151,16 +58,7 @@ void trap(struct trap_frame *f)
         return;
     }
     if (trap_resume == 0) {
-        put("FAIL unexpected trap ");
-        put_hex(f->vector);
-        put(" error ");
-        put_hex(f->error);
-        put(" at ");
-        put_hex(f->rip);
-        put(" cr2 ");
-        put_hex(cr2);
-        put("\n");
-        guest_exit(GUEST_FAIL);
+        unexpected_trap();
     }
     f->rip = trap_resume;
     f->rsp = trap_rsp;

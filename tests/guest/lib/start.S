@@ -123,10 +123,11 @@ trap_common:
     add $16, %rsp
     iretq
 
-/* void user_enter(void (*fn)(void), uint64_t rflags): runs @fn in ring 3 until it traps; the trap
- * handler comes back through user_leave. */
-    .globl user_enter, user_leave
+/* guest.h; the trap handler comes back through user_leave. */
+    .globl user_enter, user_enter_at, user_leave
 user_enter:
+    mov $0x2b, %edx
+user_enter_at:
     push %rbx
     push %rbp
     push %r12
@@ -138,7 +139,7 @@ user_enter:
     lea user_stack_top, %rax
     push %rax
     push %rsi
-    pushq $0x2b
+    push %rdx
     push %rdi
     iretq
 user_leave:
