@@ -72,15 +72,12 @@ static int extint_take(void *ctx)
  * After Reset": what INIT leaves alone) ----------------------------------------------------------
  */
 
-static bool vcpu_init(void *ctx)
+static void init_now(void *ctx)
 {
     struct pc_cpu *cpu = ctx;
     struct vcpu *v = cpu->v;
     struct cpu was = v->c, *c = &v->c;
 
-    if (cpu->pc->running == v) {
-        return false;
-    }
     cpu_reset(c, v->id);
     c->cr0 |= was.cr0 & (CR0_CD | CR0_NW);
     c->fpu = was.fpu;
@@ -111,7 +108,20 @@ static bool vcpu_init(void *ctx)
     c->wait_sipi = v->id != 0;
     lapic_init_reset(cpu->lapic);
     cpu->pc->engine->state_changed(v);
-    return true;
+}
+
+/* INIT to the vCPU that runs would pull its state from under the instruction that sends it: the
+ * run loop takes it after that instruction. */
+static void vcpu_init(void *ctx)
+{
+    struct pc_cpu *cpu = ctx;
+
+    if (cpu->pc->running == cpu->v) {
+        cpu->v->init_pending = true;
+        cpu->v->attention = true;
+    } else {
+        init_now(cpu);
+    }
 }
 
 static void vcpu_sipi(void *ctx, uint8_t vector)
@@ -202,6 +212,7 @@ static const struct vcpu_ops vcpu_wiring = {
     .msr_write = msr_write,
     .cr8_read = cr8_read,
     .cr8_write = cr8_write,
+    .init = init_now,
 };
 
 /* --- the machine's hooks ------------------------------------------------------------------------

@@ -164,15 +164,14 @@ static void the_second_vcpu_starts(void **state)
     assert_int_equal(v1->c.seg[SEG_CS].base, 0x9000);
     assert_int_equal(v1->c.rip, 0);
     assert_int_equal(changes, 2);
-    /* INIT to the one that runs waits for the next round. */
+    /* INIT to the one that runs waits for the end of its instruction. */
     pc->running = v0;
     v0->c.gpr[RBX] = 5;
     lapic_set(v0, 0x310, 0);
     lapic_set(v0, 0x300, 0x4500);
     assert_int_equal(v0->c.gpr[RBX], 5);
-    assert_true(v0->yield);
-    pc->running = NULL;
-    vtimers_fire(&pc->m.timers, now);
+    assert_true(v0->init_pending && v0->attention);
+    v0->ops->init(v0->ops_ctx);
     assert_int_equal(v0->c.gpr[RBX], 0);
     assert_int_equal(v0->c.wait_sipi, 0);
 }

@@ -296,7 +296,7 @@ static bool fold(const struct event *first, enum fault_class first_class, struct
     return true;
 }
 
-/* False: delivering raised a fault, now in v->fault_*. */
+/* False: delivering raised a fault or has to stop, see v->fault_*. */
 static bool try_deliver(struct vcpu *v, const struct event *e)
 {
     uint64_t rip;
@@ -304,10 +304,10 @@ static bool try_deliver(struct vcpu *v, const struct event *e)
     if (setjmp(v->fault_jmp) != 0) {
         return false;
     }
+    deliver(v, e, &rip);
     if (e->vector == VEC_DB) {
         v->c.dr[7] &= ~DR7_GD;
     }
-    deliver(v, e, &rip);
     v->c.rip = rip;
     return true;
 }
@@ -316,6 +316,7 @@ static bool try_deliver(struct vcpu *v, const struct event *e)
  * interrupts are benign whatever their vector. */
 static int deliver_folding(struct vcpu *v, struct event e, enum fault_class class)
 {
+    uint64_t cr2 = v->c.cr2;
     jmp_buf outer;
     int rc = 0;
 
@@ -323,6 +324,11 @@ static int deliver_folding(struct vcpu *v, struct event e, enum fault_class clas
     memcpy(outer, v->fault_jmp, sizeof outer);
     v->cur = NULL;
     while (!try_deliver(v, &e)) {
+        if (v->fault_kind == FAULT_STOP) {
+            v->c.cr2 = cr2;
+            rc = v->stop;
+            break;
+        }
         struct event second = event_of_fault(v);
         if (second.vector == VEC_PF) {
             v->c.cr2 = v->cr2;
@@ -340,29 +346,40 @@ static int deliver_folding(struct vcpu *v, struct event e, enum fault_class clas
 int exc_deliver_fault(struct vcpu *v)
 {
     struct event e = event_of_fault(v);
+    uint64_t cr2 = v->c.cr2;
 
     if (e.vector == VEC_PF) {
         v->c.cr2 = v->cr2;
     }
-    return deliver_folding(v, e, class_of(&e));
+    int rc = deliver_folding(v, e, class_of(&e));
+    if (vcpu_blocks(rc)) {
+        v->c.cr2 = cr2;
+    }
+    return rc;
 }
 
 int exc_deliver_interrupt(struct vcpu *v, unsigned vector)
 {
     struct event e = {.vector = (uint8_t)vector, .rip = v->c.rip};
 
-    v->c.halted = 0;
-    return deliver_folding(v, e, BENIGN);
+    int rc = deliver_folding(v, e, BENIGN);
+    if (!vcpu_blocks(rc)) {
+        v->c.halted = 0;
+    }
+    return rc;
 }
 
 int exc_deliver_nmi(struct vcpu *v)
 {
     struct event e = {.vector = VEC_NMI, .rip = v->c.rip};
 
-    v->c.halted = 0;
-    v->c.nmi_pending = 0;
-    v->c.nmi_blocked = 1;
-    return deliver_folding(v, e, BENIGN);
+    int rc = deliver_folding(v, e, BENIGN);
+    if (!vcpu_blocks(rc)) {
+        v->c.halted = 0;
+        v->c.nmi_pending = 0;
+        v->c.nmi_blocked = 1;
+    }
+    return rc;
 }
 
 void exc_software_interrupt(struct vcpu *v, unsigned vector, bool int_n)

@@ -28,6 +28,7 @@ static void read_pdptes(struct vcpu *v, uint64_t cr3, uint64_t out[4])
 {
     uint64_t reserved = UINT64_C(0x1e6) | ~((UINT64_C(1) << CPU_PHYS_BITS) - 1);
 
+    vcpu_need_serial(v); /* reads RAM by itself, whoever owns the page */
     if (ram_read(v->ram, cr3 & UINT64_C(0xffffffe0), out, 32) != 0) {
         out[0] = out[1] = out[2] = out[3] = UINT64_MAX; /* what an unclaimed address reads as */
     }

@@ -30,6 +30,7 @@ struct vcpu_ops {
     int (*msr_write)(void *ctx, uint32_t msr, uint64_t value);
     uint64_t (*cr8_read)(void *ctx);              /* TPR bits 7:4 */
     void (*cr8_write)(void *ctx, uint64_t value); /* checked: 0-15 */
+    void (*init)(void *ctx); /* v->init_pending was set: reset the vCPU, now between instructions */
 };
 
 /* Why run returns. */
@@ -42,6 +43,13 @@ enum vcpu_stop {
     VCPU_SHUTDOWN, /* triple fault */
     VCPU_STOPPED,  /* the machine stopped (power-off, reset, debug exit) */
 };
+
+/* Of an enum vcpu_stop, or of what delivered an event: the parallel part does not give what this
+ * needs, and nothing has changed. */
+static inline bool vcpu_blocks(int stop)
+{
+    return stop == VCPU_SERIAL || stop == VCPU_PAGES;
+}
 
 /* VCPU_PAGES: what the instruction lacks first. */
 struct vcpu_lack {
@@ -62,10 +70,13 @@ struct vcpu {
     bool irq_pending; /* level: the LAPIC or PIC has an interrupt for this vCPU */
     bool yield;       /* end the round after this instruction */
     bool stopping;    /* the machine has stopped */
-    bool parallel;    /* this run is a parallel part */
-    bool alone;       /* the only runnable vCPU: PAUSE does not yield (R5) */
-    unsigned id;      /* APIC id */
-    unsigned vcpus;   /* of the whole VM, for CPUID's topology; 0 counts as 1 */
+    /* An instruction of this vCPU sent it an INIT: taken at the next boundary, before run returns,
+     * and so no state. */
+    bool init_pending;
+    bool parallel;  /* this run is a parallel part */
+    bool alone;     /* the only runnable vCPU: PAUSE does not yield (R5) */
+    unsigned id;    /* APIC id */
+    unsigned vcpus; /* of the whole VM, for CPUID's topology; 0 counts as 1 */
 
     /* TF, RF and DR0-7 (exc.c, "stepping"). debug follows c.dr[7]; the rest lives for one
      * instruction. */
@@ -131,8 +142,9 @@ _Noreturn void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write);
 
 /* --- exc.c: delivery (SDM Vol. 3A, "Interrupt and Exception Handling") --------------------- */
 
-/* Deliver the fault in v->fault_*, folding contributory faults into #DF. Returns 0, or
- * VCPU_SHUTDOWN as a positive value on a triple fault. Called outside of any instruction. */
+/* Deliver the fault in v->fault_*, folding contributory faults into #DF. Returns 0, or as a
+ * positive value VCPU_SHUTDOWN on a triple fault, VCPU_SERIAL or VCPU_PAGES if a parallel part does
+ * not reach far enough: then no register has changed. Called outside of any instruction. */
 int exc_deliver_fault(struct vcpu *v);
 /* Deliver external interrupt @vector or NMI; as above. */
 int exc_deliver_interrupt(struct vcpu *v, unsigned vector);

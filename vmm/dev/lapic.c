@@ -9,7 +9,7 @@
 #include "vmm/dev/lapic_internal.h"
 #include "vmm/dev/section.h"
 
-enum { LAPIC_VERSION = 1 };
+enum { LAPIC_VERSION = 2 };
 
 static void bit_set(uint32_t *bits, unsigned i)
 {
@@ -150,17 +150,6 @@ static void accept_fixed(struct lapic *l, uint8_t vector, bool level)
     lapic_update(l);
 }
 
-/* INIT to the vCPU that runs would pull its state from under the instruction that sends it: it
- * waits for the start of the next round, which is asked for. */
-static void accept_init(struct lapic *l)
-{
-    l->v->attention = true;
-    if (!l->wires.init(l->wires.ctx)) {
-        l->v->yield = true;
-        vtimer_arm(&l->init_timer, machine_now(l->m));
-    }
-}
-
 void lapic_accept(struct lapic *l, uint8_t mode, uint8_t vector, bool level)
 {
     if (!lapic_on(l)) {
@@ -176,7 +165,8 @@ void lapic_accept(struct lapic *l, uint8_t mode, uint8_t vector, bool level)
         l->v->attention = true;
         break;
     case APIC_INIT:
-        accept_init(l);
+        l->wires.init(l->wires.ctx);
+        l->v->attention = true;
         break;
     case APIC_SIPI:
         l->wires.sipi(l->wires.ctx, vector);
@@ -238,12 +228,6 @@ bool apic_send(struct apic_bus *bus, const struct apic_msg *msg)
         lapic_accept(least, APIC_FIXED, msg->vector, msg->level);
     }
     return any;
-}
-
-static void init_again(void *ctx, uint64_t now)
-{
-    (void)now;
-    lapic_accept(ctx, APIC_INIT, 0, false);
 }
 
 enum { SHORTHAND_NONE, SHORTHAND_SELF, SHORTHAND_ALL, SHORTHAND_OTHERS };
@@ -310,7 +294,6 @@ void lapic_init_reset(struct lapic *l)
     l->timer_start = 0;
     l->tsc_deadline = 0;
     vtimer_disarm(&l->timer);
-    vtimer_disarm(&l->init_timer);
     lapic_update(l);
 }
 
@@ -365,7 +348,6 @@ static void lapic_save(const void *dev, struct wbuf *out)
     wbuf_u64(out, l->timer_start);
     wbuf_u64(out, l->tsc_deadline);
     wbuf_u64(out, l->timer.deadline);
-    wbuf_u64(out, l->init_timer.deadline);
 }
 
 static bool base_valid(const struct lapic *l, uint64_t base)
@@ -380,7 +362,7 @@ static int lapic_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
 {
     struct lapic *l = dev;
     uint8_t lint0;
-    uint64_t deadline, init_deadline;
+    uint64_t deadline;
     int rc = section_version("lapic", version, LAPIC_VERSION, err);
 
     if (rc != 0) {
@@ -407,7 +389,6 @@ static int lapic_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
     l->timer_start = rbuf_u64(in);
     l->tsc_deadline = rbuf_u64(in);
     deadline = rbuf_u64(in);
-    init_deadline = rbuf_u64(in);
     rc = section_complete("lapic", in, err);
     const struct {
         const char *what;
@@ -433,7 +414,6 @@ static int lapic_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
     }
     l->lint0 = lint0 != 0;
     vtimer_arm(&l->timer, deadline);
-    vtimer_arm(&l->init_timer, init_deadline);
     lapic_update(l);
     return 0;
 }
@@ -456,7 +436,6 @@ int lapic_create(struct machine *m, struct apic_bus *bus, struct vcpu *v,
     l->wires = *wires;
     snprintf(l->name, sizeof l->name, "lapic%u", v->id);
     vtimer_init(&l->timer, &m->timers, lapic_timer_fire, l);
-    vtimer_init(&l->init_timer, &m->timers, init_again, l);
     bus->lapics[bus->n++] = l;
     machine_add_device(m, l->name, LAPIC_VERSION, &lapic_device, l);
     lapic_reset(l);

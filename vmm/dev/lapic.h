@@ -48,7 +48,7 @@ struct apic_bus {
 /* What a LAPIC asks of its vCPU and board. */
 struct lapic_wires {
     int (*extint_take)(void *ctx);           /* INTA to the PIC: the vector */
-    bool (*init)(void *ctx);                 /* reset the vCPU; false: it runs, ask again later */
+    void (*init)(void *ctx);                 /* INIT: at once, or after the running instruction */
     void (*sipi)(void *ctx, uint8_t vector); /* start-up IPI; acts only while it waits for one */
     void *ctx;
 };

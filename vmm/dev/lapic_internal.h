@@ -77,7 +77,6 @@ struct lapic {
     uint64_t tsc_deadline; /* 0: disarmed */
     /* --- armed from the state --- */
     struct vtimer timer;
-    struct vtimer init_timer; /* an INIT that found the vCPU running */
 };
 
 static inline bool lapic_on(const struct lapic *l)

@@ -83,7 +83,8 @@ static void run_blocks(struct vcpu *v)
              v->c.progress < v->stop_progress);
 }
 
-/* An event to take now? Sets *rc to the result of its delivery. */
+/* An event to take now? Sets *rc to the result of its delivery. Taking an interrupt changes
+ * interrupt controllers, so that it belongs to the serial part. */
 static bool take_event(struct vcpu *v, int *rc)
 {
     struct cpu *c = &v->c;
@@ -92,9 +93,12 @@ static bool take_event(struct vcpu *v, int *rc)
         return false;
     }
     if (c->nmi_pending != 0 && c->nmi_blocked == 0) {
-        c->nmi_pending = 0;
         *rc = exc_deliver_nmi(v);
     } else if (v->irq_pending && (c->rflags & FLAG_IF) != 0 && c->sti_shadow == 0) {
+        if (v->parallel) {
+            *rc = VCPU_SERIAL;
+            return true;
+        }
         int vector = v->ops->irq_take(v->ops_ctx);
         if (vector < 0) {
             return false;
@@ -102,6 +106,9 @@ static bool take_event(struct vcpu *v, int *rc)
         *rc = exc_deliver_interrupt(v, (unsigned)vector);
     } else {
         return false;
+    }
+    if (vcpu_blocks(*rc)) {
+        return true;
     }
     c->halted = 0;
     c->sti_shadow = 0;
@@ -127,6 +134,10 @@ static enum vcpu_stop loop(struct vcpu *v)
         if (c->rip > UINT32_MAX && !cpu_is64(c)) {
             c->rip &= UINT32_MAX; /* ran past the end of 4 GiB */
         }
+        if (PLX_UNLIKELY(v->init_pending)) {
+            v->init_pending = false;
+            v->ops->init(v->ops_ctx);
+        }
         if (v->stopping) {
             return VCPU_STOPPED;
         }
@@ -145,6 +156,9 @@ static enum vcpu_stop loop(struct vcpu *v)
                 return VCPU_HALT; /* the interrupt was none after all */
             }
             if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0)) {
+                if (v->parallel && ((c->rflags & FLAG_TF) != 0 || v->debug)) {
+                    return VCPU_SERIAL; /* a trap after the instruction cannot wait for pages */
+                }
                 rc = step(v);
             } else {
                 run_blocks(v);
@@ -172,11 +186,15 @@ static void interp_run(struct vcpu *v, struct engine_run *run)
             run->stop = v->stop;
             return;
         }
-        shadows_end(&v->c);
         v->cur = NULL;
         v->step_tf = v->step_rf = false;
         int rc = exc_deliver_fault(v);
-        v->c.progress++;
+        if (vcpu_blocks(rc)) {
+            shadows_undo(&v->c);
+        } else {
+            shadows_end(&v->c);
+            v->c.progress++;
+        }
         if (rc != 0) {
             run->stop = (enum vcpu_stop)rc;
             return;
