@@ -31,8 +31,8 @@ build-all: $(GUEST_PROGRAMS64) $(GUEST_PROGRAMS32)
 
 $(GUEST_PROGRAMS64): build/tests/guest/%.elf: tests/guest/%.c $(wildcard tests/guest/lib/*)
 	@mkdir -p $(@D)
-	@$(CC) $(GUEST_CFLAGS) -mno-red-zone -o $@.64 tests/guest/lib/start.S $< tests/guest/lib/guest.c \
-		tests/guest/lib/checks.c
+	@$(CC) $(GUEST_CFLAGS) -mno-red-zone -o $@.64 tests/guest/lib/start.S tests/guest/lib/smp.S $< \
+		tests/guest/lib/guest.c tests/guest/lib/checks.c tests/guest/lib/smp.c
 	@objcopy -O elf32-i386 $@.64 $@
 	@rm $@.64
 

@@ -15,13 +15,15 @@ static struct {
     uint32_t off2, zero;
 } idt[256];
 
+extern struct idt_pointer { /* what every processor loads */
+    uint16_t limit;
+    uint64_t base;
+} __attribute__((packed)) idt_pointer;
+struct idt_pointer idt_pointer;
+
 void idt_init(void)
 {
-    struct {
-        uint16_t limit;
-        uint64_t base;
-    } __attribute__((packed)) pointer = {sizeof idt - 1, (uint64_t)idt};
-
+    idt_pointer = (struct idt_pointer){sizeof idt - 1, (uint64_t)idt};
     for (unsigned v = 0; v < 256; v++) {
         uint64_t at = (uint64_t)trap_stubs + 16 * v;
 
@@ -32,7 +34,7 @@ void idt_init(void)
         idt[v].ist = v == 8; /* #DF on a stack of its own */
         idt[v].attr = v == 0x80 ? 0xee : 0x8e;
     }
-    __asm__ volatile("lidt %0" ::"m"(pointer));
+    __asm__ volatile("lidt %0" ::"m"(idt_pointer));
 }
 
 void trap(struct trap_frame *f)

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/guest/smp_ipi.c - interrupts between processors: every destination and shorthand, NMI, a
+ * halted target, INIT and start-up again. */
+#include "smp.h"
+
+enum { VECTOR = 0x60, FLAT_VECTOR = 0x61, PING = 0x62, SPURIOUS = 0xff };
+enum {
+    ICR_LOGICAL = 0x800,
+    ICR_ASSERT = 0x4000,
+    ICR_SELF = 0x40000,
+    ICR_ALL = 0x80000,
+    ICR_OTHERS = 0xc0000,
+    ICR_LOWEST = 0x100,
+    ICR_NMI = 0x400,
+    ICR_INIT = 0x500,
+    ICR_SIPI = 0x600
+};
+enum { APIC_LDR = 0xd0, APIC_DFR = 0xe0, PINGS = 500, PATIENCE = 100000000 };
+
+static volatile uint32_t got[SMP_MAX], nmis[SMP_MAX];
+static volatile bool done;
+
+static void on_vector(struct trap_frame *f)
+{
+    (void)f;
+    got[smp_cpu()]++;
+    *apic(APIC_EOI) = 0;
+}
+
+static void on_nmi(struct trap_frame *f)
+{
+    (void)f;
+    nmis[smp_cpu()]++;
+}
+
+static void on_spurious(struct trap_frame *f)
+{
+    (void)f;
+}
+
+static void enable(unsigned cpu)
+{
+    *apic(APIC_DFR) = 0xffffffff; /* flat */
+    *apic(APIC_LDR) = cpu < 8 ? 1U << (24 + cpu) : 0;
+    __asm__ volatile("sti");
+}
+
+static uint32_t sum(volatile uint32_t *counts)
+{
+    uint32_t n = 0;
+
+    for (unsigned i = 0; i < smp_cpus; i++) {
+        n += counts[i];
+    }
+    return n;
+}
+
+static bool await(volatile uint32_t *counts, uint32_t n)
+{
+    for (unsigned i = 0; i < PATIENCE && sum(counts) < n; i++) {
+        pause_cpu();
+    }
+    return sum(counts) == n;
+}
+
+static void forget(void)
+{
+    for (unsigned i = 0; i < SMP_MAX; i++) {
+        got[i] = nmis[i] = 0;
+    }
+}
+
+/* All others sleep, and count what wakes them. */
+static void targets(unsigned cpu)
+{
+    enable(cpu);
+    if (cpu != 0) {
+        while (!done) {
+            __asm__ volatile("cli");
+            if (!done) {
+                __asm__ volatile("sti; hlt");
+            }
+            __asm__ volatile("sti");
+        }
+        __asm__ volatile("cli");
+        return;
+    }
+    bool each = true;
+
+    for (unsigned i = 0; i < smp_cpus; i++) {
+        forget();
+        apic_send(i << 24, VECTOR | ICR_ASSERT);
+        each = each && await(got, 1) && got[i] == 1;
+    }
+    check("physical destination: each by its id", each);
+    each = true;
+    for (unsigned i = 0; i < smp_cpus && i < 8; i++) {
+        forget();
+        apic_send(1U << (24 + i), FLAT_VECTOR | ICR_LOGICAL | ICR_ASSERT);
+        each = each && await(got, 1) && got[i] == 1;
+    }
+    check("logical destination, flat: each by its bit", each);
+    forget();
+    apic_send(0, VECTOR | ICR_SELF | ICR_ASSERT);
+    check("self", await(got, 1) && got[0] == 1);
+    forget();
+    apic_send(0, VECTOR | ICR_ALL | ICR_ASSERT);
+    check("all, self included", await(got, smp_cpus) && got[0] == 1);
+    forget();
+    apic_send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
+    check("all but self", await(got, smp_cpus - 1) && got[0] == 0);
+    forget();
+    apic_send(0xff000000, VECTOR | ICR_ASSERT);
+    check("broadcast destination", await(got, smp_cpus));
+    forget();
+    apic_send(0xff000000, FLAT_VECTOR | ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT);
+    check("lowest priority: one of them", await(got, 1));
+    forget();
+    apic_send(0, ICR_NMI | ICR_OTHERS | ICR_ASSERT);
+    check("NMI to all but self", await(nmis, smp_cpus - 1) && nmis[0] == 0);
+    done = true;
+    apic_send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
+}
+
+static void on_ping(struct trap_frame *f)
+{
+    unsigned cpu = smp_cpu();
+
+    (void)f;
+    got[cpu]++;
+    *apic(APIC_EOI) = 0;
+    if (cpu != 0 || got[0] < PINGS) {
+        apic_send((cpu == 0 ? 1U : 0U) << 24, PING | ICR_ASSERT);
+    }
+}
+
+static void ping_pong(unsigned cpu)
+{
+    if (cpu > 1) {
+        return;
+    }
+    enable(cpu);
+    if (cpu == 0) {
+        apic_send(1U << 24, PING | ICR_ASSERT);
+    }
+    while (got[cpu] < PINGS) {
+        __asm__ volatile("cli");
+        if (got[cpu] < PINGS) {
+            __asm__ volatile("sti; hlt");
+        }
+        __asm__ volatile("sti");
+    }
+    __asm__ volatile("cli");
+}
+
+static volatile uint32_t running;
+
+static void count_up(unsigned cpu)
+{
+    while (cpu == 1) {
+        running++;
+    }
+}
+
+int guest_main(void)
+{
+    irq_handler[VECTOR] = irq_handler[FLAT_VECTOR] = on_vector;
+    irq_handler[PING] = on_ping;
+    irq_handler[2] = on_nmi;
+    irq_handler[SPURIOUS] = on_spurious;
+    outb(0x21, 0xff); /* the PICs keep quiet */
+    outb(0xa1, 0xff);
+    if (!smp_start()) {
+        return checks_done("smp_ipi");
+    }
+    smp_run(targets);
+    __asm__ volatile("cli");
+    forget();
+    smp_run(ping_pong);
+    __asm__ volatile("cli");
+    check("interrupts to and fro between halted processors", got[0] >= PINGS && got[1] >= PINGS);
+    smp_restart_begin(count_up);
+    while (running == 0) {
+        pause_cpu();
+    }
+    apic_send(1U << 24, ICR_INIT | ICR_ASSERT);
+    spin(100000);
+    uint32_t at = running;
+
+    spin(100000);
+    check_eq("INIT stops a processor that runs", running, at);
+    check("a start-up interrupt starts it anew", smp_restart_end(1));
+    return checks_done("smp_ipi");
+}
