@@ -19,7 +19,7 @@ enum { IMAGE_MAX = 1 << 30, NET_TEXT_MAX = 512, TIMEOUT_MAX_S = 10000000 };
 static const struct engine_ops *const engines[] = {&engine_interp};
 
 struct run_options {
-    const char *kernel, *initrd, *append, *console, *record, *load;
+    const char *kernel, *firmware, *initrd, *append, *console, *record, *load;
     const struct engine_ops *engine;
     uint64_t memory_mib, digest_every, chaos, timeout_s;
     unsigned ndisks, nnets;
@@ -50,6 +50,7 @@ struct run {
         return 0;                                                          \
     }
 STRING_OPTION(kernel)
+STRING_OPTION(firmware)
 STRING_OPTION(initrd)
 STRING_OPTION(append)
 STRING_OPTION(console)
@@ -149,6 +150,8 @@ static int set_save_at(void *ctx, char *const *v, struct plx_err *err)
 
 static const struct opt options[] = {
     {"kernel", "FILE", "a Linux bzImage, or a multiboot 1 image", set_kernel},
+    {"firmware", "FILE", "a firmware image, started at the reset vector instead of a kernel",
+     set_firmware},
     {"initrd", "FILE", "its initrd (multiboot: a module)", set_initrd},
     {"append", "TEXT", "its command line", set_append},
     {"memory", "MIB", "RAM of the VM (256)", set_memory_mib},
@@ -185,13 +188,20 @@ static const struct opt_command command = {
 
 static int check_options(struct run_options *o, struct plx_err *err)
 {
-    if ((o->kernel == NULL) == (o->load == NULL)) {
-        return plx_fail(err, PLX_EINVAL, "give either --kernel or --load (see pollux run --help)");
+    if ((o->kernel != NULL) + (o->firmware != NULL) + (o->load != NULL) != 1) {
+        return plx_fail(err, PLX_EINVAL,
+                        "give one of --kernel, --firmware and --load (see pollux run --help)");
+    }
+    if (o->firmware != NULL && (o->initrd != NULL || o->append != NULL)) {
+        return plx_fail(err, PLX_EINVAL, "--initrd and --append do not go with --firmware");
     }
     if (o->load != NULL && (o->initrd != NULL || o->append != NULL || o->memory_mib != 0)) {
         return plx_fail(
             err, PLX_EINVAL,
             "--initrd, --append and --memory do not go with --load: the state has them");
+    }
+    if (o->firmware != NULL) {
+        o->kernel = o->firmware; /* one image or the other: it is recognised by what it holds */
     }
     if (o->memory_mib == 0) {
         o->memory_mib = 256;

@@ -57,6 +57,7 @@ struct input_port {
 };
 
 struct pci_bus;
+struct rom;
 
 struct machine {
     struct machine_config cfg;
@@ -77,6 +78,7 @@ struct machine {
     enum power_event stop_event;
     uint64_t stop_code;
     struct pci_bus *pci; /* owned; vmm/dev/pci.h */
+    struct rom *rom;     /* of the firmware; vmm/dev/rom.h. NULL: the board has no place for one */
     struct input_port nic[NICS_MAX], console[CONSOLE_PORTS], disk[DISKS_MAX];
     struct input_port wallclock, power_button;
     struct input_port entropy; /* optional: told after rng was seeded (vCPUs have generators too) */

@@ -4,14 +4,17 @@
 
 #include "base/alloc.h"
 #include "vmm/abi/pc_layout.h"
+#include "vmm/boot/firmware.h"
 #include "vmm/dev/acpipm.h"
 #include "vmm/dev/debugexit.h"
+#include "vmm/dev/fwcfg.h"
 #include "vmm/dev/i8042.h"
 #include "vmm/dev/ioapic.h"
 #include "vmm/dev/lapic.h"
 #include "vmm/dev/pci.h"
 #include "vmm/dev/pic.h"
 #include "vmm/dev/pit.h"
+#include "vmm/dev/rom.h"
 #include "vmm/dev/rtc.h"
 #include "vmm/dev/uart.h"
 #include "vmm/dev/virtio_devices.h"
@@ -33,6 +36,8 @@ struct pc_devices {
     struct acpipm *acpipm;
     struct i8042 *i8042;
     struct uart *uart[2];
+    struct rom *rom;
+    struct fwcfg *fwcfg;
 };
 
 /* --- interrupt lines -------------------------------------------------------------------------- */
@@ -177,6 +182,11 @@ static void mmio_write(void *ctx, gpa_t gpa, unsigned size, uint64_t value)
     }
 }
 
+static bool rom_read_op(void *ctx, gpa_t gpa, uint8_t *out, unsigned len)
+{
+    return rom_read(((struct pc_cpu *)ctx)->pc->devices->rom, gpa, out, len);
+}
+
 static int irq_take(void *ctx)
 {
     return lapic_irq_take(((struct pc_cpu *)ctx)->lapic);
@@ -207,6 +217,7 @@ static const struct vcpu_ops vcpu_wiring = {
     .pio_write = pio_write,
     .mmio_read = mmio_read,
     .mmio_write = mmio_write,
+    .rom_read = rom_read_op,
     .irq_take = irq_take,
     .msr_read = msr_read,
     .msr_write = msr_write,
@@ -342,7 +353,13 @@ static int create_devices(struct pc *pc, struct plx_err *err)
 
         rc = uart_create(m, &cfg, &d->uart[i], err);
     }
-    return rc;
+    if (rc == 0) {
+        rc = rom_create(m, &d->rom, err);
+    }
+    if (rc == 0) {
+        rc = fwcfg_create(m, &d->fwcfg, err);
+    }
+    return rc != 0 ? rc : firmware_describe(m, d->fwcfg, err);
 }
 
 /* The PCI bus and what is plugged in; reset together once all are there, which places the BARs. */
@@ -414,6 +431,8 @@ void pc_destroy(struct pc *pc)
     }
     pci_destroy(pc->m.pci);
     if (pc->devices != NULL) {
+        fwcfg_destroy(pc->devices->fwcfg);
+        rom_destroy(pc->devices->rom);
         uart_destroy(pc->devices->uart[1]);
         uart_destroy(pc->devices->uart[0]);
         i8042_destroy(pc->devices->i8042);

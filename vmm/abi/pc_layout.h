@@ -20,6 +20,7 @@ enum {
     COM2_PORT = 0x2f8,               /* 8 ports */
     COM1_PORT = 0x3f8,               /* 8 ports */
     ELCR_PORT = 0x4d0,               /* 2 ports */
+    FWCFG_PORT = 0x510,              /* selector (16 bits), data (byte at +1) */
     PCI_CONFIG_ADDRESS_PORT = 0xcf8, /* 4 ports */
     PCI_CONFIG_DATA_PORT = 0xcfc,    /* 4 ports */
     /* A byte write with bit 2 set resets the machine. It lies inside PCI_CONFIG_ADDRESS, which

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "vmm/boot/acpi.h"
+#include "vmm/boot/firmware.h"
 #include "vmm/boot/layout.h"
 
 unsigned boot_e820(const struct ram *ram, struct e820_entry out[E820_MAX])
@@ -74,8 +75,12 @@ int boot_load(struct machine *m, struct cpu *c, const struct boot_config *cfg, s
         return plx_fail(err, PLX_ETRUNCATED, "kernel: the file is empty");
     }
     if (!linux_image && !multiboot_recognise(&cfg->kernel)) {
+        if (firmware_recognise(&cfg->kernel)) {
+            return firmware_load(m, cfg, err);
+        }
         return plx_fail(err, PLX_ENOTSUP,
-                        "kernel: neither a Linux bzImage nor a multiboot 1 image (%zu bytes)",
+                        "kernel: neither a Linux bzImage nor a multiboot 1 image nor firmware "
+                        "(%zu bytes)",
                         cfg->kernel.len);
     }
     rc = acpi_install(m, &rsdp, err);

@@ -190,17 +190,25 @@ static enum decode_mode mode_now(const struct vcpu *v)
     return (attr & SEG_DB) != 0 ? DECODE_32 : DECODE_16;
 }
 
+/* Code outside of RAM: ROM, or a bus without memory. */
+static void fetch_foreign(struct vcpu *v, gpa_t gpa, uint8_t *out, unsigned len)
+{
+    if (v->ops->rom_read == NULL || !v->ops->rom_read(v->ops_ctx, gpa, out, len)) {
+        memset(out, 0xff, len);
+    }
+}
+
 /* The bytes of the next page, as many as 15 bytes need. */
 static void fetch_rest(struct vcpu *v, enum decode_mode mode, gva_t lin, uint8_t *out, unsigned len)
 {
     gva_t next = PAGE_BASE(lin) + PAGE_SIZE;
-    const uint8_t *hva =
-        ram_page_hva(v->ram, mem_fetch(v, mode == DECODE_64 ? next : (uint32_t)next));
+    gpa_t gpa = mem_fetch(v, mode == DECODE_64 ? next : (uint32_t)next);
+    const uint8_t *hva = ram_page_hva(v->ram, gpa);
 
     if (hva != NULL) {
         memcpy(out, hva, len);
     } else {
-        memset(out, 0xff, len);
+        fetch_foreign(v, gpa, out, len);
     }
 }
 
@@ -337,10 +345,13 @@ static struct block *find(struct vcpu *v, const struct insn **one)
     }
     unsigned have = (unsigned)(PAGE_SIZE - PAGE_OFFSET(gpa));
     if (!ram_page_of(v->ram, gpa, &page)) {
-        static const uint8_t ones[INSN_BYTES_MAX] = {
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-            0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}; /* a bus without memory */
-        *one = single(v, mode, lin, ones, INSN_BYTES_MAX);
+        uint8_t bytes[INSN_BYTES_MAX];
+        unsigned len = have < INSN_BYTES_MAX ? have : INSN_BYTES_MAX;
+        fetch_foreign(v, gpa, bytes, len);
+        *one = single(v, mode, lin, bytes, len);
+        if (limited) {
+            check_limit(v, (*one)->len);
+        }
         return NULL;
     }
     const uint8_t *at = v->ram->hva + (page << PAGE_SHIFT) + PAGE_OFFSET(gpa);

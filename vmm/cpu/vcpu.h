@@ -22,6 +22,9 @@ struct vcpu_ops {
     void (*pio_write)(void *ctx, uint16_t port, unsigned size, uint64_t value);
     uint64_t (*mmio_read)(void *ctx, gpa_t gpa, unsigned size);
     void (*mmio_write)(void *ctx, gpa_t gpa, unsigned size, uint64_t value);
+    /* The @len bytes at @gpa, if all are in ROM: instructions are fetched from there too. NULL: no
+     * ROM. May be called in the parallel part: they never change. */
+    bool (*rom_read)(void *ctx, gpa_t gpa, uint8_t *out, unsigned len);
     /* Take the highest-priority interrupt (INTA); its vector, or -1: spurious, none after all. */
     int (*irq_take)(void *ctx);
     /* MSRs that belong to the LAPIC (APIC_BASE, x2APIC, TSC_DEADLINE). 0, or PLX_GUEST_FAULT: #GP.

@@ -23,6 +23,7 @@ enum { PCI_SECTION_VERSION = 1 };
 enum { RCR_SYSTEM_RESET = 0x02, RCR_GO = 0x04 };
 enum { STATUS_INTERRUPT = 0x08, STATUS_CAPABILITIES = 0x10 };
 enum { BAR_IO = 1 };
+enum { HOST_PAM0 = 0x59 }; /* of 7 registers of the host bridge */
 
 static uint32_t get32(const uint8_t *p)
 {
@@ -467,7 +468,12 @@ static const struct device_ops pci_ops = {pci_reset, pci_save, pci_load};
 int pci_create(struct machine *m, struct pci_bus **out, struct plx_err *err)
 {
     static const struct pci_ids host_bridge = {
-        .vendor = 0x8086, .device = 0x1237, .class_code = 0x060000, .revision = 2};
+        .vendor = 0x8086,
+        .device = 0x1237,
+        .subsys_vendor = 0x1af4, /* firmware looks for fw_cfg where it finds these */
+        .subsys = 0x1100,
+        .class_code = 0x060000,
+        .revision = 2};
     struct pci_function *fn;
     int rc;
 
@@ -481,6 +487,10 @@ int pci_create(struct machine *m, struct pci_bus **out, struct plx_err *err)
     if (rc != 0) {
         goto err_free;
     }
+    /* Intel 440FX PCIset, "PAM - Programmable Attribute Map Registers": kept, and without effect,
+     * as RAM below 1 MiB can always be read and written. */
+    fn->wmask[HOST_PAM0] = 0x30;
+    memset(fn->wmask + HOST_PAM0 + 1, 0x33, 6);
     rc = bus_claim(m->bus, BUS_PIO, PCI_CONFIG_ADDRESS_PORT, PCI_PORTS_LEN, "pci", &ports_ops, bus,
                    err);
     if (rc != 0) {
