@@ -34,5 +34,8 @@
 
 #define DIGEST_EVERY_SLICES 64
 #define SCRUB_NS            UINT64_C(60000000000) /* all of RAM is re-hashed within this much virtual time */
+#define OVERLAY_SCRUB_NS \
+    UINT64_C(60000000000) /* all of an overlay is read within this time of the host */
+#define OVERLAY_SCRUB_BYTES_S (64 << 20) /* and at no more than so many bytes a second */
 
 #endif

@@ -17,6 +17,7 @@ static void keep(struct daemon *d, const struct event *e)
     d->count.events++;
     d->count.takeovers += strcmp(e->kind, "takeover") == 0;
     d->count.divergences += strcmp(e->kind, "divergence") == 0;
+    d->count.host_errors += strcmp(e->kind, "host-error") == 0;
 }
 
 void event_raise(struct daemon *d, const uint8_t *vm, const char *kind, const char *fmt, ...)

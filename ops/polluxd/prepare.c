@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,11 +16,9 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "ops/polluxd/daemon.h"
+#include "vmm/dev/backend/overlay.h"
 
-enum {
-    KEEP_S = 120,          /* how long a preparation may wait for its start */
-    OVERLAY_STAMPS = 12288 /* header and stamps, which differ between replicas (overlay.h) */
-};
+enum { KEEP_S = 120 }; /* how long a preparation may wait for its start */
 
 struct prepare_work {
     uv_work_t work;
@@ -41,40 +38,12 @@ static void add_file(struct prepared *p, const char *path, bool overlay, const c
     f->overlay = overlay;
 }
 
-/* The contents of an overlay: everything behind its stamps. */
 static int hash_overlay(struct file_hash *f, struct plx_err *err)
 {
-    static const size_t chunk = 1 << 16;
-    uint8_t buf[1 << 16];
-    unsigned n = 0;
-    int rc = 0;
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
+    int rc = overlay_sha256(f->path, f->sha, err);
 
-    if (fd < 0 && errno == ENOENT) {
-        f->absent = true;
-        return 0;
-    }
-    if (fd < 0) {
-        return plx_fail_errno(err, "cannot open %s", f->path);
-    }
-    EVP_MD_CTX *md = EVP_MD_CTX_new();
-    PLX_CHECK(md != NULL && EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1);
-    for (uint64_t off = OVERLAY_STAMPS;;) {
-        ssize_t got = io_pread_full(fd, buf, chunk, off);
-        if (got < 0) {
-            rc = plx_fail_errno(err, "cannot read %s", f->path);
-            break;
-        }
-        if (got == 0) {
-            break;
-        }
-        PLX_CHECK(EVP_DigestUpdate(md, buf, (size_t)got) == 1);
-        off += (uint64_t)got;
-    }
-    PLX_CHECK(EVP_DigestFinal_ex(md, f->sha, &n) == 1);
-    EVP_MD_CTX_free(md);
-    (void)close(fd);
-    return rc;
+    f->absent = rc == PLX_ENOENT;
+    return f->absent ? 0 : rc;
 }
 
 static void do_work(uv_work_t *w)

@@ -59,6 +59,7 @@ static int open_host(struct proc *p, struct plx_err *err)
         c.disks[i].overlay = overlay ? d->overlay : NULL;
         c.disks[i].create_overlay = overlay && access(d->overlay, F_OK) != 0;
         c.disks[i].readonly = d->readonly;
+        c.disks[i].scrub_ns = s->tunables != NULL ? s->tunables->scrub_ns : 0;
         if (d->base_sha256.len == SHA256_LEN) {
             memcpy(c.disks[i].base_sha256, d->base_sha256.data, SHA256_LEN);
         }

@@ -13,7 +13,7 @@ flips() {
     local seed out again=1
     [ "$(id -u)" -eq 0 ] || { echo "writing another process's memory needs root"; exit 77; }
     out=$(mktemp)
-    trap 'rm -f "$out" /tmp/pollux-duo-$$*' EXIT
+    trap 'rm -f "$out"' EXIT
     local seeds
     seeds=$(seq "$1" "$2")
     set -- $seeds

@@ -4,7 +4,7 @@
 cd "$(dirname "$0")/../.." || exit 1
 : "${BUILD:=build}"
 out=$(mktemp)
-trap 'rm -f "$out" /tmp/pollux-duo-$$*' EXIT
+trap 'rm -f "$out"' EXIT
 "$BUILD/tests/tools/duo" build/guest/vmlinuz build/guest/initrd.img "console=ttyS0 quiet" \
     --kill primary --after-ms 500 --timeout 55 2>"$out"
 rc=$?

@@ -4,15 +4,17 @@
  *
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
  *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F] [--net]
- *       [--scrub-ms N] [--flip SEED]
+ *       [--scrub-ms N] [--flip SEED] [--flip-disk SEED]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
  * when digests were compared and none differs). --state starts from a saved state; the mark is then
  * the moment the pair is ready. --flip changes one bit of the backup's RAM from outside, in a page
  * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that
- * page, and the primary goes on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the bit
- * before it could be found, 124 timeout. */
+ * page, and the primary goes on alone. --flip-disk (with --disk) starts both with the same blocks
+ * in their overlays and changes one bit of the backup's, which its scrub must report, naming the
+ * block, with the primary going on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the
+ * bit before it could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -33,6 +35,7 @@
 #include "base/prng.h"
 #include "proto/control.pb-c.h"
 #include "proto/frame.h"
+#include "vmm/dev/backend/overlay.h"
 
 enum { PRIMARY, BACKUP };
 
@@ -49,7 +52,7 @@ struct side {
 static struct {
     uint64_t memory;
     const char *mark, *kill, *disk, *state;
-    uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip;
+    uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip, flip_disk;
     bool net;
     uint32_t digest;
 } opt = {.memory = 256, .mark = "redis ready", .timeout_s = 60, .digest = 64};
@@ -69,6 +72,11 @@ static struct { /* --flip */
     uint8_t value;
     bool named;
 } flip = {.fd = -1};
+
+static struct {         /* --flip-disk */
+    uint64_t block, at; /* the block, and the byte in the file */
+    bool named;
+} flip_disk;
 
 static void make_keys(struct side *s)
 {
@@ -153,6 +161,45 @@ static void tell_roles(struct side *s, uint64_t nonce)
     send_to(s, &m);
 }
 
+static char *overlay_path(int i, char out[64])
+{
+    (void)snprintf(out, 64, "/tmp/pollux-duo-%d-%d.overlay", (int)getpid(), i);
+    return out;
+}
+
+enum { FLIP_BLOCKS = 40 };
+
+/* Blocks as a guest would have written them before. */
+static void fill_overlay(int i)
+{
+    static const uint8_t none[SHA256_LEN];
+    char path[64];
+    struct overlay *o;
+    struct prng g;
+    FILE *base = fopen(opt.disk, "re");
+    long bytes;
+
+    PLX_CHECK(base != NULL && fseek(base, 0, SEEK_END) == 0 && (bytes = ftell(base)) > 0);
+    (void)fclose(base);
+    prng_seed_bytes(&g, &opt.flip_disk, sizeof opt.flip_disk);
+    PLX_CHECK(overlay_create(overlay_path(i, path), (uint64_t)bytes, none, NULL) == 0 &&
+              overlay_open(path, (uint64_t)bytes, none, &o, NULL) == 0 && o->blocks > FLIP_BLOCKS);
+    for (unsigned n = 0; n < FLIP_BLOCKS; n++) {
+        uint8_t data[OVERLAY_BLOCK];
+
+        prng_fill(&g, data, sizeof data);
+        flip_disk.block = prng_below(&g, o->blocks);
+        flip_disk.at = overlay_offset(o, flip_disk.block) + prng_below(&g, OVERLAY_BLOCK);
+        PLX_CHECK(overlay_begin_write(o, flip_disk.block, 1) == 0 &&
+                  pwrite(o->fd, data, sizeof data, (off_t)overlay_offset(o, flip_disk.block)) ==
+                      sizeof data);
+        overlay_mark(o, flip_disk.block, data);
+        overlay_end_write(o, flip_disk.block, 1);
+    }
+    PLX_CHECK(overlay_flush(o) == 0 && overlay_settle(o, true) == 0);
+    overlay_close(o);
+}
+
 static void start(int i, char **argv)
 {
     Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
@@ -183,8 +230,10 @@ static void start(int i, char **argv)
     s.initrd = argv[1];
     s.cmdline = argv[2];
     if (opt.disk != NULL) {
-        (void)snprintf(overlay, sizeof overlay, "/tmp/pollux-duo-%d-%d.overlay", (int)getpid(), i);
-        (void)unlink(overlay);
+        (void)unlink(overlay_path(i, overlay));
+        if (opt.flip_disk != 0) {
+            fill_overlay(i);
+        }
         d.base_path = (char *)(uintptr_t)opt.disk;
         d.overlay = overlay;
         s.disks = disks;
@@ -287,6 +336,11 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
                            (unsigned long long)flip.at & ~4095ULL);
             diverged = true;
             flip.named = flip.named || strstr(m->event->text, page) != NULL;
+        } else if (strcmp(m->event->kind, "host-error") == 0 && i == BACKUP) {
+            char block[40];
+            (void)snprintf(block, sizeof block, "block %llu (",
+                           (unsigned long long)flip_disk.block);
+            flip_disk.named = flip_disk.named || strstr(m->event->text, block) != NULL;
         }
         break;
     case CTL__FROM_REPLICA__MSG_STATS:
@@ -344,12 +398,16 @@ static void print_stats(void)
 
 static int finish(int rc)
 {
+    char path[64];
+
     print_stats();
     for (int i = 0; i < 2; i++) {
         if (side[i].alive) {
             (void)kill(side[i].pid, SIGKILL);
             (void)waitpid(side[i].pid, NULL, 0);
         }
+        (void)unlink(overlay_path(i, path));
+        (void)unlink(side[i].endpoint + strlen("ipc://"));
     }
     return rc;
 }
@@ -420,6 +478,32 @@ static int judge_flip(uint64_t now)
     return -1;
 }
 
+/* With --flip-disk, after the mark. */
+static int judge_flip_disk(uint64_t now)
+{
+    static uint64_t flipped_at, slice_then, alone_at;
+    char path[64];
+    uint8_t value;
+
+    if (flipped_at == 0) {
+        int fd = open(overlay_path(BACKUP, path), O_RDWR | O_CLOEXEC);
+
+        flipped_at = now;
+        PLX_CHECK(fd >= 0 && pread(fd, &value, 1, (off_t)flip_disk.at) == 1);
+        value ^= 0x10;
+        PLX_CHECK(pwrite(fd, &value, 1, (off_t)flip_disk.at) == 1);
+        (void)close(fd);
+        (void)fprintf(stderr, "flip in block %llu\n", (unsigned long long)flip_disk.block);
+    } else if (flip_disk.named && alone && alone_at == 0) {
+        alone_at = now;
+        slice_then = side[PRIMARY].slice;
+        (void)fprintf(stderr, "found after %.1f s\n", (double)(now - flipped_at) / 1e9);
+    } else if (alone_at != 0 && now > alone_at + 1500000000) {
+        return !side[BACKUP].alive && side[PRIMARY].slice > slice_then ? 0 : 1;
+    }
+    return -1;
+}
+
 /* After the mark: the fault, then the judgement. -1: not yet. */
 static int judge(uint64_t now)
 {
@@ -432,6 +516,9 @@ static int judge(uint64_t now)
     }
     if (opt.flip != 0 && mark_at != 0 && now >= mark_at + opt.after_ms * 1000000) {
         return judge_flip(now);
+    }
+    if (opt.flip_disk != 0 && mark_at != 0 && now >= mark_at + opt.after_ms * 1000000) {
+        return judge_flip_disk(now);
     }
     if (mark_at == 0 || now < mark_at + opt.after_ms * 1000000) {
         return side[0].alive || side[1].alive ? -1 : 1;
@@ -457,13 +544,12 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"mem", 1, NULL, 'm'},      {"mark", 1, NULL, 'k'},
-                                          {"kill", 1, NULL, 'x'},     {"stop-ms", 1, NULL, 's'},
-                                          {"after-ms", 1, NULL, 'a'}, {"disk", 1, NULL, 'd'},
-                                          {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},
-                                          {"timeout", 1, NULL, 't'},  {"state", 1, NULL, 'S'},
-                                          {"net", 0, NULL, 'n'},      {"flip", 1, NULL, 'f'},
-                                          {"scrub-ms", 1, NULL, 'u'}, {0}};
+    static const struct option longs[] = {
+        {"mem", 1, NULL, 'm'},      {"mark", 1, NULL, 'k'},      {"kill", 1, NULL, 'x'},
+        {"stop-ms", 1, NULL, 's'},  {"after-ms", 1, NULL, 'a'},  {"disk", 1, NULL, 'd'},
+        {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},    {"timeout", 1, NULL, 't'},
+        {"state", 1, NULL, 'S'},    {"net", 0, NULL, 'n'},       {"flip", 1, NULL, 'f'},
+        {"scrub-ms", 1, NULL, 'u'}, {"flip-disk", 1, NULL, 'F'}, {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -504,6 +590,9 @@ static void parse(int argc, char **argv)
             break;
         case 'f':
             opt.flip = n;
+            break;
+        case 'F':
+            opt.flip_disk = n;
             break;
         case 'u':
             opt.scrub_ms = n;

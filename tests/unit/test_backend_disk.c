@@ -19,92 +19,8 @@
 
 #include "base/io.h"
 #include "base/prng.h"
-#include "vmm/dev/backend/diskfile.h"
+#include "tests/unit/disk_fixture.h"
 #include "vmm/dev/backend/overlay.h"
-
-enum { SECTORS = 1001, BYTES = SECTORS * 512 }; /* the last block is a partial one */
-
-struct fixture {
-    char dir[64], base[96], overlay[96];
-    uint8_t model[BYTES], original[BYTES];
-    uint64_t next_id;
-};
-
-static int setup(void **state)
-{
-    static struct fixture f;
-    struct prng g;
-    memset(&f, 0, sizeof f);
-    strcpy(f.dir, "/tmp/pollux-test-disk-XXXXXX");
-    assert_non_null(mkdtemp(f.dir));
-    (void)snprintf(f.base, sizeof f.base, "%s/base", f.dir);
-    (void)snprintf(f.overlay, sizeof f.overlay, "%s/overlay", f.dir);
-    prng_seed(&g, 1);
-    prng_fill(&g, f.original, BYTES);
-    memcpy(f.model, f.original, BYTES);
-    assert_int_equal(io_write_file(f.base, f.original, BYTES, NULL), 0);
-    f.next_id = 1;
-    *state = &f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    (void)unlink(f->base);
-    (void)unlink(f->overlay);
-    return rmdir(f->dir);
-}
-
-static struct diskfile *open_disk(struct fixture *f, bool overlay, bool create)
-{
-    struct diskfile_config cfg = {
-        .path = f->base, .overlay = overlay ? f->overlay : NULL, .create_overlay = create};
-    struct diskfile *d;
-    struct plx_err err = {{0}};
-    if (diskfile_open(&cfg, &d, &err) != 0) {
-        fail_msg("%s", err.msg);
-    }
-    assert_int_equal(diskfile_sectors(d), SECTORS);
-    return d;
-}
-
-/* Submit and mirror in the model. */
-static uint64_t submit(struct fixture *f, struct diskfile *d, enum disk_op op, uint64_t sector,
-                       uint64_t sectors, const void *data)
-{
-    struct output o = {.kind = OUTPUT_DISK, .op = (uint8_t)op, .pos = sector, .arg = f->next_id++};
-    struct plx_err err = {{0}};
-    if (op == DISK_READ || op == DISK_WRITE) {
-        o.len = (uint32_t)(sectors * 512);
-    } else {
-        o.sectors = sectors;
-    }
-    if (diskfile_submit(d, &o, data, &err) != 0) {
-        fail_msg("%s", err.msg);
-    }
-    if (op == DISK_WRITE) {
-        memcpy(f->model + sector * 512, data, sectors * 512);
-    } else if (op == DISK_ZERO || op == DISK_DISCARD) {
-        memset(f->model + sector * 512, 0, sectors * 512);
-    }
-    return o.arg;
-}
-
-static void result(struct diskfile *d, uint64_t id, void *data, uint32_t len)
-{
-    struct plx_err err = {{0}};
-    if (diskfile_result(d, id, data, len, &err) != 0) {
-        fail_msg("%s", err.msg);
-    }
-}
-
-static void expect_contents(struct fixture *f, struct diskfile *d, const uint8_t *want)
-{
-    static uint8_t got[BYTES];
-    result(d, submit(f, d, DISK_READ, 0, SECTORS, NULL), got, BYTES);
-    assert_memory_equal(got, want, BYTES);
-}
 
 static void expect_base(struct fixture *f, const uint8_t *want)
 {
@@ -233,6 +149,8 @@ static void bad_requests_are_refused(void **state)
     diskfile_close(d);
 }
 
+enum { INTENTS = 12288, BITMAP = 16384 }; /* in the file (overlay.h) */
+
 /* A process that dies: what was flushed is there, what was not may be missing but never half: a
  * block reads as before or as written. */
 static void killed_after_flush(void **state)
@@ -277,13 +195,17 @@ static void bits_follow_data(void **state)
     assert_int_equal(overlay_create(f->overlay, BYTES, none, NULL), 0);
     assert_int_equal(overlay_open(f->overlay, BYTES, none, &o, NULL), 0);
     fd = open(f->overlay, O_RDONLY);
+    assert_int_equal(overlay_begin_write(o, 3, 1), 0);
+    assert_int_equal(io_pread_full(fd, bits, sizeof bits, INTENTS), sizeof bits);
+    assert_int_equal(bits[0], 1); /* in the file before the data are */
     assert_int_equal(io_pwrite_full(o->fd, block, sizeof block, overlay_offset(o, 3)), 0);
-    overlay_mark(o, 3);
+    overlay_mark(o, 3, block);
+    overlay_end_write(o, 3, 1);
     assert_true(overlay_has(o, 3));
-    assert_int_equal(io_pread_full(fd, bits, sizeof bits, 12288), sizeof bits);
+    assert_int_equal(io_pread_full(fd, bits, sizeof bits, BITMAP), sizeof bits);
     assert_int_equal(bits[0], 0); /* not in the file before the data are durable */
     assert_int_equal(overlay_flush(o), 0);
-    assert_int_equal(io_pread_full(fd, bits, sizeof bits, 12288), sizeof bits);
+    assert_int_equal(io_pread_full(fd, bits, sizeof bits, BITMAP), sizeof bits);
     assert_int_equal(bits[0], 8);
     (void)close(fd);
     overlay_close(o);
@@ -351,9 +273,12 @@ static void damaged_and_foreign_files(void **state)
     damage(f, 0, false, PLX_ECORRUPT);
     damage(f, 20, false, PLX_ECORRUPT);
     damage(f, 30, false, PLX_ECORRUPT);
-    damage(f, 12288 + 100, false, PLX_ECORRUPT);
+    damage(f, 4096 - 1 + INTENTS, false, PLX_ECORRUPT); /* regions beyond the disk */
+    damage(f, BITMAP + 100, false, PLX_ECORRUPT);       /* blocks beyond it */
+    damage(f, BITMAP, false, PLX_ECORRUPT);             /* blocks without a checksum */
     damage(f, 4, true, PLX_ECORRUPT);
-    damage(f, 12288, true, PLX_ETRUNCATED);
+    damage(f, INTENTS, true, PLX_ETRUNCATED);
+    damage(f, BITMAP, true, PLX_ETRUNCATED);
     damage(f, 65536 + 4096, true, PLX_ETRUNCATED);
     /* Another base. */
     assert_int_equal(truncate(f->base, BYTES + 512), 0);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/dev/backend/diskfile.c - see diskfile.h. Requests wait in one list in order of submission;
- * each worker takes the first that no earlier unfinished request conflicts with. */
+ * each worker takes the first that no earlier unfinished request conflicts with. The scrub of an
+ * overlay is one more request in that list, made by the workers themselves when it is due. */
 #include "vmm/dev/backend/diskfile.h"
 
 #include <errno.h>
@@ -14,184 +15,17 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/io.h"
-#include "vmm/dev/backend/overlay.h"
+#include "vmm/dev/backend/diskfile_priv.h"
+#include "vmm/tunables.h"
 
-enum { WORKERS = 2, SECTOR = 512 };
-
-enum request_state { WAITING, RUNNING, DONE };
-
-struct request {
-    struct request *next;
-    uint64_t id;
-    enum disk_op op;
-    uint64_t off, bytes; /* of the disk; bytes 0: a flush */
-    uint8_t *data;       /* of bytes; NULL for flush, discard, zero */
-    enum request_state state;
-    bool reported;
-    int error; /* errno; 0: done well */
-    uint64_t finish_seq;
+enum {
+    SCRUB_BLOCKS = 256, /* read in one go ... */
+    SCRUB_SPAN = 4096,  /* ... and among at most so many, which a write would wait for */
+    SCRUB_PASSES = 2,   /* in scrub_ns: what is changed just after it was read is found in time */
+    SCRUB_LOOKS = 8     /* and so often at least, for an overlay that was small */
 };
-
-struct diskfile {
-    int fd; /* base, or the image itself */
-    struct overlay *overlay;
-    char *path;
-    bool readonly;
-    uint64_t bytes;
-    int event;
-    pthread_t threads[WORKERS];
-    unsigned nthreads;
-    pthread_mutex_t lock; /* of all below and the states of requests */
-    pthread_cond_t work, finished;
-    bool stopping;
-    struct request *first, **last;
-    uint64_t finish_seq;
-    unsigned failed;
-};
-
-/* --- carrying out, on a worker, unlocked --------------------------------------------------- */
-
-static int read_at(int fd, uint8_t *data, uint64_t len, uint64_t off)
-{
-    ssize_t n = io_pread_full(fd, data, len, off);
-
-    if (n >= 0 && (uint64_t)n < len) {
-        errno = EIO; /* the file shrank under us */
-        return -1;
-    }
-    return n < 0 ? -1 : 0;
-}
-
-/* The length from @off to where the overlay's answer for blocks changes, or to @end. */
-static uint64_t run_of(struct overlay *o, uint64_t off, uint64_t end, bool *has)
-{
-    uint64_t at = off - off % OVERLAY_BLOCK + OVERLAY_BLOCK;
-
-    *has = overlay_has(o, off / OVERLAY_BLOCK);
-    while (at < end && overlay_has(o, at / OVERLAY_BLOCK) == *has) {
-        at += OVERLAY_BLOCK;
-    }
-    return (at < end ? at : end) - off;
-}
-
-static int do_read(struct diskfile *d, uint8_t *data, uint64_t off, uint64_t len)
-{
-    uint64_t end = off + len;
-    int rc = 0;
-
-    if (d->overlay == NULL) {
-        return read_at(d->fd, data, len, off);
-    }
-    while (off < end && rc == 0) {
-        bool has;
-        uint64_t part = run_of(d->overlay, off, end, &has);
-        rc = read_at(has ? d->overlay->fd : d->fd, data, part,
-                     has ? d->overlay->data_off + off : off);
-        data += part;
-        off += part;
-    }
-    return rc;
-}
-
-/* Change part of one block: @data, or zeros when NULL. */
-static int write_part(struct diskfile *d, const uint8_t *data, uint64_t off, uint64_t len)
-{
-    uint64_t block = off / OVERLAY_BLOCK;
-    uint64_t start = block * OVERLAY_BLOCK;
-    uint8_t buf[OVERLAY_BLOCK] = {0};
-    uint64_t have = d->bytes - start < OVERLAY_BLOCK ? d->bytes - start : OVERLAY_BLOCK;
-
-    if (do_read(d, buf, start, have) != 0) {
-        return -1;
-    }
-    if (data != NULL) {
-        memcpy(buf + (off - start), data, len);
-    } else {
-        memset(buf + (off - start), 0, len);
-    }
-    if (io_pwrite_full(d->overlay->fd, buf, sizeof buf, overlay_offset(d->overlay, block)) != 0) {
-        return -1;
-    }
-    overlay_mark(d->overlay, block);
-    return 0;
-}
-
-static int write_zeros(int fd, uint64_t off, uint64_t len)
-{
-    static const uint8_t zeros[65536];
-
-    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len) == 0) {
-        return 0;
-    }
-    while (len > 0) {
-        uint64_t part = len < sizeof zeros ? len : sizeof zeros;
-        if (io_pwrite_full(fd, zeros, part, off) != 0) {
-            return -1;
-        }
-        off += part;
-        len -= part;
-    }
-    return 0;
-}
-
-/* Write @data, or zeros when it is NULL. */
-static int do_write(struct diskfile *d, const uint8_t *data, uint64_t off, uint64_t len)
-{
-    uint64_t end = off + len;
-
-    if (d->overlay == NULL) {
-        return data != NULL ? io_pwrite_full(d->fd, data, len, off) : write_zeros(d->fd, off, len);
-    }
-    while (off < end) {
-        uint64_t block = off / OVERLAY_BLOCK;
-        uint64_t part = (block + 1) * OVERLAY_BLOCK - off;
-        int rc;
-        if (off % OVERLAY_BLOCK != 0 || end - off < OVERLAY_BLOCK) {
-            part = part < end - off ? part : end - off;
-            rc = write_part(d, data, off, part);
-        } else {
-            uint64_t at = d->overlay->data_off + off;
-            part = (end - off) / OVERLAY_BLOCK * OVERLAY_BLOCK;
-            rc = data != NULL ? io_pwrite_full(d->overlay->fd, data, part, at)
-                              : write_zeros(d->overlay->fd, at, part);
-            for (uint64_t b = block; rc == 0 && b < block + part / OVERLAY_BLOCK; b++) {
-                overlay_mark(d->overlay, b);
-            }
-        }
-        if (rc != 0) {
-            return -1;
-        }
-        off += part;
-        data = data != NULL ? data + part : NULL;
-    }
-    return 0;
-}
-
-static int do_flush(struct diskfile *d)
-{
-    if (d->readonly) {
-        return 0;
-    }
-    return d->overlay != NULL ? overlay_flush(d->overlay) : fdatasync(d->fd);
-}
-
-static int carry_out(struct diskfile *d, struct request *r)
-{
-    switch (r->op) {
-    case DISK_READ:
-        return do_read(d, r->data, r->off, r->bytes);
-    case DISK_WRITE:
-        return do_write(d, r->data, r->off, r->bytes);
-    case DISK_DISCARD:
-    case DISK_ZERO:
-        return do_write(d, NULL, r->off, r->bytes);
-    case DISK_FLUSH:
-        return do_flush(d);
-    }
-    errno = EINVAL;
-    return -1;
-}
 
 /* --- the list ----------------------------------------------------------------------------- */
 
@@ -218,6 +52,83 @@ static struct request *runnable_locked(struct diskfile *d)
     return NULL;
 }
 
+static uint64_t max_u64(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* When it is due, the next stretch of the overlay goes into the list like a read. The pace is set
+ * by how much of the whole the stretch is, and bounded in bytes a second. */
+static void scrub_locked(struct diskfile *d)
+{
+    uint64_t now, first, last, blocks = 1, all;
+
+    if (d->overlay == NULL || d->scrub.queued || d->scrub.failed || d->stopping) {
+        return;
+    }
+    now = clock_mono_ns();
+    if (now < d->scrub.due_ns) {
+        return;
+    }
+    all = overlay_allocated(d->overlay);
+    d->scrub.due_ns = now + d->scrub.period_ns / SCRUB_LOOKS;
+    if (all == 0) {
+        return;
+    }
+    d->scrub.r = (struct request){.op = DISK_READ, .reported = true};
+    first = last = overlay_next(d->overlay, d->scrub.next);
+    if (first == d->overlay->blocks) { /* settle, and begin anew */
+        d->scrub.next = 0;
+    } else {
+        for (uint64_t b = overlay_next(d->overlay, first + 1);
+             b < d->overlay->blocks && b < first + SCRUB_SPAN && blocks < SCRUB_BLOCKS;
+             b = overlay_next(d->overlay, b + 1)) {
+            last = b;
+            blocks++;
+        }
+        d->scrub.r.off = first * OVERLAY_BLOCK;
+        d->scrub.r.bytes = (last - first + 1) * OVERLAY_BLOCK;
+        d->scrub.next = last + 1;
+        uint64_t pace = (uint64_t)((__uint128_t)d->scrub.period_ns * blocks / SCRUB_PASSES / all);
+        uint64_t least = blocks * OVERLAY_BLOCK * UINT64_C(1000000000) / OVERLAY_SCRUB_BYTES_S;
+        pace = max_u64(pace, least);
+        d->scrub.due_ns =
+            now +
+            (pace < d->scrub.period_ns / SCRUB_LOOKS ? pace : d->scrub.period_ns / SCRUB_LOOKS);
+    }
+    d->scrub.queued = true;
+    *d->last = &d->scrub.r;
+    d->last = &d->scrub.r.next;
+}
+
+static void wait_for_work_locked(struct diskfile *d)
+{
+    struct timespec until;
+
+    if (d->overlay == NULL || d->scrub.queued || d->scrub.failed || d->scrub.waited_for) {
+        (void)pthread_cond_wait(&d->work, &d->lock);
+        return;
+    }
+    until = (struct timespec){.tv_sec = (time_t)(d->scrub.due_ns / 1000000000),
+                              .tv_nsec = (long)(d->scrub.due_ns % 1000000000)};
+    d->scrub.waited_for = true;
+    (void)pthread_cond_timedwait(&d->work, &d->lock, &until);
+    d->scrub.waited_for = false;
+}
+
+static void unlink_locked(struct diskfile *d, const struct request *r)
+{
+    struct request **at = &d->first;
+
+    while (*at != r) {
+        at = &(*at)->next;
+    }
+    *at = r->next;
+    if (r->next == NULL) {
+        d->last = at;
+    }
+}
+
 static void *worker(void *arg)
 {
     struct diskfile *d = arg;
@@ -225,24 +136,32 @@ static void *worker(void *arg)
 
     (void)pthread_mutex_lock(&d->lock);
     for (;;) {
-        struct request *r = runnable_locked(d);
+        struct request *r;
+        scrub_locked(d);
+        r = runnable_locked(d);
         if (r == NULL) {
             if (d->stopping) {
                 break;
             }
-            (void)pthread_cond_wait(&d->work, &d->lock);
+            wait_for_work_locked(d);
             continue;
         }
         r->state = RUNNING;
         (void)pthread_mutex_unlock(&d->lock);
-        int error = carry_out(d, r) != 0 ? errno : 0;
+        int error = disk_carry_out(d, r) != 0 ? errno : 0;
         (void)pthread_mutex_lock(&d->lock);
         r->error = error;
         r->state = DONE;
         r->finish_seq = ++d->finish_seq;
         d->failed += error != 0;
-        (void)pthread_cond_broadcast(&d->finished);
         (void)pthread_cond_broadcast(&d->work); /* what it held up may run now */
+        if (r == &d->scrub.r && error == 0) {   /* of no interest to anybody */
+            d->scrub.queued = false;
+            unlink_locked(d, r);
+            continue;
+        }
+        d->scrub.failed = d->scrub.failed || r == &d->scrub.r;
+        (void)pthread_cond_broadcast(&d->finished);
         (void)io_write_full(d->event, &one, sizeof one);
     }
     (void)pthread_mutex_unlock(&d->lock);
@@ -304,12 +223,22 @@ static int start_workers(struct diskfile *d, struct plx_err *err)
 
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (rc == 0 && d->nthreads < WORKERS) {
+    while (rc == 0 && d->nthreads < DISK_WORKERS) {
         rc = pthread_create(&d->threads[d->nthreads], NULL, worker, d);
         d->nthreads += rc == 0;
     }
     (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc == 0 ? 0 : plx_fail(err, PLX_ENOMEM, "disk %s: no thread", d->path);
+}
+
+static void init_work(pthread_cond_t *work)
+{
+    pthread_condattr_t a;
+
+    PLX_CHECK(pthread_condattr_init(&a) == 0 &&
+              pthread_condattr_setclock(&a, CLOCK_MONOTONIC) == 0 &&
+              pthread_cond_init(work, &a) == 0);
+    (void)pthread_condattr_destroy(&a);
 }
 
 int diskfile_open(const struct diskfile_config *cfg, struct diskfile **out, struct plx_err *err)
@@ -324,12 +253,15 @@ int diskfile_open(const struct diskfile_config *cfg, struct diskfile **out, stru
     d->fd = -1;
     d->last = &d->first;
     d->readonly = cfg->readonly;
+    d->scrub.period_ns = cfg->scrub_ns != 0 ? cfg->scrub_ns : OVERLAY_SCRUB_NS;
+    d->scrub.due_ns = clock_mono_ns() + d->scrub.period_ns / SCRUB_LOOKS;
+    d->scrub.buf = cfg->overlay != NULL ? plx_calloc(1, SCRUB_BUF) : NULL;
     (void)pthread_mutex_init(&d->lock, NULL);
-    (void)pthread_cond_init(&d->work, NULL);
+    init_work(&d->work);
     (void)pthread_cond_init(&d->finished, NULL);
     d->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     d->path = plx_strdup(cfg->path);
-    if (d->event < 0 || d->path == NULL) {
+    if (d->event < 0 || d->path == NULL || (cfg->overlay != NULL && d->scrub.buf == NULL)) {
         rc = plx_fail(err, PLX_ENOMEM, "disk %s: out of memory or descriptors", cfg->path);
     } else {
         rc = open_files(d, cfg, err);
@@ -358,12 +290,16 @@ void diskfile_close(struct diskfile *d)
         (void)pthread_join(d->threads[i], NULL);
     }
     if (d->overlay != NULL) {
-        (void)overlay_flush(d->overlay);
+        if (overlay_flush(d->overlay) == 0) {
+            (void)overlay_settle(d->overlay, true);
+        }
     }
     while (d->first != NULL) {
         struct request *r = d->first;
         d->first = r->next;
-        free_request(r);
+        if (r != &d->scrub.r) {
+            free_request(r);
+        }
     }
     overlay_close(d->overlay);
     if (d->fd >= 0) {
@@ -375,6 +311,7 @@ void diskfile_close(struct diskfile *d)
     (void)pthread_cond_destroy(&d->work);
     (void)pthread_cond_destroy(&d->finished);
     (void)pthread_mutex_destroy(&d->lock);
+    plx_free(d->scrub.buf);
     plx_free(d->path);
     plx_free(d);
 }
@@ -470,6 +407,14 @@ static int request_error(const struct diskfile *d, const struct request *r, stru
 {
     static const char *const verbs[] = {"read", "write", "flush", "discard", "write zeroes to"};
 
+    if (r->damaged) {
+        return plx_fail(err, PLX_EIO,
+                        "block %llu (sector %llu) of disk %s is damaged: overlay %s does not match "
+                        "its checksum",
+                        (unsigned long long)r->block,
+                        (unsigned long long)(r->block * OVERLAY_BLOCK / SECTOR), d->path,
+                        d->overlay->path);
+    }
     errno = r->error;
     (void)plx_fail_errno(err, "cannot %s disk %s at sector %llu", verbs[r->op], d->path,
                          (unsigned long long)(r->off / SECTOR));
@@ -481,8 +426,7 @@ int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, s
     int rc = 0;
 
     (void)pthread_mutex_lock(&d->lock);
-    struct request **at = find_locked(d, id);
-    struct request *r = *at;
+    struct request *r = *find_locked(d, id);
     if (r == NULL) {
         rc = plx_fail(err, PLX_ENOENT, "disk %s: no request %llu", d->path, (unsigned long long)id);
     } else if (len != 0 && (r->op != DISK_READ || len != r->bytes)) {
@@ -496,11 +440,7 @@ int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, s
     if (rc == 0 && r->error != 0) {
         rc = request_error(d, r, err);
     } else if (rc == 0) {
-        at = find_locked(d, id); /* the list may have changed while waiting */
-        *at = r->next;
-        if (r->next == NULL) {
-            d->last = at;
-        }
+        unlink_locked(d, r);
     }
     (void)pthread_mutex_unlock(&d->lock);
     if (rc == 0) {
@@ -530,7 +470,7 @@ int diskfile_drain(struct diskfile *d, struct plx_err *err)
 {
     (void)pthread_mutex_lock(&d->lock);
     for (struct request *r = d->first; r != NULL; r = r->next) {
-        while (r->state != DONE) {
+        while (r != &d->scrub.r && r->state != DONE) {
             (void)pthread_cond_wait(&d->finished, &d->lock);
         }
     }

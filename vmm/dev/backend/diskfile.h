@@ -3,7 +3,9 @@
  *
  * Overlay mode: the base is opened read-only and never modified; blocks of 4 KiB that were written
  * live in the overlay file at their natural offset behind its header and allocation bitmap. Plain
- * mode writes the image itself. A discarded or zeroed range reads as zeros.
+ * mode writes the image itself. A discarded or zeroed range reads as zeros. Blocks of the overlay
+ * are compared with their checksums whenever they are read, and read from time to time in any case;
+ * one that does not match is a failure of the host like any other.
  *
  * Requests that overlap (in whole 4 KiB blocks, one of them changing) take effect in the order of
  * submission, others run in parallel: so the contents after any set of requests are a function of
@@ -38,6 +40,9 @@ struct diskfile_config {
     /* Identity of the base, kept in a fresh overlay and compared when one is opened; all zero: not
      * known, not compared. The size of the base is always compared. */
     uint8_t base_sha256[SHA256_LEN];
+    /* All of the overlay is read within this time of the host, at no more than
+     * OVERLAY_SCRUB_BYTES_S; 0: OVERLAY_SCRUB_NS. */
+    uint64_t scrub_ns;
 };
 
 /* Errors: PLX_EINVAL (size not a multiple of 512, or empty), PLX_ECORRUPT, PLX_EVERSION, PLX_ESTALE
@@ -60,8 +65,8 @@ int diskfile_fd(const struct diskfile *d);
 /* Wait for @id, give its data (@len as submitted, or 0 to ignore) and forget it. Errors: PLX_ENOENT
  * (no such request), PLX_EIO (the host could not do it; message says what), PLX_EINVAL (@len). */
 int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, struct plx_err *err);
-/* 0, or PLX_EIO and what failed when any request did (for good: it is never reported as finished).
- */
+/* 0, or PLX_EIO and what failed when any request (or the scrub) did, for good: it is never reported
+ * as finished. */
 int diskfile_error(struct diskfile *d, struct plx_err *err);
 int diskfile_drain(struct diskfile *d, struct plx_err *err); /* wait until nothing runs */
 

@@ -137,7 +137,8 @@ static int open_disk(const struct hostio_disk *disk, struct diskfile **out, stru
     struct diskfile_config cfg = {.path = disk->path,
                                   .overlay = disk->overlay,
                                   .create_overlay = disk->create_overlay,
-                                  .readonly = disk->readonly};
+                                  .readonly = disk->readonly,
+                                  .scrub_ns = disk->scrub_ns};
 
     memcpy(cfg.base_sha256, disk->base_sha256, sizeof cfg.base_sha256);
     return diskfile_open(&cfg, out, err);

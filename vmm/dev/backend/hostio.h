@@ -42,6 +42,7 @@ struct hostio_disk {
     bool create_overlay; /* a fresh one; must not exist */
     bool readonly;
     uint8_t base_sha256[SHA256_LEN]; /* see struct diskfile_config */
+    uint64_t scrub_ns;               /* likewise */
 };
 
 enum hostio_console_kind {
