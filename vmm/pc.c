@@ -8,6 +8,7 @@
 #include "vmm/dev/acpipm.h"
 #include "vmm/dev/debugexit.h"
 #include "vmm/dev/fwcfg.h"
+#include "vmm/dev/hpet.h"
 #include "vmm/dev/i8042.h"
 #include "vmm/dev/ioapic.h"
 #include "vmm/dev/lapic.h"
@@ -34,6 +35,7 @@ struct pc_devices {
     struct pit *pit;
     struct rtc *rtc;
     struct acpipm *acpipm;
+    struct hpet *hpet;
     struct i8042 *i8042;
     struct uart *uart[2];
     struct rom *rom;
@@ -42,8 +44,8 @@ struct pc_devices {
 
 /* --- interrupt lines -------------------------------------------------------------------------- */
 
-/* m->gsi[n]: ISA IRQ n reaches the PIC and the IOAPIC; IRQ 0 is pin 2 there. */
-static void gsi_set(void *ctx, unsigned line, bool level)
+/* ISA IRQ n reaches the PIC and the IOAPIC; IRQ 0 is pin 2 there. */
+static void line_set(void *ctx, unsigned line, bool level)
 {
     struct pc *pc = ctx;
 
@@ -52,6 +54,16 @@ static void gsi_set(void *ctx, unsigned line, bool level)
     }
     if (line != PIT_GSI) {
         ioapic_set_line(pc->devices->ioapic, line == PIT_IRQ ? PIT_GSI : line, level);
+    }
+}
+
+/* m->gsi[n]: the lines of PIT and RTC are cut while the HPET replaces them. */
+static void gsi_set(void *ctx, unsigned line, bool level)
+{
+    const struct pc *pc = ctx;
+
+    if ((line != PIT_IRQ && line != RTC_IRQ) || !hpet_legacy(pc->devices->hpet)) {
+        line_set(ctx, line, level);
     }
 }
 
@@ -320,6 +332,8 @@ static int create_devices(struct pc *pc, struct plx_err *err)
     struct machine *m = &pc->m;
     struct pc_devices *d = pc->devices;
     const struct irq_line intr = {.set = pic_intr, .ctx = pc};
+    const struct irq_line legacy[2] = {{.set = line_set, .ctx = pc, .line = PIT_IRQ},
+                                       {.set = line_set, .ctx = pc, .line = RTC_IRQ}};
     int rc = ioapic_create(m, &d->apics, &d->ioapic, err);
 
     if (rc == 0) {
@@ -338,6 +352,9 @@ static int create_devices(struct pc *pc, struct plx_err *err)
     }
     if (rc == 0) {
         rc = acpipm_create(m, &d->acpipm, err);
+    }
+    if (rc == 0) {
+        rc = hpet_create(m, legacy, &d->hpet, err);
     }
     if (rc == 0) {
         rc = i8042_create(m, &d->i8042, err);
@@ -436,6 +453,7 @@ void pc_destroy(struct pc *pc)
         uart_destroy(pc->devices->uart[1]);
         uart_destroy(pc->devices->uart[0]);
         i8042_destroy(pc->devices->i8042);
+        hpet_destroy(pc->devices->hpet);
         acpipm_destroy(pc->devices->acpipm);
         rtc_destroy(pc->devices->rtc);
         pit_destroy(pc->devices->pit);

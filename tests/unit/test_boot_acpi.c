@@ -16,6 +16,7 @@
 #include "vmm/abi/pc_layout.h"
 #include "vmm/boot/acpi.h"
 #include "vmm/boot/layout.h"
+#include "vmm/dev/hpet.h"
 
 static const gpa_t base = 0xe0000;
 
@@ -60,15 +61,19 @@ static const uint8_t *table(const struct wbuf *t, uint64_t at, const char *signa
 static void pointers_and_checksums(void **state)
 {
     const struct wbuf *t = *state;
-    const uint8_t *xsdt, *fadt;
+    const uint8_t *xsdt, *fadt, *hpet;
 
     assert_memory_equal(t->data, "RSD PTR ", 8);
     assert_int_equal(sum(t->data, 20), 0);
     assert_int_equal(sum(t->data, 36), 0);
     xsdt = table(t, get_le64(t->data + 24), "XSDT");
-    assert_int_equal(get_le32(xsdt + 4), 36 + 2 * 8);
+    assert_int_equal(get_le32(xsdt + 4), 36 + 3 * 8);
     fadt = table(t, get_le64(xsdt + 36), "FACP");
     table(t, get_le64(xsdt + 44), "APIC");
+    hpet = table(t, get_le64(xsdt + 52), "HPET");
+    assert_int_equal(get_le32(hpet + 4), 56);
+    assert_int_equal(get_le32(hpet + 36), HPET_BLOCK_ID);
+    assert_int_equal(get_le64(hpet + 44), HPET_BASE);
     assert_int_equal(get_le32(fadt + 4), 276); /* the size of revision 6 */
     assert_int_equal(get_le32(fadt + 36) % 64, 0);
     assert_memory_equal(t->data + get_le32(fadt + 36) - base, "FACS", 4);

@@ -62,8 +62,9 @@ enum {
 #define PCI_HOLE_BASE UINT64_C(0xc0000000) /* memory BARs, 32-bit; no ECAM: CF8/CFC only */
 #define PCI_HOLE_END  UINT64_C(0xfebfffff) /* last byte */
 #define IOAPIC_BASE   UINT64_C(0xfec00000)
+#define HPET_BASE     UINT64_C(0xfed00000)
 #define LAPIC_BASE    UINT64_C(0xfee00000)
-enum { IOAPIC_LEN = 0x1000, LAPIC_LEN = 0x1000 };
+enum { IOAPIC_LEN = 0x1000, HPET_LEN = 0x400, LAPIC_LEN = 0x1000 };
 
 /* PCI I/O BARs. */
 enum { PCI_IO_BASE = 0xc000, PCI_IO_END = 0xffff };

@@ -10,6 +10,7 @@
 #include "vmm/abi/pc_layout.h"
 #include "vmm/boot/aml.h"
 #include "vmm/boot/layout.h"
+#include "vmm/dev/hpet.h"
 #include "vmm/dev/pci.h"
 
 enum { SDT_LENGTH_AT = 4, SDT_CHECKSUM_AT = 9, TABLE_ALIGN = 64 };
@@ -279,6 +280,24 @@ static void madt(struct wbuf *b, unsigned vcpus)
     sdt_end(b, table);
 }
 
+/* IA-PC HPET Specification, "The ACPI 2.0 HPET Description Table (HPET)". */
+static void hpet(struct wbuf *b)
+{
+    enum { MIN_TICK = 1000, NO_PROTECTION = 0 };
+    size_t table = sdt_begin(b, "HPET", 1);
+
+    wbuf_u32(b, HPET_BLOCK_ID);
+    wbuf_u8(b, 0); /* generic address: memory, 64 bits */
+    wbuf_u8(b, 64);
+    wbuf_u8(b, 0);
+    wbuf_u8(b, 0);
+    wbuf_u64(b, HPET_BASE);
+    wbuf_u8(b, 0); /* number of the block */
+    wbuf_u16(b, MIN_TICK);
+    wbuf_u8(b, NO_PROTECTION);
+    sdt_end(b, table);
+}
+
 /* "Firmware ACPI Control Structure (FACS)": no header of the usual form, no checksum. */
 static size_t facs(struct wbuf *b)
 {
@@ -311,7 +330,7 @@ static void rsdp(struct wbuf *b, uint64_t xsdt)
 
 int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out, struct plx_err *err)
 {
-    size_t dsdt_at, facs_at, fadt_at, madt_at, xsdt_at;
+    size_t dsdt_at, facs_at, fadt_at, madt_at, hpet_at, xsdt_at;
     static const uint8_t room_for_rsdp[RSDP_LEN];
 
     PLX_CHECK(out->len == 0 && base % TABLE_ALIGN == 0 && base < UINT32_MAX);
@@ -326,9 +345,13 @@ int acpi_build(const struct machine_config *cfg, gpa_t base, struct wbuf *out, s
     align(out);
     madt_at = out->len;
     madt(out, cfg->vcpus);
+    align(out);
+    hpet_at = out->len;
+    hpet(out);
     xsdt_at = sdt_begin(out, "XSDT", 1);
     wbuf_u64(out, base + fadt_at);
     wbuf_u64(out, base + madt_at);
+    wbuf_u64(out, base + hpet_at);
     sdt_end(out, xsdt_at);
     rsdp(out, base + xsdt_at);
     return out->failed ? plx_fail(err, PLX_ENOMEM, "out of memory") : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/boot/acpi.h - the ACPI tables that describe the PC of vmm/abi/pc_layout.h.
  *
- * RSDP, XSDT, FADT, FACS, MADT and a DSDT written as AML. Pure; nothing is kept. */
+ * RSDP, XSDT, FADT, FACS, MADT, HPET and a DSDT written as AML. Pure; nothing is kept. */
 #ifndef VMM_BOOT_ACPI_H
 #define VMM_BOOT_ACPI_H
 
