@@ -6,6 +6,7 @@
 #include "ops/cmd.h"
 #include "ops/opt.h"
 #include "replica/replay.h"
+#include "vmm/sched/team.h"
 
 static int set_until(void *ctx, char *const *v, struct plx_err *err)
 {
@@ -30,11 +31,22 @@ static int set_chaos(void *ctx, char *const *v, struct plx_err *err)
     return opt_u64(v[0], "the seed", 1, UINT64_MAX, &((struct replay_config *)ctx)->chaos, err);
 }
 
+static int set_threads(void *ctx, char *const *v, struct plx_err *err)
+{
+    uint64_t n;
+    int rc = opt_u64(v[0], "the number of threads", 1, TEAM_THREADS_MAX, &n, err);
+
+    ((struct replay_config *)ctx)->threads = rc == 0 ? (unsigned)n : 0;
+    return rc;
+}
+
 static const struct opt options[] = {
     {"until", "SLICE", "stop after this slice", set_until},
     {"digest-log", "FILE", "write one line a digest: slice, digest", set_digest_log},
     {"digest", "N", "digest also every N slices, for --digest-log", set_digest},
     {"chaos", "SEED", "drop everything that must not matter, at random", set_chaos},
+    {"threads", "M", "threads that run vCPUs (as recorded or not: nothing depends on it)",
+     set_threads},
     {0},
 };
 

@@ -12,6 +12,7 @@
 #include "ops/runner.h"
 #include "vmm/boot/boot.h"
 #include "vmm/dev/virtio_devices.h"
+#include "vmm/sched/team.h"
 #include "vmm/tunables.h"
 
 enum { IMAGE_MAX = 1 << 30, NET_TEXT_MAX = 512, TIMEOUT_MAX_S = 10000000 };
@@ -21,7 +22,8 @@ static const struct engine_ops *const engines[] = {&engine_interp};
 struct run_options {
     const char *kernel, *firmware, *initrd, *append, *console, *record, *load;
     const struct engine_ops *engine;
-    uint64_t memory_mib, digest_every, chaos, timeout_s;
+    uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
+    bool stats;
     unsigned ndisks, nnets;
     const char *disks[DISKS_MAX];
     struct hostio_net nets[NICS_MAX];
@@ -64,10 +66,20 @@ STRING_OPTION(load)
         return opt_u64(v[0], what, min, max, &((struct run_options *)ctx)->field, err); \
     }
 NUMBER_OPTION(memory_mib, "the memory in MiB", 1, RAM_MAX >> 20)
+NUMBER_OPTION(vcpus, "the number of vCPUs", 1, VCPUS_MAX)
+NUMBER_OPTION(threads, "the number of threads", 1, TEAM_THREADS_MAX)
 NUMBER_OPTION(digest_every, "the number of slices", 1, UINT32_MAX)
 NUMBER_OPTION(chaos, "the seed", 1, UINT64_MAX)
 NUMBER_OPTION(timeout_s, "the seconds", 1, TIMEOUT_MAX_S)
 #undef NUMBER_OPTION
+
+static int set_stats(void *ctx, char *const *v, struct plx_err *err)
+{
+    (void)v;
+    (void)err;
+    ((struct run_options *)ctx)->stats = true;
+    return 0;
+}
 
 static int set_engine(void *ctx, char *const *v, struct plx_err *err)
 {
@@ -155,6 +167,9 @@ static const struct opt options[] = {
     {"initrd", "FILE", "its initrd (multiboot: a module)", set_initrd},
     {"append", "TEXT", "its command line", set_append},
     {"memory", "MIB", "RAM of the VM (256)", set_memory_mib},
+    {"vcpus", "N", "virtual processors, up to 16 (1)", set_vcpus},
+    {"threads", "M", "threads that run them; no result depends on it (one a vCPU, or a core)",
+     set_threads},
     {"engine", "NAME", "interp", set_engine},
     {"disk", "FILE", "a raw disk image, written in place; may be repeated", set_disk},
     {"net", "NET",
@@ -174,6 +189,7 @@ static const struct opt options[] = {
      set_save_at},
     {"load", "FILE", "go on from a saved state instead of a kernel", set_load},
     {"chaos", "SEED", "delay and drop everything that must not matter, at random", set_chaos},
+    {"stats", NULL, "print counters of rounds and vCPUs at the end", set_stats},
     {"timeout", "SECONDS", "end the run after this time, with exit code 124", set_timeout_s},
     {0},
 };
@@ -195,10 +211,14 @@ static int check_options(struct run_options *o, struct plx_err *err)
     if (o->firmware != NULL && (o->initrd != NULL || o->append != NULL)) {
         return plx_fail(err, PLX_EINVAL, "--initrd and --append do not go with --firmware");
     }
-    if (o->load != NULL && (o->initrd != NULL || o->append != NULL || o->memory_mib != 0)) {
+    if (o->load != NULL &&
+        (o->initrd != NULL || o->append != NULL || o->memory_mib != 0 || o->vcpus != 0)) {
         return plx_fail(
             err, PLX_EINVAL,
-            "--initrd, --append and --memory do not go with --load: the state has them");
+            "--initrd, --append, --memory and --vcpus do not go with --load: the state has them");
+    }
+    if (o->vcpus == 0) {
+        o->vcpus = 1;
     }
     if (o->firmware != NULL) {
         o->kernel = o->firmware; /* one image or the other: it is recognised by what it holds */
@@ -228,8 +248,10 @@ static int configure_fresh(struct run *r, struct plx_err *err)
     struct machine_config *m = &r->cfg.machine;
 
     (void)err;
-    *m = (struct machine_config){
-        .memory = r->o.memory_mib << 20, .vcpus = 1, .ndisks = r->o.ndisks, .nnics = r->o.nnets};
+    *m = (struct machine_config){.memory = r->o.memory_mib << 20,
+                                 .vcpus = (unsigned)r->o.vcpus,
+                                 .ndisks = r->o.ndisks,
+                                 .nnics = r->o.nnets};
     for (unsigned i = 0; i < m->nnics; i++) {
         default_mac(i, m->nics[i].mac);
     }
@@ -359,6 +381,7 @@ static int open_all(struct run *r, struct plx_err *err)
 
     r->cfg.engine = r->o.engine;
     r->cfg.chaos = r->o.chaos;
+    r->cfg.threads = (unsigned)r->o.threads;
     if (r->o.load != NULL) {
         rc = vm_load_config(r->o.load, &r->cfg.machine, err);
     }
@@ -484,6 +507,9 @@ int cmd_run(int argc, char **argv)
         };
         rc = runner_run(&rc_cfg, &result, &err);
         runner_describe(r.vm, where, sizeof where);
+        if (r.o.stats) {
+            runner_print_counters(r.vm, stderr);
+        }
     }
     close_rc = close_all(&r, &close_err);
     if (rc == 0 && close_rc != 0) {

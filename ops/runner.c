@@ -92,6 +92,34 @@ void runner_describe(struct vm *vm, char *out, size_t cap)
                    vm_retired(vm), vm_idle(vm) ? "idle" : "busy", c->rip);
 }
 
+void runner_print_counters(struct vm *vm, FILE *to)
+{
+    struct vm_counters c;
+
+    vm_counters(vm, &c);
+    (void)fprintf(to,
+                  "rounds: %" PRIu64 " alone, %" PRIu64 " parallel (%" PRIu64 " served), %" PRIu64
+                  " shared; instructions: %" PRIu64 " parallel, %" PRIu64
+                  " serial; %u threads, %" PRIu64 " parts together, %" PRIu64 " waits slept\n",
+                  c.rounds_alone, c.rounds_parallel, c.rounds_served, c.rounds_shared,
+                  c.parallel_retired, c.serial_retired, c.threads, c.parts_together, c.waits_slept);
+    if (c.owner.to_exclusive != 0) {
+        (void)fprintf(to,
+                      "pages: %" PRIu64 " to one vCPU, %" PRIu64 " to all, %" PRIu64
+                      " writes in place, %" PRIu64 " cooled\n",
+                      c.owner.to_exclusive, c.owner.to_shared, c.owner.in_place, c.owner.cooled);
+    }
+    for (unsigned i = 0; i < vm_machine(vm)->cfg.vcpus; i++) {
+        const struct vm_vcpu_counters *v = &c.vcpu[i];
+
+        (void)fprintf(to,
+                      "vcpu%u: %" PRIu64 " instructions; stops: %" PRIu64 " read, %" PRIu64
+                      " write, %" PRIu64 " serial, %" PRIu64 " halt, %" PRIu64 " yield\n",
+                      i, vm_vcpu(vm, i)->c.retired, v->lacks_read, v->lacks_write, v->needs_serial,
+                      v->halts, v->yields);
+    }
+}
+
 static void end(struct runner *r, enum runner_end how)
 {
     r->result->end = how;
@@ -230,6 +258,9 @@ static void monitor_info(struct runner *r)
                    " dropped; disks: %" PRIu64 " requests\r\n",
                    s.net_rx, s.net_tx, s.net_tx_dropped, s.disk_requests);
     print_raw(NULL, line);
+    fflush(stdout);
+    runner_print_counters(r->cfg->vm, stdout);
+    fflush(stdout);
     if (r->cfg->recording != NULL) {
         (void)snprintf(line, sizeof line, "log: %" PRIu64 " bytes\r\n",
                        recording_log_bytes(r->cfg->recording));
@@ -349,7 +380,7 @@ static int loop(struct runner *r, struct plx_err *err)
         now = clock_mono_ns();
         view.host_ns = now;
         view.virt_ns = vm_now(cfg->vm);
-        view.progress = vm_progress(cfg->vm);
+        view.progress = vm_clocked(cfg->vm);
         view.idle = vm_idle(cfg->vm);
         view.next_timer = vm_next_timer(cfg->vm);
         view.input = r->batch.n != 0;

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/err.h"
 #include "replica/recording.h"
@@ -45,5 +46,7 @@ int runner_run(const struct runner_config *cfg, struct runner_result *out, struc
 
 /* One line on the state of a VM: slice, time, instructions, where vCPU 0 is. */
 void runner_describe(struct vm *vm, char *out, size_t cap);
+/* Counters of rounds, then a line for each vCPU. */
+void runner_print_counters(struct vm *vm, FILE *to);
 
 #endif

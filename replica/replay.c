@@ -160,8 +160,10 @@ static int check_sections(const struct replay *r, struct plx_err *err)
 
 static int open_all(struct replay *r, struct plx_err *err)
 {
-    struct vm_config vc = {
-        .engine = r->cfg->engine, .cache_entries = r->cfg->cache_entries, .chaos = r->cfg->chaos};
+    struct vm_config vc = {.engine = r->cfg->engine,
+                           .cache_entries = r->cfg->cache_entries,
+                           .chaos = r->cfg->chaos,
+                           .threads = r->cfg->threads};
     uint64_t origin;
     int rc = manifest_read(r->cfg->dir, &r->m, &origin, err);
 

@@ -12,7 +12,7 @@
 struct replay_config {
     const char *dir;
     const struct engine_ops *engine;
-    unsigned cache_entries; /* as vm_config */
+    unsigned cache_entries, threads; /* as vm_config */
     uint64_t chaos;
     uint64_t until;         /* stop after this slice; 0: all */
     const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */

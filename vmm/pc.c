@@ -156,6 +156,16 @@ static void vcpu_sipi(void *ctx, uint8_t vector)
     cpu->pc->engine->state_changed(cpu->v);
 }
 
+static void vcpu_wake(void *ctx)
+{
+    struct pc_cpu *cpu = ctx;
+    struct pc *pc = cpu->pc;
+
+    if (pc->on_wake != NULL && pc->running != NULL && pc->running != cpu->v) {
+        pc->on_wake(pc->on_wake_ctx, cpu->v);
+    }
+}
+
 /* --- what a vCPU reaches ------------------------------------------------------------------------
  */
 
@@ -295,6 +305,30 @@ static void on_sooner(void *ctx, uint64_t deadline)
 /* --- life --------------------------------------------------------------------------------------
  */
 
+static void on_revoke(void *ctx, unsigned vcpu, uint64_t page, bool all)
+{
+    struct pc *pc = ctx;
+
+    pc->engine->revoke(pc->cpus[vcpu].v, page, all);
+}
+
+static const struct owner_ops owner_wiring = {.revoke = on_revoke};
+
+static int create_owner(struct pc *pc, struct plx_err *err)
+{
+    struct machine *m = &pc->m;
+    int rc;
+
+    if (m->cfg.vcpus == 1) {
+        return 0;
+    }
+    rc = owner_create(ram_pages(m->ram), m->cfg.vcpus, &owner_wiring, pc, &pc->owner, err);
+    if (rc == 0) {
+        machine_add_device(m, "owner", OWNER_SECTION_VERSION, &owner_section_ops, pc->owner);
+    }
+    return rc;
+}
+
 static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *err)
 {
     struct machine *m = &pc->m;
@@ -306,10 +340,11 @@ static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *e
                                           .bsp = i == 0,
                                           .vcpus = m->cfg.vcpus,
                                           .ram = m->ram,
+                                          .owner = pc->owner,
                                           .ops = &vcpu_wiring,
                                           .ops_ctx = cpu,
                                           .cache_entries = cache_entries};
-        const struct lapic_wires wires = {extint_take, vcpu_init, vcpu_sipi, cpu};
+        const struct lapic_wires wires = {extint_take, vcpu_init, vcpu_sipi, vcpu_wake, cpu};
 
         cpu->pc = pc;
         rc = pc->engine->create(&cfg, &cpu->v, err);
@@ -420,6 +455,9 @@ int pc_create(const struct machine_config *cfg, const struct machine_host *host,
     rc = pc->devices == NULL ? plx_fail(err, PLX_ENOMEM, "out of memory for the PC")
                              : machine_init(&pc->m, cfg, host, err);
     if (rc == 0) {
+        rc = create_owner(pc, err);
+    }
+    if (rc == 0) {
         rc = create_vcpus(pc, cache_entries, err);
     }
     if (rc == 0) {
@@ -467,6 +505,7 @@ void pc_destroy(struct pc *pc)
         }
     }
     plx_free(pc->devices);
+    owner_destroy(pc->owner);
     machine_fini(&pc->m);
     plx_free(pc);
 }

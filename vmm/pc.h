@@ -10,6 +10,7 @@
 #include "base/err.h"
 #include "vmm/engine/engine.h"
 #include "vmm/machine.h"
+#include "vmm/mmu/owner.h"
 
 struct pc_devices; /* opaque: the devices on the board */
 
@@ -28,6 +29,11 @@ struct pc {
      * whoever drives the PC. While it is set, a timer armed for earlier than the end of the run
      * ends the run at that time, exactly, by lowering vcpu.stop_progress. */
     struct vcpu *running;
+    /* Told when an interrupt, NMI or start-up IPI reached @target while another vCPU runs. Set by
+     * whoever drives the PC; may be NULL. */
+    void (*on_wake)(void *ctx, struct vcpu *target);
+    void *on_wake_ctx;
+    struct owner *owner; /* of RAM's pages; NULL: a PC with one vCPU */
     struct pc_devices *devices;
 };
 

@@ -11,10 +11,28 @@
 #define PM_TIMER_HZ UINT64_C(3579545)    /* D: ACPI specification */
 #define PIT_HZ      UINT64_C(1193182)    /* D */
 
-#define SLICE_SPAN_NS      1000000            /* virtual ns of a slice while the VM is busy */
-#define SLICE_SPAN_MAX_NS  100000000          /* D: a record may ask for no more */
-#define ROUND_QUANTUM      200000             /* D: progress budget of one vCPU in one round */
-#define RATE_ONE           65536              /* record.rate of 1 virtual ns per progress */
+#define SLICE_SPAN_NS     1000000   /* virtual ns of a slice while the VM is busy */
+#define SLICE_SPAN_MAX_NS 100000000 /* D: a record may ask for no more */
+#define ROUND_QUANTUM     200000    /* D: progress budget of one vCPU in one round */
+/* Rounds with several runnable vCPUs; ARCHITECTURE.md, "Rounds". Progress unless said otherwise. */
+#ifndef PARALLEL_PARTS
+#define PARALLEL_PARTS 0 /* D: 0 until engines keep the ownership of pages: vCPUs take turns */
+#endif
+#define PAR_QUANTUM_MIN                                                      \
+    4000 /* D: a parallel part lasts at least this, unless the clock cuts it \
+          */
+#define PAR_QUANTUM_MAX    100000 /* D: and at most this */
+#define PAR_COST           1500   /* D: what a parallel part must gain to be worth its barriers */
+#define PAR_SCORE_MAX      16000  /* D: a gain counts as at most this */
+#define PAR_PROBES         4      /* D: parallel parts after time sharing before the score counts */
+#define SHARED_ROUNDS_MIN  4      /* D: rounds of the first spell of time sharing ... */
+#define SHARED_ROUNDS_MAX  64     /* D: ... and of the longest */
+#define TURN_QUANTUM       30000  /* D: turn of one vCPU in time sharing */
+#define BURST_MIN          500   /* D: a vCPU that was served goes on alone for at least this ... */
+#define BURST_MAX          8000  /* D: ... and at most this */
+#define SERVE_RESERVE      64    /* D: kept free for each vCPU that may have to be served */
+#define WAKE_GRACE         4000  /* D: who wakes another goes on alone this long */
+#define RATE_ONE           65536 /* record.rate of 1 virtual ns per progress */
 #define RATE_DEFAULT       (10 * RATE_ONE)    /* before the pacer has measured anything */
 #define RATE_MIN           (1 * RATE_ONE / 4) /* D */
 #define RATE_MAX           (20 * RATE_ONE) /* D: a slower host makes a slower VM, not a coarser clock */

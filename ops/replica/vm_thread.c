@@ -219,7 +219,7 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
     struct proc *p = r->p;
     struct pacer_view now = {.host_ns = clock_mono_ns(),
                              .virt_ns = vm_now(p->vm),
-                             .progress = vm_progress(p->vm),
+                             .progress = vm_clocked(p->vm),
                              .idle = vm_idle(p->vm),
                              .next_timer = vm_next_timer(p->vm),
                              .input = r->in.n != 0};

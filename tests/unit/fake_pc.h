@@ -48,7 +48,7 @@ void cpu_reset(struct cpu *c, unsigned id)
 {
     (void)id;
     memset(c, 0, sizeof *c);
-    c->rflags = FLAG_ONE;
+    c->rflags = FLAG_ONE | FLAG_IF;
     c->xcr0 = 1;
     c->pat = 0x0007040600070406;
     c->misc_enable = MISC_ENABLE_RESET;

@@ -97,7 +97,8 @@ static int setup(void **state)
     bus = (struct apic_bus){0};
     taken_from_pic = 0;
     for (unsigned i = 0; i < CPUS; i++) {
-        const struct lapic_wires wires = {extint, init, sipi, &cpus[i]};
+        const struct lapic_wires wires = {
+            .extint_take = extint, .init = init, .sipi = sipi, .ctx = &cpus[i]};
 
         cpus[i].id = i;
         assert_int_equal(lapic_create(&b.m, &bus, &cpus[i], &wires, &lapics[i], NULL), 0);

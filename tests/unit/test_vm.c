@@ -142,7 +142,8 @@ static void an_input_wakes_a_halted_vm(void **state)
     assert_int_equal(vm_now(t->vm), 1000777);
 }
 
-/* A vCPU that is halted with an interrupt it may not take is halted for good, not spun on. */
+/* Woken and halted again at once; then halted with an interrupt it may not take: that is halted for
+ * good, not spun on. */
 static void halted_and_deaf_ends_the_slice(void **state)
 {
     static const struct fake_event script[] = {{20, FAKE_HALT, 0}, {21, FAKE_HALT, 0}};
@@ -153,12 +154,15 @@ static void halted_and_deaf_ends_the_slice(void **state)
 
     fake_play(script, 2);
     assert_int_equal(run(t, next(t, 1000000, RATE_ONE)), 0);
-    r = next(t, 1000000, RATE_ONE);
-    r.inputs = &key;
-    r.ninputs = 1;
-    assert_int_equal(run(t, r), 0);
-    assert_true(vm_idle(t->vm));
-    assert_int_equal(vm_progress(t->vm), 21);
+    for (int i = 0; i < 2; i++) {
+        r = next(t, 1000000, RATE_ONE);
+        r.inputs = &key;
+        r.ninputs = 1;
+        assert_int_equal(run(t, r), 0);
+        assert_true(vm_idle(t->vm));
+        assert_int_equal(vm_progress(t->vm), 21);
+        vm_vcpu(t->vm, 0)->c.rflags &= ~FLAG_IF;
+    }
 }
 
 static void a_stopped_vm_runs_no_more(void **state)
@@ -266,16 +270,6 @@ static void a_host_error_ends_the_vm(void **state)
     assert_int_equal(run(t, next(t, 5000, RATE_ONE)), PLX_ESTATE);
 }
 
-static void several_vcpus_are_refused(void **state)
-{
-    struct vm_config cfg = {.machine = {.memory = 1 << 20, .vcpus = 2}, .engine = &fake_engine};
-    struct fixture *t = *state;
-    struct vm *vm;
-
-    assert_int_equal(vm_create(&cfg, &vm, &t->err), PLX_ENOTSUP);
-    assert_null(vm);
-}
-
 static void creation_unwinds_from_every_allocation_failure(void **state)
 {
     struct vm_config cfg = {.machine = {.memory = 1 << 20, .vcpus = 1}, .engine = &fake_engine};
@@ -334,7 +328,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(records_that_do_not_fit_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(a_jump_is_explicit, setup, teardown),
         cmocka_unit_test_setup_teardown(a_host_error_ends_the_vm, setup, teardown),
-        cmocka_unit_test_setup_teardown(several_vcpus_are_refused, setup, teardown),
         cmocka_unit_test(creation_unwinds_from_every_allocation_failure),
         cmocka_unit_test(chaos_changes_no_digest),
     };

@@ -65,14 +65,22 @@ static bool extint(const struct lapic *l)
     return (l->lvt[LVT_LINT0] & LVT_MASKED) == 0 && (l->lvt[LVT_LINT0] >> 8 & 7) == APIC_EXTINT;
 }
 
+static void rouse(struct lapic *l)
+{
+    l->v->attention = true;
+    if (l->wires.wake != NULL) {
+        l->wires.wake(l->wires.ctx);
+    }
+}
+
 void lapic_update(struct lapic *l)
 {
-    bool pending = deliverable(l) != 0 || extint(l);
+    bool pending = deliverable(l) != 0 || extint(l), rose = pending && !l->v->irq_pending;
 
-    if (pending && !l->v->irq_pending) {
-        l->v->attention = true;
-    }
     l->v->irq_pending = pending;
+    if (rose) {
+        rouse(l);
+    }
 }
 
 int lapic_irq_take(struct lapic *l)
@@ -162,7 +170,7 @@ void lapic_accept(struct lapic *l, uint8_t mode, uint8_t vector, bool level)
         break;
     case APIC_NMI:
         l->v->c.nmi_pending = 1;
-        l->v->attention = true;
+        rouse(l);
         break;
     case APIC_INIT:
         l->wires.init(l->wires.ctx);
@@ -170,7 +178,7 @@ void lapic_accept(struct lapic *l, uint8_t mode, uint8_t vector, bool level)
         break;
     case APIC_SIPI:
         l->wires.sipi(l->wires.ctx, vector);
-        l->v->attention = true;
+        rouse(l);
         break;
     default: /* SMI, ExtINT, reserved: lapic.h */
         break;

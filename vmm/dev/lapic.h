@@ -50,6 +50,7 @@ struct lapic_wires {
     int (*extint_take)(void *ctx);           /* INTA to the PIC: the vector */
     void (*init)(void *ctx);                 /* INIT: at once, or after the running instruction */
     void (*sipi)(void *ctx, uint8_t vector); /* start-up IPI; acts only while it waits for one */
+    void (*wake)(void *ctx);                 /* something came that may wake it; may be NULL */
     void *ctx;
 };
 

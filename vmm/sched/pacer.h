@@ -24,7 +24,7 @@ struct pacer {
 struct pacer_view {
     uint64_t host_ns;    /* now, of a clock that never goes back */
     uint64_t virt_ns;    /* vm_now */
-    uint64_t progress;   /* vm_progress */
+    uint64_t progress;   /* vm_clocked */
     bool idle;           /* vm_idle */
     uint64_t next_timer; /* vm_next_timer */
     bool input;          /* there is an input for the next slice */

@@ -164,6 +164,10 @@ static int sections_apply(struct vm *vm, const struct section *found, struct plx
         }
     }
     wbuf_free(&again);
+    /* What engines derived implies rights to pages that are others now. */
+    for (unsigned i = 0; vm->pc->owner != NULL && i < vm->m->cfg.vcpus; i++) {
+        vm->cfg.engine->drop(vm->pc->cpus[i].v);
+    }
     return rc;
 }
 

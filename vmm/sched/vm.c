@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/sched/vm.c - slices and rounds: how a record moves the state on (R3, R4, R5).
+ * vmm/sched/vm.c - slices: how a record moves the state on (R4, R5).
  *
- * A slice applies its inputs, then runs rounds until its span of virtual time is used up or every
- * vCPU is halted. A round fires the timers that are due and then runs. With one vCPU the whole
- * round is serial: nothing blocks, and the devices see the clock of the vCPU that runs. */
+ * A slice applies its inputs, then runs rounds (rounds.c) until its span of virtual time is used
+ * up or every vCPU is halted. Timers that are due fire at the start of a round. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -12,7 +11,7 @@
 #include "vmm/sched/vm_internal.h"
 #include "vmm/tunables.h"
 
-enum { SCHED_VERSION = 1, CHAOS_CACHE_ENTRIES = 16 };
+enum { SCHED_VERSION = 2, CHAOS_CACHE_ENTRIES = 16 };
 
 /* Virtual time stays below this, so that sums of times never wrap. */
 #define TIME_MAX     (UINT64_MAX / 4)
@@ -29,6 +28,7 @@ static void sched_reset(void *dev)
     vm->fraction = 0;
     vm->idle = false;
     vm->history = (struct hash128){0, 0};
+    rounds_reset(&vm->rounds);
 }
 
 static void sched_save(const void *dev, struct wbuf *out)
@@ -41,12 +41,14 @@ static void sched_save(const void *dev, struct wbuf *out)
     wbuf_u8(out, vm->idle);
     wbuf_u64(out, vm->history.lo);
     wbuf_u64(out, vm->history.hi);
+    rounds_save(&vm->rounds, out);
 }
 
 static int sched_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err *err)
 {
     struct vm *vm = dev;
     uint8_t idle;
+    int rc;
 
     if (version != SCHED_VERSION) {
         return plx_fail(err, PLX_EVERSION, "sched: section version %" PRIu32, version);
@@ -57,6 +59,7 @@ static int sched_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
     idle = rbuf_u8(in);
     vm->history.lo = rbuf_u64(in);
     vm->history.hi = rbuf_u64(in);
+    rc = rounds_load(&vm->rounds, in, err);
     if (in->failed) {
         return plx_fail(err, PLX_ETRUNCATED, "sched: section too short");
     }
@@ -65,7 +68,7 @@ static int sched_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
                         vm->now, vm->fraction, idle);
     }
     vm->idle = idle != 0;
-    return 0;
+    return rc;
 }
 
 static const struct device_ops sched_ops = {sched_reset, sched_save, sched_load};
@@ -82,6 +85,20 @@ static uint64_t clock_now(void *ctx)
     return vm->pc->running != NULL ? vcpu_now(vm->pc->running) : vm->now;
 }
 
+static int create_team(struct vm *vm, struct plx_err *err)
+{
+    unsigned vcpus = vm->m->cfg.vcpus;
+    struct team_config cfg = {.threads = vm->cfg.threads, .chaos = vm->cfg.chaos};
+
+    if (vcpus == 1) {
+        return 0;
+    }
+    cfg.threads = cfg.threads == 0 ? team_cores() : cfg.threads;
+    cfg.threads = cfg.threads < vcpus ? cfg.threads : vcpus;
+    vm->counters.threads = cfg.threads;
+    return team_create(&cfg, &vm->team, err);
+}
+
 int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
 {
     struct vm *vm;
@@ -89,10 +106,6 @@ int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
     int rc;
 
     *out = NULL;
-    if (cfg->machine.vcpus != 1) {
-        return plx_fail(err, PLX_ENOTSUP, "%u vCPUs: only machines with one vCPU can run",
-                        cfg->machine.vcpus);
-    }
     vm = plx_calloc(1, sizeof *vm);
     if (vm == NULL) {
         return plx_fail(err, PLX_ENOMEM, "out of memory");
@@ -110,6 +123,8 @@ int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
     vm->m = &vm->pc->m;
     vm->m->now = clock_now;
     vm->m->now_ctx = vm;
+    vm->pc->on_wake = round_wake;
+    vm->pc->on_wake_ctx = vm;
     for (unsigned i = 0; i < cfg->machine.vcpus; i++) {
         char name[16];
         vm->cpu_sections[i] =
@@ -124,9 +139,15 @@ int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
     if (rc != 0) {
         goto err_pc;
     }
+    rc = create_team(vm, err);
+    if (rc != 0) {
+        goto err_digest;
+    }
     *out = vm;
     return 0;
 
+err_digest:
+    digest_cache_destroy(vm);
 err_pc:
     pc_destroy(vm->pc);
 err_free:
@@ -137,6 +158,7 @@ err_free:
 void vm_destroy(struct vm *vm)
 {
     if (vm != NULL) {
+        team_destroy(vm->team);
         digest_cache_destroy(vm);
         pc_destroy(vm->pc);
         wbuf_free(&vm->scratch);
@@ -204,6 +226,26 @@ uint64_t vm_progress(const struct vm *vm)
         sum += vm->pc->cpus[i].v->c.progress;
     }
     return sum;
+}
+
+uint64_t vm_clocked(const struct vm *vm)
+{
+    return vm->clocked;
+}
+
+void vm_counters(struct vm *vm, struct vm_counters *out)
+{
+    struct team_counters t = {0};
+
+    if (vm->team != NULL) {
+        team_counters(vm->team, &t);
+    }
+    *out = vm->counters;
+    out->parts_together = t.together;
+    out->waits_slept = t.slept;
+    if (vm->pc->owner != NULL) {
+        out->owner = vm->pc->owner->counters;
+    }
 }
 
 /* --- is the record one that this state can take? ------------------------------------------- */
@@ -292,62 +334,7 @@ static int check_record(struct vm *vm, const struct record *r, struct plx_err *e
     return 0;
 }
 
-/* --- rounds ----------------------------------------------------------------------------------- */
-
-/* The least progress after which the clock is at @until or later. */
-static uint64_t progress_until(const struct vm *vm, uint64_t until, uint32_t rate)
-{
-    __uint128_t ticks = ((__uint128_t)(until - vm->now) << 16) - vm->fraction;
-
-    return (uint64_t)((ticks + rate - 1) / rate);
-}
-
-static void advance_clock(struct vm *vm, uint64_t progress, uint32_t rate)
-{
-    __uint128_t ticks = (__uint128_t)progress * rate + vm->fraction;
-
-    vm->now += (uint64_t)(ticks >> 16);
-    vm->fraction = (uint32_t)(ticks & (RATE_ONE - 1));
-}
-
-static bool may_run(const struct vcpu *v)
-{
-    return !v->c.wait_sipi && (!v->c.halted || v->irq_pending || v->c.nmi_pending);
-}
-
-/* Run vCPU 0 for one round that ends at @until at the latest. False: it is halted for good. */
-static bool round_serial(struct vm *vm, uint64_t until, uint32_t rate)
-{
-    struct vcpu *v = vm->pc->cpus[0].v;
-    uint64_t from = v->c.progress, done;
-    uint64_t budget = progress_until(vm, until, rate);
-    struct engine_run run = {
-        .part = PART_SERIAL, .t0 = vm->now, .rate = rate, .alone = vm->m->cfg.vcpus == 1};
-
-    if (!may_run(v)) {
-        return false;
-    }
-    run.budget = budget < ROUND_QUANTUM ? budget : ROUND_QUANTUM;
-#ifdef BREAK_R2 /* make/rules.mk: a budget that depends on something that is no state */
-    run.budget += vm->cfg.cache_entries % 3;
-#endif
-    run.t_end = vm->now + (uint64_t)(((__uint128_t)run.budget * rate) >> 16);
-    v->t0 = run.t0;
-    v->t_end = run.t_end;
-    v->rate = rate;
-    v->progress0 = from;
-    v->yield = false;
-    vm->pc->running = v;
-    vm->cfg.engine->run(v, &run);
-    vm->pc->running = NULL;
-    done = v->c.progress - from;
-    PLX_CHECK(done <= run.budget);
-    advance_clock(vm, done, rate);
-    if (run.stop == VCPU_SHUTDOWN) {
-        machine_stop(vm->m, POWER_TRIPLE_FAULT, 0);
-    }
-    return done != 0 || run.stop != VCPU_HALT;
-}
+/* --- slices ----------------------------------------------------------------------------------- */
 
 static void run_rounds(struct vm *vm, uint64_t end, uint32_t rate)
 {
@@ -363,7 +350,7 @@ static void run_rounds(struct vm *vm, uint64_t end, uint32_t rate)
         if (vm->m->stopped) {
             return;
         }
-        if (!round_serial(vm, until, rate)) {
+        if (!round_run(vm, until, rate)) {
             vm->idle = !vm->m->stopped;
             return;
         }

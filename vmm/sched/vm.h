@@ -17,6 +17,7 @@
 #include "base/hash.h"
 #include "vmm/engine/engine.h"
 #include "vmm/machine.h"
+#include "vmm/mmu/owner.h"
 #include "vmm/sched/input.h"
 
 struct vm; /* opaque */
@@ -27,6 +28,7 @@ struct vm_config {
     const struct engine_ops *engine;
     unsigned cache_entries; /* of derived caches; 0: default. No result depends on it. */
     uint64_t chaos;         /* not 0: seed for dropping everything droppable at random */
+    unsigned threads;       /* that run vCPUs; 0: one a vCPU, or a core. No result depends on it. */
 };
 
 /* A machine at reset with empty RAM and a stopped clock at 0. Then vmm/boot loads a kernel into
@@ -50,6 +52,29 @@ uint64_t vm_next_timer(struct vm *vm);
 bool vm_stopped(const struct vm *vm, enum power_event *event, uint64_t *code);
 uint64_t vm_retired(const struct vm *vm);  /* of all vCPUs */
 uint64_t vm_progress(const struct vm *vm); /* of all vCPUs */
+/* Progress that moved the clock: what one vCPU made while others did the same in parallel counts
+ * once. For the pacer; it begins at 0 when the VM is created. */
+uint64_t vm_clocked(const struct vm *vm);
+
+/* --- what happened since the VM was created; no state ----------------------------------------- */
+
+struct vm_vcpu_counters {             /* how its runs ended */
+    uint64_t lacks_read, lacks_write; /* a page it may not touch in parallel */
+    uint64_t needs_serial;            /* a device, an IPI, its local APIC */
+    uint64_t halts, yields;
+};
+
+struct vm_counters {
+    uint64_t rounds_alone, rounds_parallel, rounds_shared;
+    uint64_t rounds_served; /* parallel ones after which somebody had to be served */
+    uint64_t parallel_retired, serial_retired; /* instructions */
+    uint64_t parts_together, waits_slept;      /* struct team_counters */
+    unsigned threads;
+    struct owner_counters owner;
+    struct vm_vcpu_counters vcpu[VCPUS_MAX];
+};
+
+void vm_counters(struct vm *vm, struct vm_counters *out);
 
 /* --- digest.c (R9) ------------------------------------------------------------------------ */
 

@@ -6,9 +6,19 @@
 #include "base/prng.h"
 #include "vmm/pc.h"
 #include "vmm/sched/cpu_section.h"
+#include "vmm/sched/rounds.h"
+#include "vmm/sched/team.h"
 #include "vmm/sched/vm.h"
 
 struct digest_cache; /* digest.c */
+
+/* One vCPU's share of a parallel part. */
+struct part {
+    struct vcpu *v;
+    struct engine_run run;
+    uint64_t done;    /* progress */
+    uint64_t retired; /* before */
+};
 
 struct vm {
     struct vm_config cfg;
@@ -25,12 +35,18 @@ struct vm {
     /* H over the last history and the record, of every record so far: two states that came about
      * by different records have different digests, even when no difference shows yet. */
     struct hash128 history;
+    struct rounds rounds;
 
     /* Derived, in no section. */
     bool broken;                 /* a host error in the middle of a slice: the state is undefined */
     struct digest_cache *digest; /* page hashes */
     struct prng chaos;           /* never consulted when cfg.chaos is 0 */
-    struct wbuf scratch;         /* a record in its binary form; sections in place (chaos) */
+    struct team *team;           /* NULL: one vCPU */
+    struct part parts[VCPUS_MAX];
+    bool alone;       /* the vCPU that runs is the only one that can */
+    uint64_t clocked; /* progress that moved the clock */
+    struct vm_counters counters;
+    struct wbuf scratch; /* a record in its binary form; sections in place (chaos) */
 };
 
 /* digest.c */

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Hunts: an outcome of several vCPUs that depends on threads, delays, caches or drops; a lost or
+ * reordered store; a lock two hold at once; a clock that goes back between vCPUs; a vCPU that
+ * never gets on. The programs are in smp_guest.h. RUNS=n in the environment repeats with further
+ * seeds. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+
+#include "tests/unit/smp_guest.h"
+
+enum { SLICES_MAX = 600 };
+
+struct outcome {
+    unsigned slices;
+    bool ended;
+    struct hash128 digests[SLICES_MAX];
+    uint32_t words[16]; /* see each check */
+};
+
+static void run(const struct smp_config *cfg, struct outcome *o, struct vm_counters *counters)
+{
+    static const gpa_t words[16] = {
+        SMP_SHARED,      SMP_SHARED + 4,   SMP_OTHER, SMP_OTHER + 4, SMP_OTHER + 16, SMP_SHARED + 8,
+        SMP_SHARED + 64, SMP_SHARED + 128, 0x303000,  0x303004,      0x303008,       SMP_DONE,
+    };
+    struct vm *vm = smp_vm(cfg);
+    struct output_list out;
+    enum power_event event = POWER_OFF;
+
+    output_list_init(&out);
+    *o = (struct outcome){.slices = 0};
+    while (o->slices < SLICES_MAX && smp_slice(vm, &out)) {
+        struct vm_digest d;
+        vm_digest(vm, vm_scrub_pages(vm), &d, NULL, NULL);
+        o->digests[o->slices++] = d.all;
+    }
+    o->ended = vm_stopped(vm, &event, NULL);
+    assert_true(!o->ended || event == POWER_DEBUG_EXIT);
+    for (unsigned i = 0; i < 12; i++) {
+        o->words[i] = smp_get(vm, words[i]);
+    }
+    if (counters != NULL) {
+        vm_counters(vm, counters);
+    }
+    output_list_free(&out);
+    vm_destroy(vm);
+}
+
+static void same(const struct outcome *a, const struct outcome *b, const struct smp_config *cfg)
+{
+    for (unsigned i = 0; i < a->slices && i < b->slices; i++) {
+        if (!hash128_eq(a->digests[i], b->digests[i])) {
+            fail_msg("digests differ after slice %u: %u vCPUs, %u threads, %u entries, chaos %llu",
+                     i + 1, cfg->vcpus, cfg->threads, cfg->cache_entries,
+                     (unsigned long long)cfg->chaos);
+        }
+    }
+    assert_int_equal(a->slices, b->slices);
+}
+
+/* The program under every kind of host, all with the same digests; the outcome in *o. */
+static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, struct outcome *o)
+{
+    static const struct smp_config hosts[] = {
+        {.threads = 2},
+        {.threads = 2, .chaos = 1},
+        {.threads = 4, .chaos = 2, .cache_entries = 16},
+        {.threads = 1, .cache_entries = 16},
+    };
+    const char *runs = getenv("RUNS");
+    struct smp_config cfg = {.program = program, .vcpus = vcpus, .times = times, .threads = 1};
+    struct outcome *other = plx_calloc(1, sizeof *other);
+
+    run(&cfg, o, NULL);
+    if (!o->ended) {
+        fail_msg("not at its end after %u slices: %u vCPUs", o->slices, vcpus);
+    }
+    for (unsigned i = 0; i < PLX_COUNT(hosts); i++) {
+        cfg = hosts[i];
+        cfg.program = program;
+        cfg.vcpus = vcpus;
+        cfg.times = times;
+        run(&cfg, other, NULL);
+        same(o, other, &cfg);
+    }
+    for (int i = 0; runs != NULL && i < atoi(runs); i++) {
+        cfg.threads = 1 + (unsigned)i % vcpus;
+        cfg.chaos = 100 + (uint64_t)i;
+        cfg.cache_entries = i % 3 == 0 ? 16 : 0;
+        run(&cfg, other, NULL);
+        same(o, other, &cfg);
+    }
+    plx_free(other);
+}
+
+static void locked_counters_lose_nothing(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
+        everywhere(smp_locked, vcpus, 20000, &o);
+        assert_int_equal(o.words[0], vcpus * 20000);
+    }
+}
+
+/* Without LOCK updates may be lost, but always the same ones. */
+static void racing_counters_race_alike(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
+        everywhere(smp_racing, vcpus, 20000, &o);
+        assert_true(o.words[0] <= vcpus * 20000);
+        assert_true(o.words[0] >= 20000);
+    }
+}
+
+static void private_work_is_the_same(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_compute, 3, 2000, &o);
+}
+
+static void messages_arrive_whole_and_in_order(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_message, 2, 150, &o);
+    assert_int_equal(o.words[7], 0);
+    everywhere(smp_message, 3, 50, &o);
+    assert_int_equal(o.words[7], 0);
+}
+
+static void locks_exclude_and_everybody_gets_on(void **state)
+{
+    static const uint8_t *const locks[] = {smp_tas, smp_tas_pause, smp_ticket};
+    static const uint32_t times[] = {2000, 1000, 300};
+    struct outcome o;
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(locks); i++) {
+        for (unsigned vcpus = 2; vcpus <= 4; vcpus += 2) {
+            everywhere(locks[i], vcpus, times[i], &o);
+            assert_int_equal(o.words[2], vcpus * times[i]);
+            assert_int_equal(o.words[3], vcpus * times[i] * 2);
+        }
+    }
+}
+
+static void dekker_excludes_and_gets_on(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_dekker, 2, 2000, &o);
+    assert_int_equal(o.words[2], 4000);
+}
+
+static void interrupts_between_vcpus_arrive(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_ipi, 2, 500, &o);
+    assert_int_equal(o.words[0], 500);
+    assert_int_equal(o.words[1], 500);
+}
+
+static void the_clock_never_goes_back_between_vcpus(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
+        everywhere(smp_warp, vcpus, 2000, &o);
+        assert_int_equal(o.words[4], 0);
+    }
+}
+
+static void stores_are_seen_in_one_order(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_store_buffer, 2, 300, &o);
+    assert_int_equal(o.words[8], 0);
+}
+
+static void strings_stop_between_iterations(void **state)
+{
+    struct outcome o;
+
+    (void)state;
+    everywhere(smp_strings, 3, 40, &o);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(locked_counters_lose_nothing),
+        cmocka_unit_test(racing_counters_race_alike),
+        cmocka_unit_test(private_work_is_the_same),
+        cmocka_unit_test(messages_arrive_whole_and_in_order),
+        cmocka_unit_test(locks_exclude_and_everybody_gets_on),
+        cmocka_unit_test(dekker_excludes_and_gets_on),
+        cmocka_unit_test(interrupts_between_vcpus_arrive),
+        cmocka_unit_test(the_clock_never_goes_back_between_vcpus),
+        cmocka_unit_test(stores_are_seen_in_one_order),
+        cmocka_unit_test(strings_stop_between_iterations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
