@@ -9,7 +9,7 @@ JOBS := $(shell nproc)
 # Packages of a fresh Debian 12; `make deps` installs what is missing.
 DEPS_BUILD := gcc make pkg-config libzydis-dev libraft-dev libuv1-dev libzmq3-dev \
 	libprotobuf-c-dev protobuf-c-compiler liblmdb-dev libssl-dev libxml2-dev libslirp-dev \
-	libglib2.0-dev libxxhash-dev libseccomp-dev libcmocka-dev libmicrohttpd-dev liburing-dev
+	libglib2.0-dev libxxhash-dev libseccomp-dev libcmocka-dev libmicrohttpd-dev liburing-dev libzstd-dev
 DEPS_TEST := cpio busybox-static redis-tools qemu-system-x86 qemu-utils seabios nftables iproute2 \
 	tcpdump iputils-ping procps libxml2-utils binutils apt-utils ca-certificates nbdkit libnbd-bin libvhdi-utils e2fsprogs fio
 DEPS := $(DEPS_BUILD) $(DEPS_TEST)
@@ -20,7 +20,7 @@ CPPFLAGS := -D_GNU_SOURCE -I. -I$(B) -MMD -MP
 CFLAGS := -std=gnu11 -O2 -g -Wall -Wextra -Wconversion -Wshadow -Werror -fno-omit-frame-pointer \
 	-fno-strict-aliasing
 LDFLAGS :=
-PKGS := libuv libzmq libprotobuf-c libxml-2.0 slirp openssl libxxhash libseccomp libmicrohttpd liburing
+PKGS := libuv libzmq libprotobuf-c libxml-2.0 slirp openssl libxxhash libseccomp libmicrohttpd liburing libzstd
 LDLIBS = $(shell pkg-config --libs $(PKGS)) -lZydis -lraft -llmdb -lpthread -lm
 CPPFLAGS += $(shell pkg-config --cflags $(PKGS) 2>/dev/null | sed 's/-I/-isystem /g')
 

@@ -1,0 +1,782 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * storage/store_dir.c - see store_dir.h: opening, putting, getting, committing, listing. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "storage/store_dir_priv.h"
+
+enum { CACHE_PACKS = 16, PACK_MIN = 1 << 20, PENDING_FIRST = 1024, MOVED_TRIES = 4, WRITE_BEHIND = 8 << 20 };
+
+/* --- packs ---------------------------------------------------------------------------------- */
+
+void store_dir_pack_path(const struct store_dir *d, uint32_t number, char out[DIR_PATH_MAX])
+{
+    (void)snprintf(out, DIR_PATH_MAX, "%s/packs/%08x", d->path, number);
+}
+
+int store_dir_sync(const struct store_dir *d, const char *sub, struct plx_err *err)
+{
+    char path[DIR_PATH_MAX];
+
+    (void)snprintf(path, sizeof path, "%s/%s", d->path, sub);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 || fsync(fd) != 0 ? plx_fail_errno(err, "cannot sync %s", path) : 0;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return rc;
+}
+
+static bool whole_file_lock(int fd, int cmd, struct flock *l)
+{
+    *l = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    return fcntl(fd, cmd, l) == 0;
+}
+
+bool store_dir_pack_held(int fd)
+{
+    struct flock l;
+
+    return whole_file_lock(fd, F_OFD_GETLK, &l) && l.l_type != F_UNLCK;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+int store_dir_packs(const struct store_dir *d, uint32_t **out, size_t *n, struct plx_err *err)
+{
+    char path[DIR_PATH_MAX];
+    size_t cap = 0;
+    int rc = 0;
+
+    *out = NULL;
+    *n = 0;
+    (void)snprintf(path, sizeof path, "%s/packs", d->path);
+    DIR *dir = opendir(path);
+    if (dir == NULL) {
+        return plx_fail_errno(err, "cannot list %s", path);
+    }
+    for (struct dirent *e; rc == 0 && (e = readdir(dir)) != NULL;) {
+        char *end;
+        unsigned long number = strtoul(e->d_name, &end, 16);
+        if (strlen(e->d_name) != 8 || *end != '\0') {
+            continue;
+        }
+        if (*n == cap) {
+            cap = cap == 0 ? 64 : 2 * cap;
+            uint32_t *more = plx_realloc(*out, cap * sizeof **out);
+            if (more == NULL) {
+                rc = plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
+                break;
+            }
+            *out = more;
+        }
+        (*out)[(*n)++] = (uint32_t)number;
+    }
+    (void)closedir(dir);
+    if (rc != 0) {
+        plx_free(*out);
+        *out = NULL;
+        *n = 0;
+    } else if (*n > 0) {
+        qsort(*out, *n, sizeof **out, by_number);
+    }
+    return rc;
+}
+
+/* A pack comes to be under another name and is locked before it gets its own: a sweep must never
+ * find it without its lock. */
+static int begin_pack(struct store_dir *d, struct plx_err *err)
+{
+    char tmp[DIR_PATH_MAX], path[DIR_PATH_MAX];
+    uint8_t header[PACK_HEADER];
+    struct flock l;
+    uint32_t *packs;
+    size_t n;
+    int rc = store_dir_packs(d, &packs, &n, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    uint32_t number = n == 0 ? 1 : packs[n - 1] + 1;
+    plx_free(packs);
+    (void)snprintf(tmp, sizeof tmp, "%s/packs/new.XXXXXX", d->path);
+    int fd = mkostemp(tmp, O_CLOEXEC);
+    if (fd < 0 || fchmod(fd, 0640) != 0 || !whole_file_lock(fd, F_OFD_SETLK, &l)) {
+        rc = plx_fail_errno(err, "cannot make a pack in %s/packs", d->path);
+    }
+    while (rc == 0) {
+        pack_header_put(header, number);
+        store_dir_pack_path(d, number, path);
+        if (io_pwrite_full(fd, header, sizeof header, 0) != 0) {
+            rc = plx_fail_errno(err, "cannot write %s", tmp);
+        } else if (link(tmp, path) == 0) {
+            break;
+        } else if (errno != EEXIST) {
+            rc = plx_fail_errno(err, "cannot make %s", path);
+        }
+        number++;
+    }
+    if (fd >= 0) {
+        (void)unlink(tmp);
+    }
+    if (rc == 0) {
+        rc = store_dir_sync(d, "packs", err);
+    }
+    if (rc != 0) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return rc;
+    }
+    d->writer = (struct dir_writer){.fd = fd, .number = number, .end = PACK_HEADER, .begun = PACK_HEADER};
+    d->newest = number;
+    return 0;
+}
+
+void store_dir_end_pack(struct store_dir *d)
+{
+    if (d->writer.fd >= 0) {
+        (void)close(d->writer.fd); /* and so the lock */
+        d->writer.fd = -1;
+    }
+}
+
+int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct seg_form *form,
+                     struct index_entry *out, struct plx_err *err)
+{
+    uint8_t header[PACK_RECORD];
+    struct pack_record r = {.id = *id,
+                            .codec = form->codec,
+                            .raw_len = form->raw_len,
+                            .stored_len = form->stored_len,
+                            .data_hash = pack_data_hash(form->data, form->stored_len)};
+    struct dir_writer *w = &d->writer;
+
+    if (w->fd < 0) {
+        int rc = begin_pack(d, err);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    pack_record_put(header, w->number, w->end, &r);
+    if (io_pwrite_full(w->fd, header, sizeof header, w->end) != 0 ||
+        io_pwrite_full(w->fd, form->data, form->stored_len, w->end + PACK_RECORD) != 0) {
+        return plx_fail_errno(err, "cannot write to %s/packs/%08x", d->path, w->number);
+    }
+    *out = (struct index_entry){.id = *id,
+                                .pack = w->number,
+                                .raw_len = r.raw_len,
+                                .stored_len = r.stored_len,
+                                .off = w->end};
+    w->end += PACK_RECORD + (uint64_t)r.stored_len;
+    if (w->end - w->begun >= WRITE_BEHIND) { /* a commit then has less to wait for */
+        (void)sync_file_range(w->fd, (off_t)w->begun, (off_t)(w->end - w->begun),
+                              SYNC_FILE_RANGE_WRITE);
+        w->begun = w->end;
+    }
+    return 0;
+}
+
+/* --- what is put and not committed ---------------------------------------------------------- */
+
+static struct index_entry *pending_find(struct store_dir *d, const struct seg_id *id, size_t *slot)
+{
+    size_t at;
+
+    if (d->pending_slots == 0) {
+        return NULL;
+    }
+    for (at = seg_id_hash(id) & (d->pending_slots - 1); d->pending_at[at] != 0;
+         at = (at + 1) & (d->pending_slots - 1)) {
+        struct index_entry *e = &d->pending[d->pending_at[at] - 1];
+        if (seg_id_eq(&e->id, id)) {
+            return e;
+        }
+    }
+    if (slot != NULL) {
+        *slot = at;
+    }
+    return NULL;
+}
+
+static int pending_reserve(struct store_dir *d)
+{
+    if (d->npending < d->pending_cap) {
+        return 0;
+    }
+    size_t cap = d->pending_cap == 0 ? PENDING_FIRST : 2 * d->pending_cap;
+    struct index_entry *entries = plx_realloc(d->pending, cap * sizeof *entries);
+    if (entries == NULL) {
+        return PLX_ENOMEM;
+    }
+    d->pending = entries;
+    size_t *at = plx_calloc(2 * cap, sizeof *at);
+    if (at == NULL) {
+        return PLX_ENOMEM;
+    }
+    plx_free(d->pending_at);
+    d->pending_at = at;
+    d->pending_slots = 2 * cap;
+    d->pending_cap = cap;
+    for (size_t i = 0; i < d->npending; i++) {
+        size_t slot = 0;
+        (void)pending_find(d, &d->pending[i].id, &slot);
+        d->pending_at[slot] = i + 1;
+    }
+    return 0;
+}
+
+static void pending_clear(struct store_dir *d)
+{
+    d->npending = 0;
+    if (d->pending_slots != 0) {
+        memset(d->pending_at, 0, d->pending_slots * sizeof *d->pending_at);
+    }
+}
+
+/* --- putting -------------------------------------------------------------------------------- */
+
+static int find(struct store_dir *d, const struct seg_id *id, struct index_entry *out,
+                struct plx_err *err)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    const struct index_entry *e = pending_find(d, id, NULL);
+    if (e != NULL) {
+        *out = *e;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return e != NULL ? 1 : index_find(d->index, id, out, err);
+}
+
+static int dir_has(void *self, const struct seg_id *id, struct plx_err *err)
+{
+    struct index_entry e;
+
+    return find(self, id, &e, err);
+}
+
+static int dir_put(void *self, const struct seg_id *id, const struct seg_form *form,
+                   struct plx_err *err)
+{
+    struct store_dir *d = self;
+    struct index_entry e;
+    size_t slot = 0;
+    bool full;
+    int rc;
+
+    (void)pthread_mutex_lock(&d->lock);
+    int there = pending_find(d, id, NULL) != NULL ? 1 : index_find(d->index, id, &e, err);
+    if (there != 0) {
+        rc = there < 0 ? there : 0;
+    } else if (pending_reserve(d) != 0) {
+        rc = plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
+    } else {
+        rc = store_dir_append(d, id, form, &e, err);
+        if (rc == 0) {
+            (void)pending_find(d, id, &slot);
+            d->pending[d->npending++] = e;
+            d->pending_at[slot] = d->npending;
+            rc = 1;
+        }
+    }
+    full = d->writer.fd >= 0 && d->writer.end >= d->pack_max;
+    (void)pthread_mutex_unlock(&d->lock);
+    if (rc >= 0 && full) {
+        int done = store_dir_commit(d, err);
+        rc = done != 0 ? done : rc;
+    }
+    return rc;
+}
+
+static int dir_claim(void *self, const struct seg_id *id)
+{
+    struct store_dir *d = self;
+
+    if (d->claims == NULL) {
+        (void)pthread_mutex_lock(&d->lock);
+        if (d->claims == NULL) {
+            struct claims *c;
+            (void)claims_open(d->path, &c, NULL); /* without them, work may be done twice */
+            __atomic_store_n(&d->claims, c, __ATOMIC_RELEASE);
+        }
+        (void)pthread_mutex_unlock(&d->lock);
+    }
+    return d->claims == NULL ? 0 : claims_take(d->claims, id);
+}
+
+/* Entries that another writer committed in the meantime stay as they are: ours are garbage then. */
+static int enter(struct store_dir *d, struct plx_err *err)
+{
+    struct index_txn *t;
+    int rc = index_begin(d->index, &t, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    for (size_t i = 0; i < d->npending && rc >= 0; i++) {
+        rc = index_txn_put(t, &d->pending[i], d->limit != 0, err);
+    }
+    if (rc < 0) {
+        index_abort(t);
+        return rc;
+    }
+    return index_commit(t, err);
+}
+
+int store_dir_commit(void *self, struct plx_err *err)
+{
+    struct store_dir *d = self;
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&d->commit_lock);
+    (void)pthread_mutex_lock(&d->lock);
+    if (d->npending > 0) {
+        if (d->limit == 0 && fdatasync(d->writer.fd) != 0) {
+            rc = plx_fail_errno(err, "cannot sync %s/packs/%08x", d->path, d->writer.number);
+        }
+        if (rc == 0) {
+            rc = enter(d, err);
+        }
+        if (rc == 0) {
+            for (size_t i = 0; i < d->npending && d->claims != NULL; i++) {
+                claims_drop(d->claims, &d->pending[i].id);
+            }
+            pending_clear(d);
+            if (d->writer.end >= d->pack_max) {
+                store_dir_end_pack(d);
+            }
+        }
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    if (rc == 0 && d->limit != 0) {
+        rc = store_dir_evict(d, err);
+    }
+    (void)pthread_mutex_unlock(&d->commit_lock);
+    return rc;
+}
+
+/* --- getting -------------------------------------------------------------------------------- */
+
+static void close_pack(struct open_pack *p)
+{
+    (void)close(p->fd);
+    *p = (struct open_pack){.fd = -1};
+}
+
+/* An open descriptor of a pack, kept open. -1 with errno. */
+static struct open_pack *hold_pack(struct store_dir *d, uint32_t number, struct open_pack *own)
+{
+    struct open_pack *oldest = NULL, *found = NULL;
+    char path[DIR_PATH_MAX];
+
+    (void)pthread_mutex_lock(&d->lock);
+    for (int i = 0; i < DIR_OPEN_PACKS && found == NULL; i++) {
+        struct open_pack *p = &d->open[i];
+        if (p->fd >= 0 && p->number == number) {
+            found = p;
+        } else if (p->users == 0 && (oldest == NULL || p->used < oldest->used)) {
+            oldest = p;
+        }
+    }
+    if (found == NULL) {
+        store_dir_pack_path(d, number, path);
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd >= 0) {
+            found = oldest != NULL ? oldest : own;
+            if (found->fd >= 0) {
+                close_pack(found);
+            }
+            *found = (struct open_pack){.number = number, .fd = fd};
+        }
+    }
+    if (found != NULL) {
+        found->users++;
+        found->used = ++d->open_clock;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return found;
+}
+
+static void drop_pack(struct store_dir *d, struct open_pack *p, const struct open_pack *own)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    p->users--;
+    if (p == own) {
+        close_pack(p);
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+}
+
+void store_dir_forget_pack(struct store_dir *d, uint32_t number)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    for (int i = 0; i < DIR_OPEN_PACKS; i++) {
+        if (d->open[i].fd >= 0 && d->open[i].number == number && d->open[i].users == 0) {
+            close_pack(&d->open[i]);
+        }
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+}
+
+int store_dir_read(struct store_dir *d, const struct index_entry *e, struct wbuf *out,
+                   struct seg_form *form, struct plx_err *err)
+{
+    struct open_pack own = {.fd = -1};
+    struct open_pack *p = hold_pack(d, e->pack, &own);
+
+    if (p == NULL) {
+        int rc = plx_fail_errno(err, "cannot open %s/packs/%08x", d->path, e->pack);
+        return rc;
+    }
+    int rc = pack_read(p->fd, e->pack, e->off, e->stored_len, &e->id, out, form, err);
+    drop_pack(d, p, &own);
+    return rc != 0 ? plx_err_wrap(err, rc, "store %s", d->path) : 0;
+}
+
+/* A cache keeps what is used: what is read from its older half goes to the front. */
+static void refresh(struct store_dir *d, const struct index_entry *e, const struct seg_form *form)
+{
+    struct index_entry fresh;
+    size_t slot = 0;
+
+    (void)pthread_mutex_lock(&d->lock);
+    if (d->newest >= e->pack + CACHE_PACKS / 2 && pending_find(d, &e->id, NULL) == NULL &&
+        pending_reserve(d) == 0 && store_dir_append(d, &e->id, form, &fresh, NULL) == 0) {
+        (void)pending_find(d, &e->id, &slot);
+        d->pending[d->npending++] = fresh;
+        d->pending_at[slot] = d->npending;
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+}
+
+static int dir_get(void *self, const struct seg_id *id, struct wbuf *out, struct seg_form *form,
+                   struct plx_err *err)
+{
+    struct store_dir *d = self;
+    struct index_entry e, last = {.pack = 0};
+    int rc = PLX_ENOENT;
+
+    /* A sweep may have moved it between look-up and read. */
+    for (int i = 0; i < MOVED_TRIES; i++) {
+        int found = find(d, id, &e, err);
+        if (found <= 0) {
+            char hex[SHA256_HEX];
+            return found < 0 ? found
+                             : plx_fail(err, PLX_ENOENT, "store %s: no segment %s", d->path,
+                                        sha256_hex(id->sha, hex));
+        }
+        if (rc != PLX_ENOENT && e.pack == last.pack && e.off == last.off) {
+            return rc; /* it did not move: damaged */
+        }
+        rc = store_dir_read(d, &e, out, form, err);
+        if (rc == 0) {
+            if (d->limit != 0) {
+                refresh(d, &e, form);
+            }
+            return 0;
+        }
+        if (rc != PLX_ECORRUPT && rc != PLX_ENOENT) {
+            return rc;
+        }
+        last = e;
+    }
+    return rc;
+}
+
+/* --- listing -------------------------------------------------------------------------------- */
+
+struct entries {
+    struct index_entry *items;
+    size_t n, cap;
+};
+
+static int gather(void *ctx, const struct index_entry *e)
+{
+    struct entries *all = ctx;
+
+    if (all->n == all->cap) {
+        size_t cap = all->cap == 0 ? 4096 : 2 * all->cap;
+        struct index_entry *items = plx_realloc(all->items, cap * sizeof *items);
+        if (items == NULL) {
+            return PLX_ENOMEM;
+        }
+        all->items = items;
+        all->cap = cap;
+    }
+    all->items[all->n++] = *e;
+    return 0;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct index_entry *x = a, *y = b;
+
+    if (x->pack != y->pack) {
+        return x->pack < y->pack ? -1 : 1;
+    }
+    return (x->off > y->off) - (x->off < y->off);
+}
+
+static void check_header(struct store_dir *d, uint32_t number, seg_damage_fn bad, void *ctx)
+{
+    uint8_t header[PACK_HEADER];
+    char path[DIR_PATH_MAX];
+
+    store_dir_pack_path(d, number, path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || io_pread_full(fd, header, sizeof header, 0) != (ssize_t)sizeof header ||
+        !pack_header_good(header, number)) {
+        bad(ctx, path, NULL, fd < 0 ? "the pack is missing" : "the pack's header is damaged");
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+/* What the index says must be in the packs, every bit of it. What is in the packs besides is
+ * garbage, and its state does not matter. */
+static int dir_each(void *self,
+                    int (*each)(void *ctx, const struct seg_id *id, const struct seg_form *form,
+                                const char *where),
+                    seg_damage_fn bad, void *ctx, struct plx_err *err)
+{
+    struct store_dir *d = self;
+    struct entries all = {0};
+    struct wbuf buf;
+    int rc = index_each(d->index, gather, &all, err);
+
+    wbuf_init(&buf);
+    if (rc == 0 && all.n > 0) {
+        qsort(all.items, all.n, sizeof *all.items, by_place);
+    }
+    for (size_t i = 0; i < all.n && rc == 0; i++) {
+        const struct index_entry *e = &all.items[i];
+        struct seg_form form = {0};
+        struct plx_err why;
+        char where[DIR_PATH_MAX + 32];
+        if (bad != NULL && (i == 0 || all.items[i - 1].pack != e->pack)) {
+            check_header(d, e->pack, bad, ctx);
+        }
+        (void)snprintf(where, sizeof where, "%s/packs/%08x at %llu", d->path, e->pack,
+                       (unsigned long long)e->off);
+        if (bad != NULL && store_dir_read(d, e, &buf, &form, &why) != 0) {
+            struct index_entry now;
+            if (index_find(d->index, &e->id, &now, NULL) == 1 &&
+                (now.pack != e->pack || now.off != e->off) &&
+                store_dir_read(d, &now, &buf, &form, &why) == 0) {
+                rc = each(ctx, &e->id, &form, where); /* a sweep had moved it */
+            } else if (index_find(d->index, &e->id, &now, NULL) == 1) {
+                bad(ctx, where, &e->id, why.msg);
+            }
+        } else {
+            form.raw_len = e->raw_len;
+            form.stored_len = e->stored_len;
+            rc = each(ctx, &e->id, &form, where);
+        }
+    }
+    wbuf_free(&buf);
+    plx_free(all.items);
+    return rc == PLX_ENOMEM ? plx_fail(err, rc, "store %s: out of memory", d->path) : rc;
+}
+
+static int add_totals(void *ctx, const struct index_entry *e)
+{
+    struct seg_totals *t = ctx;
+
+    t->segments++;
+    t->raw_bytes += e->raw_len;
+    t->stored_bytes += e->stored_len;
+    return 0;
+}
+
+static int dir_totals(void *self, struct seg_totals *out, struct plx_err *err)
+{
+    struct store_dir *d = self;
+    uint32_t *packs;
+    size_t n;
+
+    *out = (struct seg_totals){0};
+    int rc = index_each(d->index, add_totals, out, err);
+    if (rc == 0) {
+        rc = store_dir_packs(d, &packs, &n, err);
+    }
+    if (rc == 0) {
+        struct stat st;
+        char path[DIR_PATH_MAX];
+        for (size_t i = 0; i < n; i++) {
+            store_dir_pack_path(d, packs[i], path);
+            out->used_bytes += stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+        }
+        plx_free(packs);
+    }
+    return rc;
+}
+
+/* --- life ----------------------------------------------------------------------------------- */
+
+static void dir_close(void *self)
+{
+    struct store_dir *d = self;
+
+    if (d == NULL) {
+        return;
+    }
+    store_dir_end_pack(d);
+    for (int i = 0; i < DIR_OPEN_PACKS; i++) {
+        if (d->open[i].fd >= 0) {
+            (void)close(d->open[i].fd);
+        }
+    }
+    for (size_t i = 0; i < d->npending && d->claims != NULL; i++) {
+        claims_drop(d->claims, &d->pending[i].id);
+    }
+    claims_close(d->claims);
+    index_close(d->index);
+    plx_free(d->pending);
+    plx_free(d->pending_at);
+    (void)pthread_mutex_destroy(&d->lock);
+    (void)pthread_mutex_destroy(&d->commit_lock);
+    plx_free(d->path);
+    plx_free(d);
+}
+
+static const struct seg_ops dir_ops = {
+    .kind = "directory",
+    .has = dir_has,
+    .put = dir_put,
+    .get = dir_get,
+    .commit = store_dir_commit,
+    .claim = dir_claim,
+    .name_put = store_dir_name_put,
+    .name_get = store_dir_name_get,
+    .name_del = store_dir_name_del,
+    .name_each = store_dir_name_each,
+    .sweep = store_dir_sweep,
+    .lease = store_dir_lease,
+    .lease_end = store_dir_lease_end,
+    .lease_each = store_dir_lease_each,
+    .each = dir_each,
+    .totals = dir_totals,
+    .close = dir_close,
+};
+
+static int make_folders(const char *path, bool create, struct plx_err *err)
+{
+    static const char *const subs[] = {"", "/packs", "/names", "/leases"};
+    char sub[DIR_PATH_MAX];
+    struct stat st;
+
+    (void)snprintf(sub, sizeof sub, "%s/packs", path);
+    if (stat(sub, &st) == 0) {
+        create = true; /* what is missing of a store is made */
+    }
+    for (unsigned i = 0; i < PLX_COUNT(subs); i++) {
+        (void)snprintf(sub, sizeof sub, "%s%s", path, subs[i]);
+        if (!create && stat(sub, &st) != 0) {
+            return plx_fail(err, PLX_ENOENT, "%s is not a store: `pollux image push` makes one",
+                            path);
+        }
+        if (create && mkdir(sub, 0750) != 0 && errno != EEXIST) {
+            return plx_fail_errno(err, "cannot make %s", sub);
+        }
+    }
+    return 0;
+}
+
+static int open_dir(const struct store_dir_config *cfg, struct store_dir **out, struct plx_err *err)
+{
+    char path[DIR_PATH_MAX];
+    bool fresh = false;
+    uint32_t *packs;
+    size_t n;
+
+    *out = NULL;
+    if (strlen(cfg->path) > DIR_PATH_MAX - 256) {
+        return plx_fail(err, PLX_ERANGE, "store: the path is too long");
+    }
+    int rc = make_folders(cfg->path, cfg->create, err);
+    if (rc != 0) {
+        return rc;
+    }
+    struct store_dir *d = plx_calloc(1, sizeof *d);
+    if (d == NULL || (d->path = plx_strdup(cfg->path)) == NULL) {
+        plx_free(d);
+        return plx_fail(err, PLX_ENOMEM, "store %s: out of memory", cfg->path);
+    }
+    d->limit = cfg->limit;
+    d->pack_max = PACK_MAX;
+    if (d->limit != 0 && d->limit / CACHE_PACKS < PACK_MAX) {
+        d->pack_max = d->limit / CACHE_PACKS < PACK_MIN ? PACK_MIN : d->limit / CACHE_PACKS;
+    }
+    d->writer.fd = -1;
+    for (int i = 0; i < DIR_OPEN_PACKS; i++) {
+        d->open[i].fd = -1;
+    }
+    (void)pthread_mutex_init(&d->lock, NULL);
+    (void)pthread_mutex_init(&d->commit_lock, NULL);
+    (void)snprintf(path, sizeof path, "%s/index.mdb", d->path);
+    rc = index_open(path, &d->index, &fresh, err);
+    if (rc == 0) {
+        rc = store_dir_packs(d, &packs, &n, err);
+    }
+    if (rc == 0) {
+        d->newest = n == 0 ? 0 : packs[n - 1];
+        plx_free(packs);
+        if (fresh && n > 0) {
+            uint64_t found;
+            log_warn("store %s: the index is gone; making it again from %zu packs", d->path, n);
+            rc = store_dir_rebuild(d, &found, err);
+        }
+    }
+    if (rc != 0) {
+        dir_close(d);
+        return plx_err_wrap(err, rc, "store %s", cfg->path);
+    }
+    *out = d;
+    return 0;
+}
+
+int store_dir_open(const struct store_dir_config *cfg, const struct seg_ops **ops, void **self,
+                   struct plx_err *err)
+{
+    struct store_dir *d;
+    int rc = open_dir(cfg, &d, err);
+
+    *ops = &dir_ops;
+    *self = d;
+    return rc;
+}
+
+int store_dir_reindex(const char *path, uint64_t *segments, struct plx_err *err)
+{
+    struct store_dir_config cfg = {.path = path};
+    char old[DIR_PATH_MAX], kept[DIR_PATH_MAX];
+    struct store_dir *d;
+
+    (void)snprintf(old, sizeof old, "%s/index.mdb", path);
+    (void)snprintf(kept, sizeof kept, "%s/index.damaged", path);
+    if (rename(old, kept) != 0 && errno != ENOENT) {
+        return plx_fail_errno(err, "cannot put %s aside", old);
+    }
+    int rc = open_dir(&cfg, &d, err);
+    if (rc == 0) {
+        *segments = index_count(d->index);
+        dir_close(d);
+    }
+    return rc;
+}
