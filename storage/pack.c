@@ -117,9 +117,7 @@ int pack_read(int fd, uint32_t number, uint64_t off, uint32_t stored_len, const 
         return plx_fail(err, PLX_ECORRUPT, "pack %08x at %llu: the segment is damaged", number,
                         (unsigned long long)off);
     }
-    *form = (struct seg_form){.codec = r.codec,
-                              .raw_len = r.raw_len,
-                              .stored_len = stored_len,
-                              .data = at + PACK_RECORD};
+    *form = (struct seg_form){
+        .codec = r.codec, .raw_len = r.raw_len, .stored_len = stored_len, .data = at + PACK_RECORD};
     return 0;
 }

@@ -4,9 +4,9 @@
  *
  * A backend moves segments in their *stored form* (compressed or not) and never looks inside;
  * storage/store.h makes and opens that form, and checks every segment it reads against its name.
- * A backend also keeps *names*: small records that are replaced atomically. What no name leads to is
- * garbage. Backends: a local directory (store_dir.c) and memory (store_mem.c); every test of
- * the store runs over both.
+ * A backend also keeps *names*: small records that are replaced atomically. What no name leads to
+ * is garbage. Backends: a local directory (store_dir.c) and memory (store_mem.c); every test of the
+ * store runs over both.
  *
  * Threading: every operation may be called from any thread, at the same time. */
 #ifndef STORAGE_SEGMENT_H
@@ -89,8 +89,8 @@ struct seg_ops {
     /* Keep a segment: 1 when it was new, 0 when it was there. Durable after the next commit. */
     int (*put)(void *self, const struct seg_id *id, const struct seg_form *form,
                struct plx_err *err);
-    /* Append the stored form to @out (cleared first); form->data points into it. Errors: PLX_ENOENT,
-     * PLX_ECORRUPT (the backend's own checksum), PLX_EIO. */
+    /* Append the stored form to @out (cleared first); form->data points into it. Errors:
+     * PLX_ENOENT, PLX_ECORRUPT (the backend's own checksum), PLX_EIO. */
     int (*get)(void *self, const struct seg_id *id, struct wbuf *out, struct seg_form *form,
                struct plx_err *err);
     /* Make everything put so far durable. */
@@ -110,22 +110,25 @@ struct seg_ops {
     int (*name_del)(void *self, const char *name, struct plx_err *err);
     /* Each name in order; stops when @each returns non-zero, which is returned. A damaged one is
      * given with NULL. */
-    int (*name_each)(void *self, int (*each)(void *ctx, const char *name, const void *value, size_t len),
+    int (*name_each)(void *self,
+                     int (*each)(void *ctx, const char *name, const void *value, size_t len),
                      void *ctx, struct plx_err *err);
 
     /* Drop every segment that is not in the set which @mark fills. @mark runs while no name can be
      * set, and is given the names and what leases hold. Segments that live writers put are kept. */
     int (*sweep)(void *self, int (*mark)(void *ctx, struct seg_set *live, struct plx_err *err),
                  void *ctx, struct seg_sweep *out, struct plx_err *err);
-    /* Keep @ids' owner value alive through sweeps until released or this process dies: @value is what
-     * lease_each gives. */
+    /* Keep @ids' owner value alive through sweeps until released or this process dies: @value is
+     * what lease_each gives. */
     int (*lease)(void *self, const void *value, size_t len, void **lease, struct plx_err *err);
     void (*lease_end)(void *self, void *lease);
     int (*lease_each)(void *self, int (*each)(void *ctx, const void *value, size_t len), void *ctx,
                       struct plx_err *err);
 
     /* Each segment, in the backend's order of storage; NULL @bad: do not check, only list. */
-    int (*each)(void *self, int (*each)(void *ctx, const struct seg_id *id, const struct seg_form *form, const char *where),
+    int (*each)(void *self,
+                int (*each)(void *ctx, const struct seg_id *id, const struct seg_form *form,
+                            const char *where),
                 seg_damage_fn bad, void *ctx, struct plx_err *err);
     int (*totals)(void *self, struct seg_totals *out, struct plx_err *err);
     void (*close)(void *self); /* what was put and not committed is lost */

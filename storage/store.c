@@ -151,10 +151,8 @@ void *store_self(const struct store *s)
 int store_put_named(struct store *s, const void *data, size_t len, const struct seg_id *id,
                     uint64_t *stored, struct plx_err *err)
 {
-    struct seg_form form = {.codec = SEG_PLAIN,
-                            .raw_len = (uint32_t)len,
-                            .stored_len = (uint32_t)len,
-                            .data = data};
+    struct seg_form form = {
+        .codec = SEG_PLAIN, .raw_len = (uint32_t)len, .stored_len = (uint32_t)len, .data = data};
 
     PLX_CHECK(len > 0 && len <= SEG_MAX);
     struct coder *k = take_coder(s);

@@ -40,8 +40,7 @@ int store_put_form(struct store *s, const struct seg_id *id, const struct seg_fo
 int store_has(struct store *s, const struct seg_id *id, struct plx_err *err); /* 1, 0, error */
 /* The contents of @id to @out, which has room for @len bytes, its exact length. Errors: PLX_ENOENT,
  * PLX_ECORRUPT (damaged, or of another length). */
-int store_get(struct store *s, const struct seg_id *id, void *out, size_t len,
-              struct plx_err *err);
+int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, struct plx_err *err);
 int store_commit(struct store *s, struct plx_err *err);
 
 /* Open a stored form into @out of form->raw_len bytes and compare it with its name. Errors:

@@ -24,8 +24,7 @@ struct claims {
 
 static bool session_lock(int fd, int cmd, uint16_t session, struct flock *l)
 {
-    *l = (struct flock){
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = session, .l_len = 1};
+    *l = (struct flock){.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = session, .l_len = 1};
     return fcntl(fd, cmd, l) == 0;
 }
 

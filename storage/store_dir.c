@@ -15,7 +15,13 @@
 #include "base/log.h"
 #include "storage/store_dir_priv.h"
 
-enum { CACHE_PACKS = 16, PACK_MIN = 1 << 20, PENDING_FIRST = 1024, MOVED_TRIES = 4, WRITE_BEHIND = 8 << 20 };
+enum {
+    CACHE_PACKS = 16,
+    PACK_MIN = 1 << 20,
+    PENDING_FIRST = 1024,
+    MOVED_TRIES = 4,
+    WRITE_BEHIND = 8 << 20
+};
 
 /* --- packs ---------------------------------------------------------------------------------- */
 
@@ -143,7 +149,8 @@ static int begin_pack(struct store_dir *d, struct plx_err *err)
         }
         return rc;
     }
-    d->writer = (struct dir_writer){.fd = fd, .number = number, .end = PACK_HEADER, .begun = PACK_HEADER};
+    d->writer =
+        (struct dir_writer){.fd = fd, .number = number, .end = PACK_HEADER, .begun = PACK_HEADER};
     d->newest = number;
     return 0;
 }

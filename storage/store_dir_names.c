@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * storage/store_dir_names.c - names and leases of a store directory (store_dir.h).
  *
- * A file of either: the value, then the SHA-256 of the file's own name, a zero byte and the value. */
+ * A file of either: the value, then the SHA-256 of the file's own name, a zero byte and the value.
+ */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -251,8 +252,7 @@ int store_dir_lease_each(void *self, int (*each)(void *ctx, const void *value, s
         int fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd >= 0 && fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type == F_UNLCK) {
             (void)unlink(path); /* its holder is dead */
-        } else if (fd >= 0 && rc == 0 &&
-                   read_sealed(path, list[i]->d_name, &value, err) == 0) {
+        } else if (fd >= 0 && rc == 0 && read_sealed(path, list[i]->d_name, &value, err) == 0) {
             rc = each(ctx, value.data, value.len);
             wbuf_free(&value);
         }

@@ -39,7 +39,7 @@ struct store_dir {
     size_t pending_slots;
     struct open_pack open[DIR_OPEN_PACKS];
     uint64_t open_clock;
-    uint32_t newest; /* cache: number of the newest pack */
+    uint32_t newest;             /* cache: number of the newest pack */
     pthread_mutex_t commit_lock; /* one commit at a time; taken before @lock */
 };
 

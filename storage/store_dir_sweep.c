@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * storage/store_dir_sweep.c - what makes a store directory smaller: sweeps, eviction of a cache; and
- * the index made again (store_dir.h).
+ * storage/store_dir_sweep.c - what makes a store directory smaller: sweeps, eviction of a cache;
+ * and the index made again (store_dir.h).
  *
  * A sweep first drops entries from the index, in one transaction; then deals with packs of which
  * little is left: what lives moves to a new pack, which is synced and entered before the old one

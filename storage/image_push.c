@@ -1,0 +1,654 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * storage/image_push.c - images into a store (image.h).
+ *
+ * The source is taken in regions; each thread takes the next one, reads it, cuts it, names the
+ * pieces and puts those that are new. Ends of regions are ends of segments, which costs less than
+ * one segment in two hundred and makes threads independent. What another writer is putting at this
+ * moment is left to it and looked for at the end. */
+#include "storage/image.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/io.h"
+
+enum { REGION = 8 << 20, THREADS_MAX = 64, NAME_TRIES = 100, FILE_MAX = 1 << 30 };
+#define COMMIT_EVERY_NS UINT64_C(2000000000) /* what an interruption costs at most */
+#define OTHER_WAIT_NS   UINT64_C(5000000)
+#define OTHER_GIVE_UP   2000 /* waits for a writer that does not get on */
+
+/* What is cut: a disk, or bytes in memory. */
+struct source {
+    struct disk *disk;
+    const uint8_t *mem;
+    uint64_t bytes;
+};
+
+/* The segments of one region, in order. */
+struct region {
+    struct manifest_segment *segs;
+    size_t n, cap;
+};
+
+struct late {
+    uint64_t region;
+    size_t at; /* in the region */
+};
+
+struct push {
+    struct store *store;
+    const struct image_push *cfg;
+    struct source src;
+    struct region *regions;
+    uint64_t nregions;
+    pthread_mutex_t lock; /* of all below */
+    uint64_t next;        /* region */
+    struct late *late;
+    size_t nlate, late_cap;
+    struct image_progress *totals;
+    uint64_t committed_ns;
+    int rc;
+    struct plx_err err;
+};
+
+unsigned image_threads(unsigned asked)
+{
+    cpu_set_t set;
+    unsigned n = 1;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        n = (unsigned)CPU_COUNT(&set);
+    }
+    n = asked != 0 ? asked : n;
+    return n > THREADS_MAX ? THREADS_MAX : n;
+}
+
+static int read_source(const struct source *s, uint8_t *buf, uint64_t off, size_t len,
+                       struct plx_err *err)
+{
+    if (s->disk == NULL) {
+        memcpy(buf, s->mem + off, len);
+        return 0;
+    }
+    return disk_read(s->disk, buf, len, off, err);
+}
+
+static int no_memory(struct plx_err *err)
+{
+    return plx_fail(err, PLX_ENOMEM, "push: out of memory");
+}
+
+static int add_segment(struct region *r, uint64_t off, size_t len, const struct seg_id *id)
+{
+    if (r->n == r->cap) {
+        size_t cap = r->cap == 0 ? 64 : 2 * r->cap;
+        struct manifest_segment *segs = plx_realloc(r->segs, cap * sizeof *segs);
+        if (segs == NULL) {
+            return PLX_ENOMEM;
+        }
+        r->segs = segs;
+        r->cap = cap;
+    }
+    r->segs[r->n++] = (struct manifest_segment){.off = off, .len = (uint32_t)len, .id = *id};
+    return 0;
+}
+
+static int put_off(struct push *p, uint64_t region, size_t at)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&p->lock);
+    if (p->nlate == p->late_cap) {
+        size_t cap = p->late_cap == 0 ? 64 : 2 * p->late_cap;
+        struct late *late = plx_realloc(p->late, cap * sizeof *late);
+        if (late == NULL) {
+            rc = PLX_ENOMEM;
+        } else {
+            p->late = late;
+            p->late_cap = cap;
+        }
+    }
+    if (rc == 0) {
+        p->late[p->nlate++] = (struct late){.region = region, .at = at};
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    return rc;
+}
+
+/* One piece: named, put if it is new. */
+static int put_piece(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
+                     struct image_progress *sum, struct plx_err *err)
+{
+    const struct seg_ops *ops = store_ops(p->store);
+    struct region *r = &p->regions[region];
+    struct seg_id id;
+    uint64_t stored = 0;
+
+    sha256(data, len, id.sha);
+    if (add_segment(r, off, len, &id) != 0) {
+        return no_memory(err);
+    }
+    int rc = store_has(p->store, &id, err);
+    if (rc == 0 && ops->claim != NULL && ops->claim(store_self(p->store), &id) == PLX_EBUSY) {
+        rc = put_off(p, region, r->n - 1) != 0 ? no_memory(err) : STORE_NEW;
+        sum->shared_bytes += len; /* by the other writer's work */
+        sum->shared++;
+    } else if (rc == 0) {
+        rc = store_put_named(p->store, data, len, &id, &stored, err);
+        sum->shared_bytes += rc == STORE_SHARED ? len : 0;
+        sum->shared += rc == STORE_SHARED;
+    } else {
+        sum->shared_bytes += len;
+        sum->shared++;
+    }
+    sum->data_bytes += len;
+    sum->stored_bytes += stored;
+    sum->segments++;
+    return rc < 0 ? rc : 0;
+}
+
+static int cut(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
+               struct image_progress *sum, struct plx_err *err)
+{
+    int rc = 0;
+
+    for (size_t at = 0; at < len && rc == 0;) {
+        bool zero;
+        size_t end = at + chunk_run(data + at, len - at, &zero);
+        if (zero) {
+            at = end;
+        }
+        while (at < end && rc == 0) {
+            size_t piece = chunk_next(&p->cfg->chunks, data + at, end - at);
+            rc = put_piece(p, region, data + at, piece, off + at, sum, err);
+            at += piece;
+        }
+    }
+    return rc;
+}
+
+/* Read what of a region is not known to be zero, and cut each such part. */
+static int do_region(struct push *p, uint64_t region, uint8_t *buf, struct image_progress *sum,
+                     struct plx_err *err)
+{
+    uint64_t off = region * REGION;
+    uint64_t end = p->src.bytes - off < REGION ? p->src.bytes : off + REGION;
+    int rc = 0;
+
+    sum->bytes = end - off;
+    while (off < end && rc == 0) {
+        struct disk_extent e = {.off = off, .len = end - off, .kind = DISK_EXTENT_DATA};
+        if (p->src.disk != NULL) {
+            rc = disk_map(p->src.disk, off, end - off, &e, err);
+        }
+        if (rc == 0 && e.kind == DISK_EXTENT_ZERO) {
+            off += e.len;
+            continue;
+        }
+        /* Up to the next whole zero block: holes in files need not lie at blocks of ours. */
+        uint64_t stop = off + e.len;
+        while (rc == 0 && stop < end && p->src.disk != NULL) {
+            rc = disk_map(p->src.disk, stop, end - stop, &e, err);
+            if (rc == 0 && e.kind == DISK_EXTENT_ZERO && e.len >= 2 * CHUNK_BLOCK) {
+                stop = (stop + CHUNK_BLOCK - 1) / CHUNK_BLOCK * CHUNK_BLOCK;
+                break;
+            }
+            stop += rc == 0 ? e.len : 0;
+        }
+        off = off / CHUNK_BLOCK * CHUNK_BLOCK;
+        size_t len = (size_t)(stop - off);
+        rc = rc != 0 ? rc : read_source(&p->src, buf, off, len, err);
+        if (rc == 0) {
+            rc = cut(p, region, buf, len, off, sum, err);
+        }
+        off = stop;
+    }
+    return rc;
+}
+
+static void add_progress(struct image_progress *to, const struct image_progress *from)
+{
+    to->bytes += from->bytes;
+    to->data_bytes += from->data_bytes;
+    to->shared_bytes += from->shared_bytes;
+    to->stored_bytes += from->stored_bytes;
+    to->segments += from->segments;
+    to->shared += from->shared;
+}
+
+/* Next region for a thread, or none when all are taken or something failed. */
+static bool take_region(struct push *p, uint64_t *region)
+{
+    (void)pthread_mutex_lock(&p->lock);
+    bool more = p->rc == 0 && p->next < p->nregions;
+    if (more) {
+        *region = p->next++;
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    return more;
+}
+
+static void region_done(struct push *p, const struct image_progress *sum, int rc,
+                        const struct plx_err *err)
+{
+    bool commit = false;
+
+    (void)pthread_mutex_lock(&p->lock);
+    add_progress(p->totals, sum);
+    if (rc == 0 && p->cfg->progress != NULL && p->cfg->progress(p->cfg->ctx, p->totals) != 0) {
+        rc = PLX_ECANCELED;
+    }
+    if (rc != 0 && p->rc == 0) {
+        p->rc = rc;
+        p->err = *err;
+        if (rc == PLX_ECANCELED) {
+            (void)plx_fail(&p->err, rc, "stopped; the same push goes on from here");
+        }
+    }
+    uint64_t now = clock_mono_ns();
+    if (now - p->committed_ns > COMMIT_EVERY_NS) {
+        p->committed_ns = now;
+        commit = true;
+    }
+    (void)pthread_mutex_unlock(&p->lock);
+    struct plx_err why = {{0}};
+    if (commit && (rc = store_commit(p->store, &why)) != 0) {
+        (void)pthread_mutex_lock(&p->lock);
+        if (p->rc == 0) {
+            p->rc = rc;
+            p->err = why;
+        }
+        (void)pthread_mutex_unlock(&p->lock);
+    }
+}
+
+static void *worker(void *arg)
+{
+    struct push *p = arg;
+    uint8_t *buf = plx_calloc(1, REGION);
+    uint64_t region;
+
+    while (take_region(p, &region)) {
+        struct image_progress sum = {0};
+        struct plx_err err = {{0}};
+        int rc = buf == NULL ? no_memory(&err) : do_region(p, region, buf, &sum, &err);
+        region_done(p, &sum, rc, &err);
+    }
+    plx_free(buf);
+    return NULL;
+}
+
+static void run_workers(struct push *p)
+{
+    unsigned n = image_threads(p->cfg->threads);
+    pthread_t threads[THREADS_MAX];
+    unsigned started = 0;
+    sigset_t all, old;
+
+    n = n > p->nregions ? (unsigned)p->nregions : n;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    while (started + 1 < n && pthread_create(&threads[started], NULL, worker, p) == 0) {
+        started++;
+    }
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    (void)worker(p);
+    while (started > 0) {
+        (void)pthread_join(threads[--started], NULL);
+    }
+}
+
+/* Put a segment from the source again. */
+static int put_again(struct push *p, const struct manifest_segment *g, struct plx_err *err)
+{
+    uint8_t *buf = plx_calloc(1, g->len);
+    struct seg_id id;
+    uint64_t stored = 0;
+
+    /* Disks are read in sectors. */
+    uint64_t first = g->off / DISK_SECTOR * DISK_SECTOR;
+    uint64_t end = (g->off + g->len + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
+    end = end < p->src.bytes ? end : p->src.bytes;
+    uint8_t *wide = plx_calloc(1, (size_t)(end - first));
+    int rc = buf == NULL || wide == NULL
+                 ? no_memory(err)
+                 : read_source(&p->src, wide, first, (size_t)(end - first), err);
+    if (rc == 0) {
+        memcpy(buf, wide + (g->off - first), g->len);
+        sha256(buf, g->len, id.sha);
+        if (!seg_id_eq(&id, &g->id)) {
+            rc = plx_fail(err, PLX_ESTALE, "the source changed while it was pushed");
+        } else {
+            rc = store_put_named(p->store, buf, g->len, &g->id, &stored, err);
+            p->totals->stored_bytes += stored;
+        }
+    }
+    plx_free(wide);
+    plx_free(buf);
+    return rc < 0 ? rc : 0;
+}
+
+/* What other writers were putting: there by now, or soon, or ours after all. */
+static int finish_late(struct push *p, struct plx_err *err)
+{
+    const struct seg_ops *ops = store_ops(p->store);
+    int rc = p->nlate > 0 ? store_commit(p->store, err) : 0;
+
+    for (size_t i = 0; i < p->nlate && rc == 0; i++) {
+        const struct manifest_segment *g = &p->regions[p->late[i].region].segs[p->late[i].at];
+        for (int tries = 0; rc == 0; tries++) {
+            int has = store_has(p->store, &g->id, err);
+            if (has != 0) {
+                rc = has < 0 ? has : 0;
+                break;
+            }
+            if (tries == OTHER_GIVE_UP || ops->claim(store_self(p->store), &g->id) != PLX_EBUSY) {
+                rc = put_again(p, g, err);
+                break;
+            }
+            clock_sleep_ns(OTHER_WAIT_NS);
+        }
+    }
+    return rc;
+}
+
+static int join_regions(struct push *p, struct manifest_stream *out, struct plx_err *err)
+{
+    size_t n = 0;
+
+    for (uint64_t i = 0; i < p->nregions; i++) {
+        n += p->regions[i].n;
+    }
+    *out = (struct manifest_stream){.bytes = p->src.bytes};
+    out->segs = plx_calloc(n + 1, sizeof *out->segs);
+    if (out->segs == NULL) {
+        return no_memory(err);
+    }
+    for (uint64_t i = 0; i < p->nregions; i++) {
+        if (p->regions[i].n > 0) {
+            memcpy(out->segs + out->n, p->regions[i].segs, p->regions[i].n * sizeof *out->segs);
+        }
+        out->n += p->regions[i].n;
+    }
+    return 0;
+}
+
+static int push_stream(struct push *p, const struct source *src, struct manifest_stream *out,
+                       struct plx_err *err)
+{
+    p->src = *src;
+    p->next = 0;
+    p->nlate = 0;
+    p->nregions = (src->bytes + REGION - 1) / REGION;
+    p->regions = plx_calloc(p->nregions + 1, sizeof *p->regions);
+    if (p->regions == NULL) {
+        return no_memory(err);
+    }
+    run_workers(p);
+    int rc = p->rc;
+    if (rc != 0) {
+        *err = p->err;
+    } else {
+        rc = finish_late(p, err);
+    }
+    if (rc == 0) {
+        rc = join_regions(p, out, err);
+    }
+    for (uint64_t i = 0; i < p->nregions; i++) {
+        plx_free(p->regions[i].segs);
+    }
+    plx_free(p->regions);
+    p->regions = NULL;
+    return rc;
+}
+
+static int push_file(struct push *p, const char *path, struct manifest_stream *out,
+                     struct plx_err *err)
+{
+    struct wbuf file;
+
+    if (path == NULL) {
+        return 0;
+    }
+    int rc = io_read_file(path, FILE_MAX, &file, err);
+    if (rc == 0 && file.len == 0) {
+        rc = plx_fail(err, PLX_EINVAL, "%s is empty", path);
+    }
+    if (rc == 0) {
+        struct source src = {.mem = file.data, .bytes = file.len};
+        p->totals->total += file.len;
+        rc = push_stream(p, &src, out, err);
+        wbuf_free(&file);
+    }
+    return rc;
+}
+
+/* --- the name ------------------------------------------------------------------------------- */
+
+static int list_ids(const struct manifest *m, const struct image_ref *ref, struct seg_id **out,
+                    size_t *n)
+{
+    *n = ref->manifest.nparts + (size_t)ref->profile.nparts;
+    for (int k = 0; k < STREAMS; k++) {
+        *n += m->streams[k].n;
+    }
+    struct seg_id *ids = plx_calloc(*n + 1, sizeof *ids);
+    *out = ids;
+    if (ids == NULL) {
+        return PLX_ENOMEM;
+    }
+    for (int k = 0; k < STREAMS; k++) {
+        for (size_t i = 0; i < m->streams[k].n; i++) {
+            *ids++ = m->streams[k].segs[i].id;
+        }
+    }
+    for (uint32_t i = 0; i < ref->manifest.nparts; i++) {
+        *ids++ = ref->manifest.parts[i];
+    }
+    for (uint32_t i = 0; i < ref->profile.nparts; i++) {
+        *ids++ = ref->profile.parts[i];
+    }
+    return 0;
+}
+
+/* One try to set the name: 0, an error, or 1 with *missing. */
+static int try_name(struct store *s, const struct image_ref *ref, const struct manifest *m,
+                    size_t *missing, struct plx_err *err)
+{
+    char name[IMAGE_NAME];
+    struct seg_id *ids = NULL;
+    struct wbuf value;
+    size_t n;
+    int rc;
+
+    wbuf_init(&value);
+    image_name_text(ref->name, ref->tag, name);
+    if (image_ref_put(ref, &value) != 0 || list_ids(m, ref, &ids, &n) != 0) {
+        rc = no_memory(err);
+    } else if (value.len > NAME_VALUE_MAX) {
+        rc = plx_fail(err, PLX_ERANGE, "image %s has too many segments", name);
+    } else {
+        rc = store_ops(s)->name_put(store_self(s), name, value.data, value.len, ids, n, missing,
+                                    err);
+    }
+    wbuf_free(&value);
+    plx_free(ids);
+    return rc;
+}
+
+int image_adopt(struct store *s, const struct image_ref *ref, const struct manifest *m,
+                struct plx_err *err)
+{
+    size_t missing;
+    int rc = try_name(s, ref, m, &missing, err);
+
+    return rc <= 0 ? rc
+                   : plx_fail(err, PLX_ENOENT, "image %s:%s: a segment is missing", ref->name,
+                              ref->tag);
+}
+
+/* Where everything a manifest was made of can be read again. */
+struct sources {
+    struct disk *disk;
+    const struct wbuf *text; /* the encoded manifest */
+};
+
+/* Put what a sweep took: segment number @missing of list_ids. */
+static int restore(struct push *p, const struct sources *from, const struct manifest *m,
+                   size_t missing, struct plx_err *err)
+{
+    const char *const files[STREAMS] = {NULL, p->cfg->kernel, p->cfg->initrd};
+
+    for (int k = 0; k < STREAMS; k++) {
+        const struct manifest_stream *s = &m->streams[k];
+        if (missing >= s->n) {
+            missing -= s->n;
+            continue;
+        }
+        if (k == STREAM_DISK) {
+            p->src = (struct source){.disk = from->disk, .bytes = s->bytes};
+            return put_again(p, &s->segs[missing], err);
+        }
+        struct wbuf file;
+        int rc = io_read_file(files[k], FILE_MAX, &file, err);
+        if (rc == 0) {
+            p->src = (struct source){.mem = file.data, .bytes = file.len};
+            rc = file.len == s->bytes
+                     ? put_again(p, &s->segs[missing], err)
+                     : plx_fail(err, PLX_ESTALE, "%s changed while it was pushed", files[k]);
+            wbuf_free(&file);
+        }
+        return rc;
+    }
+    struct store_blob again;
+    int rc = store_put_blob(p->store, from->text->data, from->text->len, &again, err);
+    store_blob_free(&again);
+    return rc;
+}
+
+static int name_it(struct push *p, const struct manifest *m, struct disk *disk,
+                   struct image_ref *ref, struct plx_err *err)
+{
+    struct wbuf text;
+    int rc;
+
+    wbuf_init(&text);
+    if (manifest_put(m, &text) != 0) {
+        wbuf_free(&text);
+        return no_memory(err);
+    }
+    if (text.len > MANIFEST_MAX) {
+        wbuf_free(&text);
+        return plx_fail(err, PLX_ERANGE,
+                        "the image has too many segments: push it with larger ones");
+    }
+    struct sources from = {.disk = disk, .text = &text};
+    sha256(text.data, text.len, ref->sha);
+    rc = store_put_blob(p->store, text.data, text.len, &ref->manifest, err);
+    for (int tries = 0; rc == 0; tries++) {
+        size_t missing;
+        rc = try_name(p->store, ref, m, &missing, err);
+        if (rc <= 0) {
+            break;
+        }
+        rc = tries == NAME_TRIES
+                 ? plx_fail(err, PLX_EBUSY, "sweeps keep taking what is pushed: try again")
+                 : restore(p, &from, m, missing, err);
+        /* A sweep takes many at a time: look at the others too. */
+        struct seg_id *ids = NULL;
+        size_t n;
+        if (rc == 0 && list_ids(m, ref, &ids, &n) != 0) {
+            rc = no_memory(err);
+        }
+        for (size_t i = missing + 1; rc == 0 && i < n; i++) {
+            int has = store_has(p->store, &ids[i], err);
+            rc = has < 0 ? has : has == 0 ? restore(p, &from, m, i, err) : 0;
+        }
+        plx_free(ids);
+    }
+    wbuf_free(&text);
+    return rc;
+}
+
+static void set_text(char *out, size_t cap, const char *text)
+{
+    size_t len = text == NULL ? 0 : strlen(text);
+
+    len = len < cap ? len : cap - 1;
+    memcpy(out, text == NULL ? "" : text, len);
+    out[len] = '\0';
+}
+
+static int check_texts(const struct image_push *cfg, struct plx_err *err)
+{
+    if (cfg->os != NULL && strlen(cfg->os) >= IMAGE_TEXT) {
+        return plx_fail(err, PLX_ERANGE, "the operating system has more than %d characters",
+                        IMAGE_TEXT - 1);
+    }
+    if (cfg->app != NULL && strlen(cfg->app) >= IMAGE_APP) {
+        return plx_fail(err, PLX_ERANGE, "the applications have more than %d characters",
+                        IMAGE_APP - 1);
+    }
+    if (cfg->cmdline != NULL && strlen(cfg->cmdline) >= IMAGE_CMDLINE) {
+        return plx_fail(err, PLX_ERANGE, "the command line has more than %d characters",
+                        IMAGE_CMDLINE - 1);
+    }
+    return 0;
+}
+
+int image_push(struct store *s, const struct image_push *cfg, struct disk *disk,
+               struct image_ref *out, struct image_progress *totals, struct plx_err *err)
+{
+    struct push p = {.store = s, .cfg = cfg, .totals = totals, .committed_ns = clock_mono_ns()};
+    struct manifest m = {.created_ns = cfg->now_ns,
+                         .logical_sector = disk->geo.logical_sector,
+                         .physical_sector = disk->geo.physical_sector,
+                         .chunks = cfg->chunks.kind,
+                         .chunk_avg = cfg->chunks.avg};
+    struct image_ref ref = {.created_ns = cfg->now_ns, .bytes = disk->geo.bytes};
+    int rc = check_texts(cfg, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    (void)pthread_mutex_init(&p.lock, NULL);
+    set_text(m.name, sizeof m.name, cfg->name);
+    set_text(m.tag, sizeof m.tag, cfg->tag);
+    set_text(m.os, sizeof m.os, cfg->os);
+    set_text(m.app, sizeof m.app, cfg->app);
+    set_text(m.cmdline, sizeof m.cmdline, cfg->cmdline);
+    set_text(ref.name, sizeof ref.name, cfg->name);
+    set_text(ref.tag, sizeof ref.tag, cfg->tag);
+    set_text(ref.os, sizeof ref.os, cfg->os);
+    set_text(ref.app, sizeof ref.app, cfg->app);
+    *totals = (struct image_progress){.total = disk->geo.bytes};
+    rc = push_file(&p, cfg->kernel, &m.streams[STREAM_KERNEL], err);
+    if (rc == 0) {
+        rc = push_file(&p, cfg->initrd, &m.streams[STREAM_INITRD], err);
+    }
+    if (rc == 0) {
+        struct source src = {.disk = disk, .bytes = disk->geo.bytes};
+        rc = push_stream(&p, &src, &m.streams[STREAM_DISK], err);
+    }
+    if (rc == 0) {
+        ref.data_bytes = totals->data_bytes;
+        ref.stored_bytes = totals->stored_bytes;
+        rc = name_it(&p, &m, disk, &ref, err);
+    }
+    if (rc != 0) {
+        (void)store_commit(s, NULL); /* for the next try */
+    }
+    manifest_free(&m);
+    plx_free(p.late);
+    (void)pthread_mutex_destroy(&p.lock);
+    if (rc == 0 && out != NULL) {
+        *out = ref;
+    } else {
+        image_ref_free(&ref);
+    }
+    return rc;
+}
