@@ -187,7 +187,12 @@ void seg_load(struct vcpu *v, enum cpu_segreg r, uint16_t sel)
     if ((c->rflags & FLAG_VM) != 0) {
         c->seg[r] = seg_v86(sel);
     } else if ((c->cr0 & CR0_PE) == 0) {
-        /* Only selector and base change: limits set up in protected mode stay. */
+        /* Only selector and base change: limits set up in protected mode stay. A register that
+         * was null there becomes what it is after reset. */
+        if ((c->seg[r].attr & SEG_NULL) != 0) {
+            c->seg[r].attr = SEG_P | SEG_S | SEG_RW | SEG_ACCESSED;
+            c->seg[r].limit = 0xffff;
+        }
         c->seg[r].sel = sel;
         c->seg[r].base = (uint64_t)sel << 4;
     } else if (r == SEG_SS) {
