@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/chaos.h"
 #include "base/check.h"
 #include "base/io.h"
 #include "ops/cmd.h"
@@ -487,6 +488,7 @@ int cmd_run(int argc, char **argv)
         return fail(rc, &err);
     }
     catch_signals();
+    chaos_start(r.o.chaos);
     rc = open_all(&r, &err);
     if (rc == 0) {
         rc_cfg = (struct runner_config){
@@ -497,7 +499,6 @@ int cmd_run(int argc, char **argv)
                             : r.recording != NULL ? DIGEST_EVERY_SLICES
                                                   : 0,
             .print_digests = r.o.digest_every != 0 && r.recording == NULL,
-            .chaos = r.o.chaos,
             .save_path = r.o.save_path,
             .save_mark = r.o.save_mark,
             .save_slice = r.o.save_slice,
@@ -510,6 +511,11 @@ int cmd_run(int argc, char **argv)
         if (r.o.stats) {
             runner_print_counters(r.vm, stderr);
         }
+    }
+    if (chaos_on) {
+        char line[CHAOS_SUMMARY];
+
+        (void)fprintf(stderr, "chaos: %s\n", chaos_summary(line));
     }
     close_rc = close_all(&r, &close_err);
     if (rc == 0 && close_rc != 0) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -34,6 +35,7 @@ static void recv_from_peer(struct proc *p)
         struct rep_msg m;
         int rc = rep_wire_decode(data, len, &p->id, &w, &m);
 
+        chaos_delay(CHAOS_RECEIVE);
         if (rc != 0) {
             log_warn("a message from the peer was refused: %s", plx_strerror(rc));
             continue;
@@ -157,6 +159,7 @@ static void io_loop(struct proc *p)
             fds[n++] = (struct pollfd){.fd = p->ctl_listen, .events = POLLIN};
         }
         (void)poll(fds, n, timeout);
+        chaos_delay(CHAOS_IO);
         proc_drain(p->wake_io);
         if (p->ctl < 0 && p->ctl_listen >= 0) {
             (void)pthread_mutex_lock(&p->lock);
@@ -266,6 +269,11 @@ int main(int argc, char **argv)
         control_stopped(p, 7, 0, err.msg);
         control_flush(p);
         p->exit_code = 1;
+    }
+    if (chaos_on) {
+        char line[CHAOS_SUMMARY];
+
+        log_info("chaos: %s", chaos_summary(line));
     }
     rc = p->exit_code;
     release(p);

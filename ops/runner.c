@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -16,10 +17,9 @@
 #include "vmm/sched/pacer.h"
 #include "vmm/tunables.h"
 
-#define MAX_WAIT_NS    UINT64_C(500000000) /* so that a signal or the time limit is seen soon */
-#define LONG_WAIT_NS   UINT64_C(50000000)  /* before this the log is made durable */
-#define CHAOS_DELAY_NS 2000000
-enum { ENTROPY_BYTES = 64, CHAOS_ONE_IN = 8 };
+#define MAX_WAIT_NS  UINT64_C(500000000) /* so that a signal or the time limit is seen soon */
+#define LONG_WAIT_NS UINT64_C(50000000)  /* before this the log is made durable */
+enum { ENTROPY_BYTES = 64 };
 
 /* Finds a text in what one console port prints, across slices. */
 struct mark {
@@ -36,7 +36,6 @@ struct runner {
     struct output_list out;
     struct pacer pacer;
     struct mark mark;
-    struct prng chaos;
     uint64_t deadline_ns;
     bool done;
 };
@@ -126,13 +125,6 @@ static void end(struct runner *r, enum runner_end how)
     r->done = true;
 }
 
-static void chaos_delay(struct runner *r)
-{
-    if (r->cfg->chaos != 0 && prng_below(&r->chaos, CHAOS_ONE_IN) == 0) {
-        clock_sleep_ns(prng_below(&r->chaos, CHAOS_DELAY_NS));
-    }
-}
-
 static int save(struct runner *r, const char *path, struct plx_err *err)
 {
     int rc = hostio_drain(r->cfg->io, err);
@@ -190,9 +182,10 @@ static int after_slice(struct runner *r, struct plx_err *err)
             mark_feed(&r->mark, o->dev, output_data(&r->out, o), o->len);
         }
     }
-    chaos_delay(r);
+    chaos_delay(CHAOS_RAN);
     rc = hostio_submit(cfg->io, &r->out, err);
     if (rc == 0) {
+        chaos_delay(CHAOS_RELEASE);
         rc = hostio_release(cfg->io, &r->out, err);
     }
     if (rc == 0 && cfg->digest_every != 0 && seq % cfg->digest_every == 0) {
@@ -232,6 +225,7 @@ static int run_slice(struct runner *r, const struct pacer_step *step, struct plx
         rc = recording_append(cfg->recording, &record, err);
     }
     output_list_clear(&r->out);
+    chaos_delay(CHAOS_SEALED);
     if (rc == 0) {
         rc = vm_slice(cfg->vm, &record, &r->out, err);
     }
@@ -364,7 +358,7 @@ static int loop(struct runner *r, struct plx_err *err)
         if (wait > LONG_WAIT_NS && cfg->recording != NULL) {
             rc = recording_flush(cfg->recording, err);
         }
-        chaos_delay(r);
+        chaos_delay(CHAOS_GATHER);
         if (rc == 0 && r->batch.n < HOSTIO_BATCH_INPUTS &&
             r->batch.bytes.len < HOSTIO_BATCH_BYTES) {
             rc = hostio_poll(cfg->io, wait, &r->batch, err);
@@ -407,7 +401,6 @@ int runner_run(const struct runner_config *cfg, struct runner_result *out, struc
     }
     input_batch_init(&r.batch);
     output_list_init(&r.out);
-    prng_seed(&r.chaos, cfg->chaos);
     r.deadline_ns = cfg->timeout_ns == 0 ? UINT64_MAX : now + cfg->timeout_ns;
     pacer_init(&r.pacer, now, vm_now(cfg->vm));
     rc = loop(&r, err);

@@ -23,7 +23,6 @@ struct runner_config {
     struct recording *recording; /* begun; NULL: nothing is recorded */
     uint64_t digest_every;       /* slices between digests; 0: none */
     bool print_digests;          /* on stderr, "digest SLICE HEX" */
-    uint64_t chaos;              /* not 0: seed of delays at every queue */
     const char *save_path;       /* NULL: do not save */
     const char *save_mark;       /* save after the slice whose console output completes this ... */
     uint64_t save_slice;         /* ... or after this one, if save_mark is NULL */

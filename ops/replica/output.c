@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/chaos.h"
 #include "base/log.h"
 #include "ops/replica/proc.h"
 
@@ -26,6 +27,7 @@ static void console_append(struct console_ring *r, uint64_t pos, const uint8_t *
 
 void output_emit(struct proc *p, const struct output *o, const uint8_t *data)
 {
+    chaos_delay(CHAOS_RELEASE);
     if (o->kind == OUTPUT_NET_TX && o->dev < p->nnics && p->tap[o->dev] >= 0) {
         if (write(p->tap[o->dev], data, o->len) != (ssize_t)o->len) {
             log_debug("a frame of %u bytes was dropped by the TAP", o->len);

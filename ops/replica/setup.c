@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/chaos.h"
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -146,6 +147,8 @@ int setup_vm(struct proc *p, struct plx_err *err)
                           .chaos = s->tunables != NULL ? s->tunables->chaos : 0};
     int rc = check_engine(s->tunables, err);
 
+    chaos_start(c.chaos);
+
     rc = rc != 0 ? rc : open_host(p, err);
     rc = rc != 0 ? rc : check_stamps(p, err);
     if (rc != 0) {
@@ -171,6 +174,7 @@ static void op_send(void *ctx, const struct rep_msg *m)
     struct proc *p = ctx;
     struct wbuf b;
 
+    chaos_delay(m->kind == REP_ACK ? CHAOS_ACK : CHAOS_SEND);
     wbuf_init(&b);
     rep_wire_encode(m, &p->id, &b);
     packets_put(&p->to_peer, b.data, b.len);

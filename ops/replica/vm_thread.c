@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "ops/replica/proc.h"
@@ -169,7 +170,9 @@ static int run_slice(struct vm_run *r, const struct record *rec, struct plx_err 
     int rc;
 
     output_list_clear(&r->out);
+    chaos_delay(CHAOS_SEALED);
     rc = vm_slice(r->p->vm, rec, &r->out, err);
+    chaos_delay(CHAOS_RAN);
     if (rc == 0) {
         rc = stamp_disks(r, err);
     }
@@ -287,8 +290,10 @@ static void wait_for_work(struct vm_run *r, uint64_t until)
 static int gather(struct vm_run *r, bool primary, struct plx_err *err)
 {
     size_t before = r->in.n;
-    int rc = hostio_poll(r->p->io, 0, &r->in, err);
+    int rc;
 
+    chaos_delay(CHAOS_GATHER);
+    rc = hostio_poll(r->p->io, 0, &r->in, err);
     if (rc != 0) {
         return rc;
     }

@@ -4,7 +4,7 @@
  *
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
  *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F] [--net]
- *       [--scrub-ms N] [--flip SEED] [--flip-disk SEED]
+ *       [--scrub-ms N] [--flip SEED] [--flip-disk SEED] [--taps NAME,NAME] [--exec COMMAND]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
@@ -13,8 +13,10 @@
  * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that
  * page, and the primary goes on alone. --flip-disk (with --disk) starts both with the same blocks
  * in their overlays and changes one bit of the backup's, which its scrub must report, naming the
- * block, with the primary going on alone. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the
- * bit before it could be found, 124 timeout. */
+ * block, with the primary going on alone. --taps connects the card of each replica to a TAP that
+ * exists. --exec runs a command at the mark and ends well when it does and the pair is whole: both
+ * alive and paired, digests of what came after it compared, none different. Exit 0, 1 failed, 4
+ * diverged, 5 the guest wrote over the bit before it could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -36,8 +38,10 @@
 #include "proto/control.pb-c.h"
 #include "proto/frame.h"
 #include "vmm/dev/backend/overlay.h"
+#include "vmm/dev/backend/tap.h"
 
 enum { PRIMARY, BACKUP };
+enum { CHAOS_PEER_LOST_MS = 1000 }; /* delays are to reorder, not to end the pair */
 
 struct side {
     pid_t pid;
@@ -51,7 +55,7 @@ struct side {
 
 static struct {
     uint64_t memory;
-    const char *mark, *kill, *disk, *state;
+    const char *mark, *kill, *disk, *state, *taps, *exec;
     uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip, flip_disk;
     bool net;
     uint32_t digest;
@@ -105,14 +109,37 @@ static void spawn(const char *program, struct side *s)
     s->alive = true;
 }
 
-static void send_to(struct side *s, const Ctl__ToReplica *m)
+static void send_with(struct side *s, const Ctl__ToReplica *m, const int *fds, unsigned nfds)
 {
     static uint8_t buf[PACKET_MAX];
 
     if (s->alive) {
         size_t n = ctl__to_replica__pack(m, buf);
-        (void)packet_send(s->fd, buf, n, NULL, 0);
+        (void)packet_send(s->fd, buf, n, fds, nfds);
     }
+}
+
+static void send_to(struct side *s, const Ctl__ToReplica *m)
+{
+    send_with(s, m, NULL, 0);
+}
+
+/* The @i-th of --taps, open. */
+static int open_tap(int i)
+{
+    char name[32];
+    struct plx_err err = {""};
+    const char *comma = strchr(opt.taps, ',');
+    int fd = -1;
+
+    PLX_CHECK(comma != NULL);
+    (void)snprintf(name, sizeof name, "%.*s", i == 0 ? (int)(comma - opt.taps) : 15,
+                   i == 0 ? opt.taps : comma + 1);
+    if (tap_open(name, &fd, &err) != 0) {
+        (void)fprintf(stderr, "%s\n", err.msg);
+        exit(1);
+    }
+    return fd;
 }
 
 static Ctl__Replica wire_replica(const struct side *s, unsigned node)
@@ -251,10 +278,18 @@ static void start(int i, char **argv)
     t.scrub_ns = opt.scrub_ms * 1000000;
     t.digest_slices = opt.digest;
     t.chaos = opt.chaos == 0 ? 0 : opt.chaos + (uint64_t)i;
+    t.peer_lost_ms = opt.chaos == 0 ? 0 : CHAOS_PEER_LOST_MS;
     s.tunables = &t;
     m.msg_case = CTL__TO_REPLICA__MSG_START;
     m.start = &s;
-    send_to(&side[i], &m);
+    if (opt.taps != NULL) {
+        int tap = open_tap(i);
+        nic.tap = true;
+        send_with(&side[i], &m, &tap, 1);
+        (void)close(tap);
+    } else {
+        send_to(&side[i], &m);
+    }
 }
 
 static void apply_request(int who, const Ctl__Request *q)
@@ -401,6 +436,15 @@ static int finish(int rc)
     char path[64];
 
     print_stats();
+    for (int i = 0; i < 2 && opt.chaos != 0; i++) { /* for what it has to say at its end */
+        Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+        Ctl__Stop stop = CTL__STOP__INIT;
+
+        m.msg_case = CTL__TO_REPLICA__MSG_STOP;
+        m.stop = &stop;
+        send_to(&side[i], &m);
+        clock_sleep_ns(500000000);
+    }
     for (int i = 0; i < 2; i++) {
         if (side[i].alive) {
             (void)kill(side[i].pid, SIGKILL);
@@ -504,6 +548,37 @@ static int judge_flip_disk(uint64_t now)
     return -1;
 }
 
+/* With --exec, after the mark. */
+static int judge_exec(void)
+{
+    static pid_t pid;
+    static uint64_t compared_then;
+    static bool done;
+    int status;
+
+    if (pid == 0) {
+        pid = fork();
+        if (pid == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            (void)execl("/bin/sh", "sh", "-c", opt.exec, (char *)NULL);
+            _exit(127);
+        }
+    } else if (!done && waitpid(pid, &status, WNOHANG) == pid) {
+        if (status != 0) {
+            (void)fprintf(stderr, "the command ended with status 0x%x\n", (unsigned)status);
+            return 1;
+        }
+        done = true;
+        compared_then = side[BACKUP].compared;
+    }
+    if (!side[PRIMARY].alive || !side[BACKUP].alive || roles.epoch != 1) {
+        (void)fprintf(stderr, "the pair did not stay one\n");
+        return 1;
+    }
+    /* The second look: the first may have been under way when the command ended. */
+    return done && side[BACKUP].compared > compared_then + 1 && side[BACKUP].differ == 0 ? 0 : -1;
+}
+
 /* After the mark: the fault, then the judgement. -1: not yet. */
 static int judge(uint64_t now)
 {
@@ -522,6 +597,9 @@ static int judge(uint64_t now)
     }
     if (mark_at == 0 || now < mark_at + opt.after_ms * 1000000) {
         return side[0].alive || side[1].alive ? -1 : 1;
+    }
+    if (opt.exec != NULL) {
+        return judge_exec();
     }
     if (done_at == 0) {
         done_at = now;
@@ -544,12 +622,23 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"mem", 1, NULL, 'm'},      {"mark", 1, NULL, 'k'},      {"kill", 1, NULL, 'x'},
-        {"stop-ms", 1, NULL, 's'},  {"after-ms", 1, NULL, 'a'},  {"disk", 1, NULL, 'd'},
-        {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},    {"timeout", 1, NULL, 't'},
-        {"state", 1, NULL, 'S'},    {"net", 0, NULL, 'n'},       {"flip", 1, NULL, 'f'},
-        {"scrub-ms", 1, NULL, 'u'}, {"flip-disk", 1, NULL, 'F'}, {0}};
+    static const struct option longs[] = {{"mem", 1, NULL, 'm'},
+                                          {"mark", 1, NULL, 'k'},
+                                          {"kill", 1, NULL, 'x'},
+                                          {"stop-ms", 1, NULL, 's'},
+                                          {"after-ms", 1, NULL, 'a'},
+                                          {"disk", 1, NULL, 'd'},
+                                          {"chaos", 1, NULL, 'c'},
+                                          {"digest", 1, NULL, 'g'},
+                                          {"timeout", 1, NULL, 't'},
+                                          {"state", 1, NULL, 'S'},
+                                          {"net", 0, NULL, 'n'},
+                                          {"flip", 1, NULL, 'f'},
+                                          {"scrub-ms", 1, NULL, 'u'},
+                                          {"flip-disk", 1, NULL, 'F'},
+                                          {"taps", 1, NULL, 'T'},
+                                          {"exec", 1, NULL, 'e'},
+                                          {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -590,6 +679,13 @@ static void parse(int argc, char **argv)
             break;
         case 'f':
             opt.flip = n;
+            break;
+        case 'T':
+            opt.taps = optarg;
+            opt.net = true;
+            break;
+        case 'e':
+            opt.exec = optarg;
             break;
         case 'F':
             opt.flip_disk = n;

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/chaos.h"
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/prng.h"
@@ -142,9 +143,31 @@ static void prng_is_a_fixed_sequence(void **state)
     assert_true(prng_below(&a, 1) == 0);
 }
 
+/* Off, a point does not even count; on, it sleeps now and then. */
+static void chaos_is_off_until_it_is_seeded(void **state)
+{
+    char before[CHAOS_SUMMARY], off[CHAOS_SUMMARY], on[CHAOS_SUMMARY];
+
+    (void)state;
+    (void)chaos_summary(before);
+    chaos_delay(CHAOS_SEND);
+    assert_string_equal(chaos_summary(off), before);
+    chaos_start(7);
+    for (unsigned i = 0; i < 1000; i++) {
+        chaos_delay(CHAOS_SEND);
+    }
+    chaos_start(0);
+    chaos_delay(CHAOS_SEND);
+    (void)chaos_summary(on);
+    assert_non_null(strstr(on, "/1000"));
+    assert_null(strstr(on, "SEND 0/"));
+    assert_non_null(strstr(on, "GATHER 0/0"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chaos_is_off_until_it_is_seeded),
         cmocka_unit_test(buffers_round_trip),
         cmocka_unit_test(reader_fails_at_every_truncation),
         cmocka_unit_test(malformed_varints_and_strings_are_refused),

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/io.h"
@@ -148,7 +149,9 @@ static void *worker(void *arg)
         }
         r->state = RUNNING;
         (void)pthread_mutex_unlock(&d->lock);
+        chaos_delay(CHAOS_DISK_START);
         int error = disk_carry_out(d, r) != 0 ? errno : 0;
+        chaos_delay(CHAOS_DISK_DONE);
         (void)pthread_mutex_lock(&d->lock);
         r->error = error;
         r->state = DONE;

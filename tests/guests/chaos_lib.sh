@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# For chaos.sh, pair_chaos.sh and their long versions. Chaos is: delays wherever something is handed
+# on (base/chaos.h), caches of 16 entries, everything droppable dropped and the state saved and
+# loaded in place at random.
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+[ -s $guest/redis.state ] || { echo "no saved state (make guest)"; exit 77; }
+
+# slept FILE POINT...: chaos did reach each of these.
+slept() {
+    local file=$1 point
+    shift
+    for point in "$@"; do
+        grep -q "chaos: .*$point [1-9][0-9]*/" "$file" || fail "no delay at $point: $(grep chaos: "$file")"
+    done
+}
+
+# chaos_run SEED ROUNDS: a busy redis answers rightly, and its recording replays to the same digests
+# without chaos and under another seed.
+chaos_run() {
+    local seed=$1 rounds=$2 port rc answer how commands=()
+    echo "seed $seed"
+    port=$(free_port)
+    rm -rf "$tmp/rec"
+    "$pollux" run --load $guest/redis.state --console "$tmp/console" --timeout 300 \
+        --record "$tmp/rec" --chaos "$seed" --digest 8 --net "user,hostfwd=tcp:$port-:6379" \
+        2>"$tmp/err" </dev/null &
+    pids=($!)
+    for i in $(seq 50); do
+        commands+=("INCR n" "SET key$i value$i" "GET key$i")
+    done
+    for _ in $(seq 300); do
+        answer=$(redis "$port" "${commands[@]}" 2>/dev/null)
+        [ -n "$answer" ] && break
+        sleep 0.1
+    done
+    for _ in $(seq "$rounds"); do
+        answer=$(redis "$port" "${commands[@]}")
+    done
+    kill "${pids[0]}"
+    wait "${pids[0]}"
+    rc=$?
+    pids=()
+    [ $rc -eq 0 ] || fail "exit code $rc"
+    [[ $answer == *":$((50 * (rounds + 1))) +OK \$7 value50 +OK " ]] || fail "redis answered: $answer"
+    slept "$tmp/err" GATHER SEALED RAN RELEASE
+    for how in "" "--chaos $((seed + 1))"; do
+        # shellcheck disable=SC2086
+        "$pollux" replay $how "$tmp/rec" >"$tmp/out" 2>"$tmp/err" || fail "replay $how: exit code $?"
+        cat "$tmp/out"
+    done
+}
+
+# chaos_pair SEED REQUESTS: a pair, each with its own chaos, serves a benchmark that counts: every
+# reply comes, none is doubled, the digests are equal and nobody leaves.
+chaos_pair() {
+    local seed=$1 requests=$2
+    [ "$(id -u)" -eq 0 ] || { echo "TAPs need root"; exit 77; }
+    echo "seed $seed"
+    # The TAP has the address and the MAC of the gateway that the saved guest knows.
+    timeout 300 unshare -n bash -c '
+        ip link set lo up && ip tuntap add dev p0 mode tap && ip tuntap add dev b0 mode tap &&
+        ip link set p0 address 52:55:0a:00:02:02 && ip addr add 10.0.2.2/24 dev p0 &&
+        ip link set p0 up && ip link set b0 up || exit 1
+        exec "$0" "$@"' "${BUILD:-build}/tests/tools/duo" - - - --state $guest/redis.state \
+        --taps p0,b0 --digest 8 --chaos "$seed" --timeout 280 --exec "
+            redis-benchmark -h 10.0.2.15 -c 4 -n $requests -q incr n >'$tmp/bench' 2>&1 &&
+            [ \"\$(redis-cli -h 10.0.2.15 get n)\" = $requests ]" >"$tmp/out" 2>"$tmp/err" ||
+        fail "the pair: exit code $?, $(cat "$tmp/bench")"
+    slept "$tmp/err" GATHER SEALED RAN IO SEND ACK RECEIVE RELEASE
+    grep '^\[' "$tmp/err"
+}
