@@ -1,9 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-# What runs inside: the stock guest (ops/guest), and the programs of tests/guest. The same for
-# every MODE. GUEST_REFRESH=1 takes new packages.
+# What runs inside: the guests of ops/guest, and the programs of tests/guest. The same for every
+# MODE. GUEST_REFRESH=1 takes new packages. `make guest PROFILE=smp` (or generic) makes the guest for
+# several vCPUs in build/guest-smp; ops/guest/build.sh says what is in each.
 GUEST := build/guest
+PROFILE ?= stock
 
+ifeq ($(PROFILE),stock)
 guest: $(GUEST)/initrd.img $(GUEST)/redis.state
+else
+guest: build/guest-$(PROFILE)/initrd.img
+endif
+
+# What measures run inside of guests: static programs.
+WORK_PROGRAMS := $(patsubst tests/bench/work/%.c,build/work/%,$(wildcard tests/bench/work/*.c))
+
+build/work/%: tests/bench/work/%.c
+	@mkdir -p $(@D)
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -static -o $@ $< -lpthread
+
+$(foreach p,work smp generic,build/guest-$(p)/initrd.img): build/guest-%/initrd.img: \
+		ops/guest/build.sh ops/guest/init $(WORK_PROGRAMS) $(if $(GUEST_REFRESH),FORCE)
+	@ops/guest/build.sh $(@D) build/cache $* $(WORK_PROGRAMS)
 
 # Where most tests begin: the guest with redis up, one network card, 256 MiB. Made anew whenever
 # the program that made it is.

@@ -1,19 +1,27 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# ops/guest/build.sh OUT CACHE - the stock guest: Debian's cloud kernel, and an initramfs with
-# busybox, redis and the virtio modules, made of Debian packages alone.
+# ops/guest/build.sh OUT CACHE [PROFILE [PROGRAM...]] - a guest: Debian's kernel, and an initramfs
+# with busybox, servers and the virtio modules, made of Debian packages alone.
+#
+#   stock    the cloud kernel and redis
+#   work     the same, for measures that bring their own PROGRAMs
+#   smp      the same with stress-ng, pigz, xz and nginx
+#   generic  as smp, with the kernel for real hardware
 #
 # OUT receives vmlinuz, initrd.img, kernel.config and packages.txt (package, version, SHA-256 of
 # each deb). Debs are kept in CACHE together with a lock file that pins them: a second build asks
 # no mirror and gives the same bytes. GUEST_REFRESH=1 forgets the lock and takes what apt offers.
+# PROGRAMs (static) are put into /usr/bin.
 set -euo pipefail
 export LC_ALL=C
 umask 022
 
 out=$1
 cache=$2
+profile=${3:-stock}
+shift $(($# < 3 ? $# : 3))
 here=$(cd "$(dirname "$0")" && pwd)
-lock=$cache/packages.lock # lines: package version sha256 file
+lock=$cache/packages-$profile.lock # lines: package version sha256 file
 mkdir -p "$out" "$cache"
 work=$(mktemp -d "$out/.work.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -22,6 +30,18 @@ say() { echo "guest: $*"; }
 die() { echo "guest: $*" >&2; exit 1; }
 
 modules=(virtio_pci virtio_net virtio_blk virtio_console virtio_rng)
+image=linux-image-cloud-amd64
+packages=(redis-server redis-tools)
+programs=(usr/bin/redis-server usr/bin/redis-cli)
+case $profile in
+stock | work) ;;
+smp | generic)
+    packages+=(stress-ng pigz xz-utils nginx)
+    programs+=(usr/bin/redis-benchmark usr/bin/stress-ng usr/bin/pigz usr/bin/xz usr/sbin/nginx)
+    [ "$profile" = generic ] && image=linux-image-amd64
+    ;;
+*) die "no profile '$profile': stock, work, smp or generic" ;;
+esac
 
 # The packages a package's programs may link to: its Depends, followed through lib* only, the
 # first of each choice of alternatives.
@@ -34,7 +54,7 @@ lib_closure() {
         seen+="$p "
         echo "$p"
         for d in $(apt-cache depends "$p" | awk '
-            /^ [ |]Depends:/ { if (!alt && $2 ~ /^lib/) print $2; alt = ($1 ~ /^\|/) }'); do
+            /^ [ |]Depends:/ { if (!alt && $2 ~ /^z?lib/) print $2; alt = ($1 ~ /^\|/) }'); do
             todo+=("$d")
         done
     done
@@ -46,7 +66,7 @@ locked_debs_present() {
 }
 
 resolve_kernel() {
-    apt-cache depends linux-image-cloud-amd64 2>/dev/null |
+    apt-cache depends "$image" 2>/dev/null |
         sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
 }
 
@@ -58,9 +78,9 @@ fetch() {
         apt-get update >"$cache/apt-update.log" 2>&1 || die "apt-get update failed ($cache/apt-update.log)"
         kernel=$(resolve_kernel)
     fi
-    [ -n "$kernel" ] || die "apt knows no linux-image-cloud-amd64"
+    [ -n "$kernel" ] || die "apt knows no $image"
     : >"$lock.new"
-    for p in "$kernel" busybox-static $(lib_closure redis-server redis-tools); do
+    for p in "$kernel" busybox-static $(lib_closure "${packages[@]}"); do
         read -r version sha < <(apt-cache show --no-all-versions "$p" | awk '
             /^Version:/ { v = $2 } /^SHA256:/ { s = $2 } END { print v, s }')
         [ -n "$version" ] && [ -n "$sha" ] || die "apt knows no package $p"
@@ -131,10 +151,13 @@ add_libs() {
         add_libs "$lib"
     done
 }
-for program in redis-server redis-cli; do
-    binary=$(readlink -f "$debs/usr/bin/$program")
-    install -m 755 "$binary" "$root/usr/bin/$program"
+for program in "${programs[@]}"; do
+    binary=$(readlink -f "$debs/$program")
+    install -m 755 "$binary" "$root/usr/bin/${program##*/}"
     add_libs "$binary"
+done
+for program in "$@"; do
+    install -m 755 "$program" "$root/usr/bin/"
 done
 ln -s ../lib/ld-linux-x86-64.so.2 "$root/lib64/ld-linux-x86-64.so.2"
 install -m 755 "$here/init" "$root/init"
