@@ -61,14 +61,17 @@ static bool send_to_peer(struct proc *p)
     return any;
 }
 
-/* Said again until a record answers it: polluxd's proposal may get lost with a leader. */
+/* Said again until a record answers it: polluxd's proposal may get lost with a leader. One that
+ * starts alone may be past JOINING before it has said it: the record of its assignment is told it
+ * again whenever polluxd sees that applied again, and names it alone already. */
 static void report_ready(struct proc *p, uint64_t now)
 {
+    enum rep_phase phase = rep_phase(p->rep);
+    bool due = phase == REP_JOINING || (phase == REP_ALONE && !p->ready_answered);
     Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
     Ctl__Ready r = CTL__READY__INIT;
 
-    if (!p->ready || rep_role(p->rep) != REP_PRIMARY || rep_phase(p->rep) != REP_JOINING ||
-        now < p->next_ready) {
+    if (!p->ready || rep_role(p->rep) != REP_PRIMARY || !due || now < p->next_ready) {
         return;
     }
     p->next_ready = now + READY_MS * MS;

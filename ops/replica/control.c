@@ -194,6 +194,7 @@ void control_apply_roles(struct proc *p, const Ctl__Roles *roles, uint64_t now)
         .in_sync = roles->in_sync,
     };
 
+    p->ready_answered = p->next_ready != 0;
     if (roles->stopped) {
         atomic_store(&p->ending, true);
         proc_wake(p->wake_vm);

@@ -72,6 +72,7 @@ struct proc {
     uint64_t virtual_ns, retired, frames_out, frames_in, vm_cpu_ns;
     bool ready;          /* the pair has the same state: polluxd may declare it in sync */
     uint64_t next_ready; /* when to say so (again) */
+    bool ready_answered; /* a record came after it was said */
     Ctl__Roles *roles;   /* as last read */
 
     /* I/O thread only. */
