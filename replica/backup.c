@@ -6,11 +6,27 @@
 
 #define RESEND_NS UINT64_C(10000000) /* before the same hole is reported again */
 
+enum { REP_TELL_PARTS = 4 }; /* a lag of this part of its bound is told as it shrinks */
+
 void backup_ack(struct rep *r, bool resend)
 {
     struct rep_msg m = {.kind = REP_ACK, .seq = r->sealed, .ran = r->ran, .resend = resend};
 
+    r->ran_told = r->ran;
     rep_send(r, &m);
+}
+
+/* What has run is told with the receipt of the next record, or at the next tick: a message of its
+ * own for each slice would cost both hosts as much as the receipt. At once only when the primary
+ * may be waiting for it, well before the bound that it keeps. */
+void backup_ran(struct rep *r, uint64_t start_ns)
+{
+    if (r->ran == r->ran_told + 1) {
+        r->untold_start = start_ns;
+    }
+    if (r->sealed_start - r->untold_start >= r->cfg.lag_ns / REP_TELL_PARTS) {
+        backup_ack(r, false);
+    }
 }
 
 static void follow_watermark(struct rep *r, uint64_t released)

@@ -38,7 +38,7 @@ int rep_create(const struct rep_config *cfg, const struct rep_ops *ops, uint64_t
     r->role = cfg->role;
     r->epoch = cfg->epoch;
     r->last_seen = r->io_seen = r->last_heard = now;
-    r->sealed = r->ran = r->acked = r->peer_ran = r->released = cfg->seq;
+    r->sealed = r->ran = r->acked = r->peer_ran = r->released = r->ran_told = cfg->seq;
     recs_init(&r->recs);
     held_init(&r->held);
     *out = r;
@@ -325,7 +325,9 @@ static void tick_paired(struct rep *r, uint64_t now)
         rep_ask_for(r, r->role == REP_PRIMARY ? REP_ASK_DROP : REP_ASK_TAKEOVER, now);
         return;
     }
-    if (now >= r->next_ping) {
+    if (r->role == REP_BACKUP && (now >= r->next_ping || r->ran != r->ran_told)) {
+        backup_ack(r, false); /* its ping: what got lost with a connection is said again */
+    } else if (now >= r->next_ping) {
         struct rep_msg ping = {.kind = REP_PING, .seq = r->sealed, .released = r->released};
 
         rep_send(r, &ping);
@@ -398,11 +400,15 @@ void rep_ran(struct rep *r, uint64_t seq, const struct output_list *out, uint64_
         }
     }
     if (r->role == REP_BACKUP) {
+        const struct rep_rec *rec = r->recs.first;
+
+        PLX_CHECK(rec != NULL && rec->seq == seq);
+        uint64_t start = rec->start_ns;
         recs_drop_through(&r->recs, seq);
         if (r->phase == REP_TAKEOVER) {
             backup_takeover_if_done(r, now);
         } else if (r->phase == REP_PAIRED) {
-            backup_ack(r, false);
+            backup_ran(r, start);
         }
     } else if (r->phase == REP_ALONE) {
         rep_emit_held(r, seq, now);

@@ -51,6 +51,8 @@ struct rep {
     uint64_t sealed_start;
     uint64_t resend_from; /* last seq for which a resend was asked; damps repeats */
     uint64_t resend_at;
+    uint64_t ran_told;     /* backup: ran, as the last acknowledgement said it */
+    uint64_t untold_start; /* start of record ran_told + 1 once that has run */
 
     struct own_digest own[REP_DIGESTS_KEPT];
     struct peer_digest theirs[REP_DIGESTS_KEPT];
@@ -75,6 +77,7 @@ void primary_resend(struct rep *r, uint64_t after);
 /* backup.c */
 void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now);
 void backup_ack(struct rep *r, bool resend);
+void backup_ran(struct rep *r, uint64_t start_ns); /* r->ran has just run */
 void backup_takeover_if_done(struct rep *r, uint64_t now);
 
 /* compare.c */

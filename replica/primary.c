@@ -106,8 +106,6 @@ void primary_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
             primary_release(r, now);
         }
         break;
-    case REP_PING: /* a backup's says only that it is there */
-        break;
     default:
         compare_recv(r, m, now);
         break;

@@ -63,7 +63,7 @@ struct sim {
     uint64_t emitted_through;      /* the client's view: records whose output it saw */
     uint64_t emitted[RECORDS_MAX]; /* what it saw for each */
     uint64_t max_emit_epoch;
-    unsigned takeovers, drops, resumes, divergences;
+    unsigned takeovers, drops, resumes, divergences, acks;
     bool wrong;       /* the backup's state was changed: what it puts out is not compared */
     bool slow_backup; /* its slices take longer than the primary's: it lags as far as it may */
 };
@@ -88,6 +88,7 @@ static void op_send(void *ctx, const struct rep_msg *m)
     int to = 1 - (int)((struct node *)ctx - S->n);
     struct node *peer = &S->n[to];
 
+    S->acks += m->kind == REP_ACK;
     if (S->link_cut || peer->dead) {
         return; /* lost, as on a connection that breaks */
     }
@@ -447,6 +448,47 @@ static void no_fault_runs_paired(void **state)
     sim_close();
 }
 
+/* One message for each record, and what has run is told with it; beside them only pings. */
+static void a_record_costs_one_acknowledgement(void **state)
+{
+    struct rep_stats s;
+
+    (void)state;
+    sim_open(8);
+    run_until(S->now + 1000 * MS);
+    rep_stats(S->n[0].rep, &s);
+    assert_true(s.sealed > 400);
+    assert_in_range(S->acks, s.sealed - 1, s.sealed + s.sealed / 4);
+    assert_true(s.lag_ns < 25 * MS);
+    sim_close();
+}
+
+/* The bound on the lag holds whether a slice is told of alone or with a receipt; and the last
+ * acknowledgement before a pause, lost with the link, is said again while the pair still stands. */
+static void a_lagging_backup_is_waited_for(void **state)
+{
+    struct rep_stats s;
+
+    (void)state;
+    for (unsigned seed = 1; seed <= 40; seed++) {
+        sim_open(seed);
+        S->slow_backup = true;
+        run_until(S->now + 700 * MS);
+        rep_stats(S->n[0].rep, &s);
+        assert_in_range(s.lag_ns, 0, (REP_LAG_MS + 1) * MS);
+        uint64_t ran = s.peer_ran;
+        S->link_cut = true;
+        run_until(S->now + 1 * MS + prng_below(&S->g, 20 * MS));
+        S->link_cut = false;
+        run_until(S->now + 100 * MS);
+        rep_stats(S->n[0].rep, &s);
+        assert_true(s.peer_ran > ran + 10);
+        assert_int_equal(rep_phase(S->n[0].rep), REP_PAIRED);
+        assert_int_equal(S->resumes, 0);
+        sim_close();
+    }
+}
+
 static void dead_primary_is_taken_over(void **state)
 {
     (void)state;
@@ -661,6 +703,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_fault_runs_paired),
+        cmocka_unit_test(a_record_costs_one_acknowledgement),
+        cmocka_unit_test(a_lagging_backup_is_waited_for),
         cmocka_unit_test(dead_primary_is_taken_over),
         cmocka_unit_test(dead_backup_is_dropped),
         cmocka_unit_test(no_majority_waits_and_resumes),
