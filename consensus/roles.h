@@ -23,7 +23,7 @@ enum {
     ROLES_NAME_MAX = 64,     /* with its NUL */
     ROLES_XML_MAX = 65536,   /* with its NUL */
     ROLES_ENDPOINT_MAX = 96, /* with its NUL */
-    ROLES_KEY_LEN = 32,      /* a CURVE public key */
+    ROLES_KEY_LEN = 32,      /* an X25519 public key */
     ROLES_UUID_LEN = 16,
     ROLES_VMS_MAX = 256,
     ROLES_RECENT = 256 /* ids of applied requests remembered */
@@ -34,7 +34,7 @@ struct role_replica {
     uint32_t node;        /* id of the node it runs on */
     uint64_t incarnation; /* fresh and random for each process and state load; never 0 */
     uint8_t key[ROLES_KEY_LEN];
-    char endpoint[ROLES_ENDPOINT_MAX]; /* ZeroMQ, "tcp://10.0.0.1:7301" */
+    char endpoint[ROLES_ENDPOINT_MAX]; /* "tcp://10.0.0.1:7301" */
 };
 
 enum roles_phase {

@@ -45,22 +45,6 @@ static void recv_from_peer(struct proc *p)
     }
 }
 
-/* Returns whether anything was sent. */
-static bool send_to_peer(struct proc *p)
-{
-    const uint8_t *data;
-    size_t len;
-    bool any = false;
-
-    while (packets_get(&p->to_peer, &data, &len)) {
-        any = true;
-        if (p->link != NULL) {
-            (void)link_send(p->link, data, len); /* lost ones are repeated by the protocol */
-        }
-    }
-    return any;
-}
-
 /* Said again until a record answers it: polluxd's proposal may get lost with a leader. One that
  * starts alone may be past JOINING before it has said it: the record of its assignment is told it
  * again whenever polluxd sees that applied again, and names it alone already. */
@@ -124,50 +108,67 @@ static int timeout_ms(const struct proc *p, uint64_t now)
     uint64_t at = rep_deadline(p->rep);
 
     at = at < p->next_stats ? at : p->next_stats;
+    if (p->link != NULL && link_deadline(p->link) < at) {
+        at = link_deadline(p->link);
+    }
     if (p->announce_left > 0 && p->announce_next < at) {
         at = p->announce_next;
     }
     return at <= now ? 0 : (int)((at - now + MS - 1) / MS);
 }
 
+/* What poll watches, in this order. */
+enum { WATCH_WAKE, WATCH_CTL, WATCH_LINK, WATCHED = WATCH_LINK + LINK_FDS_MAX };
+
+static void watch(struct proc *p, struct pollfd fds[WATCHED])
+{
+    int ctl = p->ctl >= 0 ? p->ctl : p->ctl_listen;
+
+    fds[WATCH_WAKE] = (struct pollfd){.fd = p->wake_io, .events = POLLIN};
+    fds[WATCH_CTL] = (struct pollfd){.fd = ctl, .events = POLLIN};
+    for (unsigned i = WATCH_LINK; i < WATCHED; i++) {
+        fds[i] = (struct pollfd){.fd = -1};
+    }
+    if (p->link != NULL) {
+        link_pollfds(p->link, fds + WATCH_LINK);
+    }
+}
+
+/* The peer first: a backup's acknowledgement, and what a primary's lets out, wait for nothing. */
+static void serve(struct proc *p, const struct pollfd fds[WATCHED])
+{
+    if (p->link != NULL) {
+        link_ready(p->link, fds + WATCH_LINK);
+        recv_from_peer(p);
+        link_tick(p->link, clock_mono_ns());
+    }
+    if (fds[WATCH_CTL].revents != 0 && p->ctl < 0 && p->ctl_listen >= 0) {
+        control_accept(p);
+    } else if (fds[WATCH_CTL].revents != 0) {
+        control_recv(p);
+    }
+    periodic(p, clock_mono_ns());
+    output_console_flush(p);
+    control_flush(p);
+}
+
 static void io_loop(struct proc *p)
 {
+    struct pollfd fds[WATCHED];
+
+    watch(p, fds);
     while (!atomic_load(&p->ending)) {
-        struct pollfd fds[5];
-        nfds_t n = 0;
         int timeout;
 
         (void)pthread_mutex_lock(&p->lock);
-        control_recv(p);
-        do {
-            recv_from_peer(p);
-        } while (send_to_peer(p)); /* sending may have eaten the edge that told of a message */
-        periodic(p, clock_mono_ns());
-        output_console_flush(p);
-        control_flush(p);
-        if (send_to_peer(p)) {
-            recv_from_peer(p);
-        }
-        timeout = p->to_peer.read < p->to_peer.bytes.len ? 0 : timeout_ms(p, clock_mono_ns());
+        serve(p, fds);
+        watch(p, fds);
+        timeout = timeout_ms(p, clock_mono_ns());
         (void)pthread_mutex_unlock(&p->lock);
-
-        fds[n++] = (struct pollfd){.fd = p->wake_io, .events = POLLIN};
-        if (p->link != NULL) {
-            fds[n++] = (struct pollfd){.fd = link_fd(p->link), .events = POLLIN};
-            fds[n++] = (struct pollfd){.fd = link_auth_fd(p->link), .events = POLLIN};
-        }
-        if (p->ctl >= 0) {
-            fds[n++] = (struct pollfd){.fd = p->ctl, .events = POLLIN};
-        } else if (p->ctl_listen >= 0) {
-            fds[n++] = (struct pollfd){.fd = p->ctl_listen, .events = POLLIN};
-        }
-        (void)poll(fds, n, timeout);
+        (void)poll(fds, WATCHED, timeout);
         chaos_delay(CHAOS_IO);
-        proc_drain(p->wake_io);
-        if (p->ctl < 0 && p->ctl_listen >= 0) {
-            (void)pthread_mutex_lock(&p->lock);
-            control_accept(p);
-            (void)pthread_mutex_unlock(&p->lock);
+        if (fds[WATCH_WAKE].revents != 0) {
+            proc_drain(p->wake_io);
         }
     }
 }
@@ -202,7 +203,7 @@ static int run(struct proc *p, struct plx_err *err)
     if (rc == 0) {
         rc = setup_vm(p, err);
     }
-    p->realtime = io_priority();
+    (void)io_priority();
     if (rc == 0) {
         rc = setup_rep(p, err);
     }
@@ -229,8 +230,8 @@ static void release(struct proc *p)
     link_close(p->link);
     vm_destroy(p->vm);
     hostio_destroy(p->io);
-    packets_free(&p->to_peer);
     packets_free(&p->to_polluxd);
+    wbuf_free(&p->message);
     for (int i = 0; i < CONSOLE_PORTS; i++) {
         wbuf_free(&p->typed[i]);
     }

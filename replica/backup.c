@@ -60,7 +60,9 @@ static void recv_record(struct rep *r, const struct rep_msg *m, uint64_t now)
         r->sealed = m->seq;
         r->sealed_start = m->start_ns;
         r->stats.log_bytes += m->len;
+        backup_ack(r, false); /* before anything else: the primary's outputs wait for it */
         r->ops.wake(r->ops.ctx);
+        return;
     }
     backup_ack(r, false);
 }

@@ -1,258 +1,546 @@
 /* SPDX-License-Identifier: Apache-2.0
- * replica/link.c - see link.h. Timeouts are chosen so that a cut link is noticed by the protocol
- * above first, and so that a healed one is usable within a fraction of a second. */
+ * replica/link.c - see link.h. Times are chosen so that a cut link is noticed by the protocol above
+ * first, and so that a healed one is usable within a fraction of a second. */
 #include "replica/link.h"
 
 #include <errno.h>
-#include <sched.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <stdio.h>
 #include <string.h>
-#include <zmq.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "replica/link_tls.h"
+
+#define MS UINT64_C(1000000)
 
 enum {
-    LINK_HEARTBEAT_MS = 100,
-    LINK_HEARTBEAT_TIMEOUT_MS = 400,
-    LINK_CONNECT_TIMEOUT_MS = 200,
+    LINK_KEEPALIVE_MS = 100,
+    LINK_HANDSHAKE_MS = 500, /* connecting included */
     LINK_RECONNECT_MS = 20,
-    LINK_RECONNECT_MAX_MS = 100,
-    LINK_QUEUE_MESSAGES = 10000,
+    LINK_QUEUE_MAX = 64 << 20,
+    LINK_QUEUE_KEEP = 1 << 20, /* memory that an empty queue keeps */
+    LINK_CONNS = LINK_FDS_MAX - 1,
+    HEADER = 4,
+    READ_CHUNK = 16384, /* of TLS: a record holds no more */
+};
+
+struct conn {
+    int fd; /* -1: free */
+    SSL *ssl;
+    bool connecting; /* TCP is not through yet */
+    bool up;         /* the peer has proved its key */
+    bool broken;     /* to be given up at the next tick */
+    bool readable;   /* poll, or TLS, has something for us */
+    bool blocked;    /* the handshake waits for room to write */
+    uint64_t since, heard, said;
+    struct wbuf in, out; /* frames: read and not yet taken; not yet written */
+    size_t in_at, out_at;
 };
 
 struct link {
-    void *zmq, *sock, *auth;
-    int fd, auth_fd; /* of the sockets, for polling: they never change */
     struct link_config cfg;
-    uint8_t id[8], peer_id[8]; /* ROUTER addresses: the incarnations */
-    zmq_msg_t in;
-    bool in_open;
+    struct link_tls *tls;
+    struct sockaddr_storage addr;
+    socklen_t addr_len;
+    int listen_fd; /* -1 where we connect */
+    struct conn conns[LINK_CONNS];
+    struct conn *cur; /* the one that is up, or NULL */
+    uint64_t next_connect;
+    uint64_t sent; /* messages since the last change of keys */
+    uint64_t next_warning;
 };
 
-/* A ROUTER address must not begin with a zero byte. */
-static void routing_id(uint64_t incarnation, uint8_t id[8])
+/* --- endpoints ---------------------------------------------------------------------------- */
+
+static int parse_tcp(struct link *l, const char *at, struct plx_err *err)
 {
-    memcpy(id, &incarnation, 8);
-    if (id[0] == 0) {
-        id[0] = 1;
+    const char *colon = strrchr(at, ':');
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found = NULL;
+    char host[256];
+    size_t n;
+
+    if (colon == NULL || colon == at || (size_t)(colon - at) >= sizeof host) {
+        return plx_fail(err, PLX_EINVAL, "'%s' is not ADDRESS:PORT", at);
     }
-}
-
-static int set_int(void *sock, int option, int value)
-{
-    return zmq_setsockopt(sock, option, &value, sizeof value);
-}
-
-static int public_of(const uint8_t secret[LINK_KEY_LEN], uint8_t out[LINK_KEY_LEN])
-{
-    char secret85[41], public85[41];
-
-    if (zmq_z85_encode(secret85, secret, LINK_KEY_LEN) == NULL ||
-        zmq_curve_public(public85, secret85) != 0 || zmq_z85_decode(out, public85) == NULL) {
-        return -1;
+    n = (size_t)(colon - at);
+    if (at[0] == '[' && colon[-1] == ']') {
+        at++;
+        n -= 2;
     }
+    memcpy(host, at, n);
+    host[n] = '\0';
+    int rc = getaddrinfo(host, colon + 1, &hints, &found);
+    if (rc != 0) {
+        return plx_fail(err, PLX_EINVAL, "cannot resolve %s: %s", host, gai_strerror(rc));
+    }
+    memcpy(&l->addr, found->ai_addr, found->ai_addrlen);
+    l->addr_len = found->ai_addrlen;
+    freeaddrinfo(found);
     return 0;
 }
 
-static int set_options(struct link *l)
+static int parse(struct link *l, const char *endpoint, struct plx_err *err)
 {
-    uint8_t own_public[LINK_KEY_LEN];
-    void *s = l->sock;
-    int bad = 0;
+    struct sockaddr_un *un = (struct sockaddr_un *)&l->addr;
 
-    bad |= public_of(l->cfg.secret, own_public);
-    bad |= set_int(s, ZMQ_LINGER, 0);
-    bad |= set_int(s, ZMQ_SNDHWM, LINK_QUEUE_MESSAGES);
-    bad |= set_int(s, ZMQ_RCVHWM, LINK_QUEUE_MESSAGES);
-    bad |= set_int(s, ZMQ_IMMEDIATE, 1);
-    bad |= set_int(s, ZMQ_HEARTBEAT_IVL, LINK_HEARTBEAT_MS);
-    bad |= set_int(s, ZMQ_HEARTBEAT_TIMEOUT, LINK_HEARTBEAT_TIMEOUT_MS);
-    bad |= set_int(s, ZMQ_CONNECT_TIMEOUT, LINK_CONNECT_TIMEOUT_MS);
-    bad |= set_int(s, ZMQ_RECONNECT_IVL, LINK_RECONNECT_MS);
-    bad |= set_int(s, ZMQ_RECONNECT_IVL_MAX, LINK_RECONNECT_MAX_MS);
-    bad |= zmq_setsockopt(s, ZMQ_ROUTING_ID, l->id, sizeof l->id);
-    bad |= zmq_setsockopt(s, ZMQ_CURVE_SECRETKEY, l->cfg.secret, LINK_KEY_LEN);
-    if (l->cfg.bind) {
-        bad |= set_int(s, ZMQ_CURVE_SERVER, 1);
-        bad |= set_int(s, ZMQ_ROUTER_HANDOVER, 1);
-        bad |= set_int(s, ZMQ_ROUTER_MANDATORY, 1);
-    } else {
-        bad |= zmq_setsockopt(s, ZMQ_CURVE_PUBLICKEY, own_public, LINK_KEY_LEN);
-        bad |= zmq_setsockopt(s, ZMQ_CURVE_SERVERKEY, l->cfg.peer_public, LINK_KEY_LEN);
+    if (strncmp(endpoint, "tcp://", 6) == 0) {
+        return parse_tcp(l, endpoint + 6, err);
     }
-    return bad == 0 ? 0 : -1;
+    if (strncmp(endpoint, "ipc://", 6) != 0 || strlen(endpoint + 6) >= sizeof un->sun_path ||
+        endpoint[6] == '\0') {
+        return plx_fail(err, PLX_EINVAL, "'%s' is not tcp://ADDRESS:PORT or ipc://PATH", endpoint);
+    }
+    un->sun_family = AF_UNIX;
+    strcpy(un->sun_path, endpoint + 6);
+    l->addr_len = sizeof *un;
+    return 0;
 }
 
-static int fd_of(void *sock)
+static int new_socket(const struct link *l)
 {
-    int fd = -1;
-    size_t len = sizeof fd;
+    int fd = socket(l->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int on = 1;
 
-    PLX_CHECK(zmq_getsockopt(sock, ZMQ_FD, &fd, &len) == 0);
+    if (fd >= 0 && l->addr.ss_family != AF_UNIX) {
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    }
     return fd;
+}
+
+static int listen_at(struct link *l, struct plx_err *err)
+{
+    if (l->addr.ss_family == AF_UNIX) {
+        (void)unlink(((struct sockaddr_un *)&l->addr)->sun_path);
+    }
+    l->listen_fd = new_socket(l);
+    if (l->listen_fd < 0 || bind(l->listen_fd, (struct sockaddr *)&l->addr, l->addr_len) != 0 ||
+        listen(l->listen_fd, LINK_CONNS) != 0) {
+        return plx_fail(err, PLX_ECONN, "cannot listen at %s: %s", l->cfg.endpoint,
+                        strerror(errno));
+    }
+    return 0;
 }
 
 int link_open(const struct link_config *cfg, struct link **out, struct plx_err *err)
 {
     struct link *l = plx_calloc(1, sizeof *l);
-    int rc = PLX_ENOMEM;
+    int rc;
 
     *out = NULL;
     if (l == NULL) {
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
     l->cfg = *cfg;
-    routing_id(cfg->incarnation, l->id);
-    routing_id(cfg->peer, l->peer_id);
-    l->zmq = zmq_ctx_new();
-    if (l->zmq == NULL) {
-        (void)plx_fail(err, rc, "cannot create a ZeroMQ context");
-        goto err_free;
+    l->cfg.rekey = cfg->rekey != 0 ? cfg->rekey : LINK_REKEY;
+    l->cfg.quiet_ms = cfg->quiet_ms != 0 ? cfg->quiet_ms : LINK_QUIET_MS;
+    l->listen_fd = -1;
+    for (int i = 0; i < LINK_CONNS; i++) {
+        l->conns[i].fd = -1;
     }
-    if (cfg->realtime) {
-        (void)zmq_ctx_set(l->zmq, ZMQ_THREAD_SCHED_POLICY, SCHED_RR);
-        (void)zmq_ctx_set(l->zmq, ZMQ_THREAD_PRIORITY, 1);
+    rc = parse(l, cfg->endpoint, err);
+    if (rc == 0) {
+        rc = link_tls_open(cfg, &l->tls, err);
     }
-    l->auth = zmq_socket(l->zmq, ZMQ_REP);
-    l->sock = zmq_socket(l->zmq, cfg->bind ? ZMQ_ROUTER : ZMQ_DEALER);
-    if (l->auth == NULL || l->sock == NULL || zmq_bind(l->auth, "inproc://zeromq.zap.01") != 0 ||
-        set_options(l) != 0) {
-        rc = plx_fail(err, PLX_EIO, "cannot set up the replica link: %s", zmq_strerror(errno));
-        goto err_sockets;
+    if (rc == 0 && cfg->bind) {
+        rc = listen_at(l, err);
     }
-    if ((cfg->bind ? zmq_bind(l->sock, cfg->endpoint) : zmq_connect(l->sock, cfg->endpoint)) != 0) {
-        rc = plx_fail(err, PLX_ECONN, "cannot %s %s: %s", cfg->bind ? "bind" : "connect to",
-                      cfg->endpoint, zmq_strerror(errno));
-        goto err_sockets;
+    explicit_bzero(l->cfg.secret, LINK_KEY_LEN); /* what is derived from it is enough */
+    l->cfg.endpoint = NULL;                      /* only borrowed */
+    if (rc != 0) {
+        link_close(l);
+        return rc;
     }
-    l->fd = fd_of(l->sock);
-    l->auth_fd = fd_of(l->auth);
     *out = l;
     return 0;
+}
 
-err_sockets:
-    if (l->sock != NULL) {
-        (void)zmq_close(l->sock);
+/* --- connections -------------------------------------------------------------------------- */
+
+static void drop(struct link *l, struct conn *c)
+{
+    if (l->cur == c) {
+        l->cur = NULL;
     }
-    if (l->auth != NULL) {
-        (void)zmq_close(l->auth);
-    }
-    (void)zmq_ctx_term(l->zmq);
-err_free:
-    plx_free(l);
-    return rc;
+    SSL_free(c->ssl);
+    (void)close(c->fd);
+    wbuf_free(&c->in);
+    wbuf_free(&c->out);
+    *c = (struct conn){.fd = -1};
+    l->next_connect = clock_mono_ns() + LINK_RECONNECT_MS * MS;
 }
 
 void link_close(struct link *l)
 {
-    if (l != NULL) {
-        if (l->in_open) {
-            (void)zmq_msg_close(&l->in);
+    if (l == NULL) {
+        return;
+    }
+    for (int i = 0; i < LINK_CONNS; i++) {
+        if (l->conns[i].fd >= 0) {
+            drop(l, &l->conns[i]);
         }
-        (void)zmq_close(l->sock);
-        (void)zmq_close(l->auth);
-        (void)zmq_ctx_term(l->zmq);
-        plx_free(l);
+    }
+    if (l->listen_fd >= 0) {
+        (void)close(l->listen_fd);
+    }
+    link_tls_close(l->tls);
+    plx_free(l);
+}
+
+/* A free place; the longest handshake makes room for a newcomer. */
+static struct conn *place(struct link *l)
+{
+    struct conn *oldest = NULL;
+
+    for (int i = 0; i < LINK_CONNS; i++) {
+        struct conn *c = &l->conns[i];
+        if (c->fd < 0) {
+            return c;
+        }
+        if (c != l->cur && (oldest == NULL || c->since < oldest->since)) {
+            oldest = c;
+        }
+    }
+    PLX_CHECK(oldest != NULL); /* one is current, of several */
+    drop(l, oldest);
+    return oldest;
+}
+
+static struct conn *begin(struct link *l, int fd, bool connecting)
+{
+    struct conn *c = place(l);
+
+    *c = (struct conn){.fd = fd, .connecting = connecting, .since = clock_mono_ns()};
+    wbuf_init(&c->in);
+    wbuf_init(&c->out);
+    c->ssl = link_tls_conn(l->tls, fd);
+    c->broken = c->ssl == NULL;
+    return c;
+}
+
+/* Whether a call of TLS that did not succeed only has to wait for the socket. */
+static bool only_waits(int e)
+{
+    return e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE;
+}
+
+static void failed(struct link *l, struct conn *c, int e)
+{
+    c->broken = true;
+    if (e == SSL_ERROR_SSL && l->cfg.bind && c->since >= l->next_warning) {
+        l->next_warning = c->since + 1000 * MS;
+        log_warn("refused a connection to the replica link: it does not prove the peer's key");
     }
 }
 
-int link_fd(const struct link *l)
+static void handshake(struct link *l, struct conn *c)
 {
-    return l->fd;
+    int error = 0, rc;
+    socklen_t len = sizeof error;
+
+    if (c->connecting) {
+        if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0 || error != 0) {
+            c->broken = true;
+            return;
+        }
+        c->connecting = false;
+    }
+    ERR_clear_error();
+    rc = SSL_do_handshake(c->ssl);
+    if (rc != 1) {
+        int e = SSL_get_error(c->ssl, rc);
+        c->blocked = e == SSL_ERROR_WANT_WRITE;
+        if (!only_waits(e)) {
+            failed(l, c, e);
+        }
+        return;
+    }
+    if (!link_tls_proved(c->ssl)) {
+        c->broken = true;
+        return;
+    }
+    if (l->cur != NULL) {
+        l->cur->broken = true; /* the peer has given it up, or will not use it again */
+    }
+    l->cur = c;
+    c->up = true;
+    c->blocked = false;
+    c->heard = c->said = clock_mono_ns();
+    c->readable = true; /* TLS may have read on */
 }
 
-int link_auth_fd(const struct link *l)
+static void accept_all(struct link *l)
 {
-    return l->auth_fd;
+    for (int i = 0; i < LINK_CONNS; i++) {
+        int on = 1, fd = accept4(l->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+        if (fd < 0) {
+            return;
+        }
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        struct conn *c = begin(l, fd, false);
+        if (!c->broken) {
+            handshake(l, c);
+        }
+    }
+}
+
+static void connect_again(struct link *l)
+{
+    int fd = new_socket(l);
+
+    l->next_connect = clock_mono_ns() + LINK_RECONNECT_MS * MS;
+    if (fd < 0) {
+        return;
+    }
+    if (connect(fd, (struct sockaddr *)&l->addr, l->addr_len) != 0 && errno != EINPROGRESS) {
+        (void)close(fd);
+        return;
+    }
+    (void)begin(l, fd, true);
+}
+
+/* --- bytes -------------------------------------------------------------------------------- */
+
+static void flush(struct conn *c)
+{
+    while (c->out_at < c->out.len) {
+        size_t n;
+        ERR_clear_error();
+        int rc = SSL_write_ex(c->ssl, c->out.data + c->out_at, c->out.len - c->out_at, &n);
+        if (rc != 1) {
+            c->broken = !only_waits(SSL_get_error(c->ssl, rc));
+            return;
+        }
+        c->out_at += n;
+    }
+    c->out_at = 0;
+    if (c->out.cap > LINK_QUEUE_KEEP) {
+        wbuf_free(&c->out);
+    }
+    wbuf_clear(&c->out);
+}
+
+/* Forget what is written of a queue that does not get empty. */
+static void compact(struct conn *c)
+{
+    if (c->out_at > c->out.len / 2) {
+        memmove(c->out.data, c->out.data + c->out_at, c->out.len - c->out_at);
+        c->out.len -= c->out_at;
+        c->out_at = 0;
+    }
+}
+
+static bool frame(struct link *l, struct conn *c, const void *data, size_t len)
+{
+    compact(c);
+    if (c->out.len == 0 && ++l->sent >= l->cfg.rekey) {
+        l->sent = 0;
+        (void)SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+    }
+    size_t before = c->out.len;
+    wbuf_u32(&c->out, (uint32_t)len);
+    wbuf_put(&c->out, data, len);
+    if (c->out.failed) {
+        c->out.failed = false;
+        c->out.len = before; /* a part of a frame must not be written */
+        return false;
+    }
+    if (before == 0) {
+        flush(c);
+    } /* else the socket is full: poll says when to go on */
+    c->said = clock_mono_ns();
+    return !c->broken;
 }
 
 bool link_send(struct link *l, const void *data, size_t len)
 {
-    if (l->cfg.bind &&
-        zmq_send(l->sock, l->peer_id, sizeof l->peer_id, ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
+    struct conn *c = l->cur;
+
+    if (c == NULL || c->broken || len == 0 || len > LINK_MESSAGE_MAX ||
+        c->out.len + len > LINK_QUEUE_MAX) {
         return false;
     }
-    return zmq_send(l->sock, data, len, ZMQ_DONTWAIT) >= 0;
+    return frame(l, c, data, len);
 }
 
-/* One request of the ZeroMQ Authentication Protocol (RFC 27): version, request id, domain,
- * address, identity, mechanism, credentials. */
-enum {
-    ZAP_VERSION,
-    ZAP_REQUEST,
-    ZAP_DOMAIN,
-    ZAP_ADDRESS,
-    ZAP_IDENTITY,
-    ZAP_MECHANISM,
-    ZAP_KEY,
-    ZAP_FRAMES
-};
-
-static void zap_reply(void *auth, const char *request, size_t request_len, bool ok)
+bool link_needs_poll(const struct link *l)
 {
-    const char *code = ok ? "200" : "400", *text = ok ? "OK" : "unknown key";
-
-    (void)zmq_send(auth, "1.0", 3, ZMQ_SNDMORE);
-    (void)zmq_send(auth, request, request_len, ZMQ_SNDMORE);
-    (void)zmq_send(auth, code, 3, ZMQ_SNDMORE);
-    (void)zmq_send(auth, text, strlen(text), ZMQ_SNDMORE);
-    (void)zmq_send(auth, "", 0, ZMQ_SNDMORE);
-    (void)zmq_send(auth, "", 0, 0);
+    return l->cur != NULL && (l->cur->broken || l->cur->out.len != 0);
 }
 
-static void serve_auth(struct link *l)
+/* The next whole frame of what was read. */
+static bool take(struct conn *c, const uint8_t **data, size_t *len)
 {
     for (;;) {
-        char request[256], mechanism[16] = "";
-        uint8_t key[LINK_KEY_LEN] = {0};
-        size_t request_len = 0;
-        bool key_whole = false;
-        int more = 1;
+        size_t left = c->in.len - c->in_at;
+        struct rbuf r;
 
-        for (int frame = 0; more; frame++) {
-            uint8_t buf[256];
-            size_t more_len = sizeof more;
-            int n = zmq_recv(l->auth, buf, sizeof buf, ZMQ_DONTWAIT);
-
-            if (n < 0) {
-                return;
-            }
-            size_t len = (size_t)n < sizeof buf ? (size_t)n : sizeof buf;
-            if (frame == ZAP_REQUEST) {
-                memcpy(request, buf, len);
-                request_len = len;
-            } else if (frame == ZAP_MECHANISM && len < sizeof mechanism) {
-                memcpy(mechanism, buf, len);
-            } else if (frame == ZAP_KEY && len == LINK_KEY_LEN) {
-                memcpy(key, buf, len);
-                key_whole = true;
-            }
-            if (zmq_getsockopt(l->auth, ZMQ_RCVMORE, &more, &more_len) != 0) {
-                return;
-            }
+        if (left < HEADER) {
+            return false;
         }
-        zap_reply(l->auth, request, request_len,
-                  key_whole && strcmp(mechanism, "CURVE") == 0 &&
-                      memcmp(key, l->cfg.peer_public, LINK_KEY_LEN) == 0);
+        rbuf_init(&r, c->in.data + c->in_at, HEADER);
+        size_t n = rbuf_u32(&r);
+        if (n > LINK_MESSAGE_MAX) {
+            c->broken = true; /* no honest peer says this */
+            return false;
+        }
+        if (left - HEADER < n) {
+            return false;
+        }
+        *data = c->in.data + c->in_at + HEADER;
+        *len = n;
+        c->in_at += HEADER + n;
+        if (n != 0) {
+            return true;
+        }
     }
+}
+
+/* One record of TLS; what was taken before makes room. */
+static void fill(struct conn *c)
+{
+    size_t left = c->in.len - c->in_at, n = 0;
+    uint8_t *room;
+
+    if (c->in_at != 0 && (left == 0 || c->in_at > READ_CHUNK)) {
+        memmove(c->in.data, c->in.data + c->in_at, left);
+        c->in.len = left;
+        c->in_at = 0;
+    }
+    room = wbuf_grow(&c->in, READ_CHUNK);
+    if (room == NULL) {
+        c->broken = true;
+        return;
+    }
+    ERR_clear_error();
+    int rc = SSL_read_ex(c->ssl, room, READ_CHUNK, &n);
+    c->in.len -= READ_CHUNK - (rc == 1 ? n : 0);
+    if (rc == 1) {
+        c->heard = clock_mono_ns();
+        c->readable = SSL_has_pending(c->ssl) == 1; /* else poll says when there is more */
+        return;
+    }
+    c->readable = false;
+    c->broken = !only_waits(SSL_get_error(c->ssl, rc));
 }
 
 int link_recv(struct link *l, const uint8_t **data, size_t *len)
 {
-    serve_auth(l);
-    for (;;) {
-        if (!l->in_open) {
-            (void)zmq_msg_init(&l->in);
-            l->in_open = true;
+    struct conn *c = l->cur;
+
+    while (c != NULL && !c->broken) {
+        if (take(c, data, len)) {
+            return 1;
         }
-        if (zmq_msg_recv(&l->in, l->sock, ZMQ_DONTWAIT) < 0) {
+        if (!c->readable || c->broken) {
             return 0;
         }
-        if (zmq_msg_more(&l->in)) {
-            continue; /* the sender's address before its message */
+        fill(c);
+    }
+    return 0;
+}
+
+/* --- polling and time --------------------------------------------------------------------- */
+
+/* In the order of conns, then the listener; places that are free have descriptor -1, which poll
+ * passes over. */
+void link_pollfds(struct link *l, struct pollfd *fds)
+{
+    for (int i = 0; i < LINK_CONNS; i++) {
+        const struct conn *c = &l->conns[i];
+        bool out = c->connecting || c->blocked || c->out.len != 0;
+        fds[i] = (struct pollfd){.fd = c->fd, .events = out ? POLLIN | POLLOUT : POLLIN};
+    }
+    fds[LINK_CONNS] = (struct pollfd){.fd = l->listen_fd, .events = POLLIN};
+}
+
+void link_ready(struct link *l, const struct pollfd *fds)
+{
+    for (int i = 0; i < LINK_CONNS; i++) {
+        struct conn *c = &l->conns[i];
+
+        if (c->fd < 0 || c->fd != fds[i].fd || fds[i].revents == 0 || c->broken) {
+            continue;
         }
-        *data = zmq_msg_data(&l->in);
-        *len = zmq_msg_size(&l->in);
-        return 1;
+        if (!c->up) {
+            handshake(l, c);
+            continue;
+        }
+        c->readable = c->readable || (fds[i].revents & ~POLLOUT) != 0;
+        if ((fds[i].revents & POLLOUT) != 0) {
+            flush(c);
+        }
+    }
+    if (l->listen_fd >= 0 && fds[LINK_CONNS].revents != 0) {
+        accept_all(l);
+    }
+}
+
+/* When a connection is given up. What is there and not yet read is no silence. */
+static uint64_t give_up_at(const struct link *l, const struct conn *c)
+{
+    if (c->broken) {
+        return 0;
+    }
+    if (!c->up) {
+        return c->since + LINK_HANDSHAKE_MS * MS;
+    }
+    return c->readable ? UINT64_MAX : c->heard + l->cfg.quiet_ms * MS;
+}
+
+static uint64_t conn_deadline(const struct link *l, const struct conn *c)
+{
+    uint64_t end = give_up_at(l, c), say = c->said + LINK_KEEPALIVE_MS * MS;
+
+    return c->up && c->out.len == 0 && say < end ? say : end;
+}
+
+uint64_t link_deadline(const struct link *l)
+{
+    uint64_t at = UINT64_MAX;
+    bool any = false;
+
+    for (int i = 0; i < LINK_CONNS; i++) {
+        if (l->conns[i].fd >= 0) {
+            uint64_t d = conn_deadline(l, &l->conns[i]);
+            at = d < at ? d : at;
+            any = true;
+        }
+    }
+    return !any && !l->cfg.bind ? l->next_connect : at;
+}
+
+void link_tick(struct link *l, uint64_t now)
+{
+    bool any = false;
+
+    for (int i = 0; i < LINK_CONNS; i++) {
+        struct conn *c = &l->conns[i];
+
+        if (c->fd < 0) {
+            continue;
+        }
+        if (c->up && !c->broken && now >= c->said + LINK_KEEPALIVE_MS * MS && c->out.len == 0) {
+            (void)frame(l, c, NULL, 0);
+        }
+        if (now >= give_up_at(l, c)) {
+            drop(l, c);
+            continue;
+        }
+        any = true;
+    }
+    if (!any && !l->cfg.bind && now >= l->next_connect) {
+        connect_again(l);
     }
 }

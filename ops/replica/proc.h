@@ -2,11 +2,13 @@
  * ops/replica/proc.h - what the threads of one pollux-replica share.
  *
  * Two threads. The VM thread (vm_thread.c) owns the VM and its host I/O: it gathers inputs, seals
- * or fetches records and runs slices. The I/O thread (main) owns the link to the peer and the
- * control channel to polluxd. Between them stands proc.lock: it guards the protocol state and the
- * queues below; nobody holds it while a slice runs or a descriptor is waited for.
+ * or fetches records and runs slices. The I/O thread (main) reads the link to the peer and the
+ * control channel to polluxd; who has something to say to the peer sends it. Between them stands
+ * proc.lock: it guards the protocol state, the link and the queues below; nobody holds it while a
+ * slice runs or a descriptor is waited for.
  *
  *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, ...)-- VM thread
+ *   peer link <-------------------(send)---- rep
  *   polluxd  <---> io thread --(rep_roles)-> rep --(emit)--> TAP, console ring */
 #ifndef OPS_REPLICA_PROC_H
 #define OPS_REPLICA_PROC_H
@@ -37,7 +39,7 @@ struct console_ring {
     bool attached;
 };
 
-/* A queue of byte strings: messages to the peer, packets to polluxd. */
+/* A queue of byte strings: packets to polluxd. */
 struct packets {
     struct wbuf bytes;
     size_t read;
@@ -59,7 +61,9 @@ struct proc {
 
     /* Guarded by lock. */
     struct rep *rep;
-    struct packets to_peer, to_polluxd;
+    struct link *link; /* its descriptors are polled by the I/O thread */
+    struct packets to_polluxd;
+    struct wbuf message; /* scratch of op_send */
     struct console_ring console[CONSOLE_PORTS];
     struct wbuf typed[CONSOLE_PORTS];
     bool power_button;
@@ -76,8 +80,6 @@ struct proc {
     Ctl__Roles *roles;   /* as last read */
 
     /* I/O thread only. */
-    struct link *link;
-    bool realtime;       /* the I/O thread's priority */
     int ctl, ctl_listen; /* -1: none */
     uint64_t next_stats;
     struct {

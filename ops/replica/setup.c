@@ -172,14 +172,17 @@ int setup_vm(struct proc *p, struct plx_err *err)
 static void op_send(void *ctx, const struct rep_msg *m)
 {
     struct proc *p = ctx;
-    struct wbuf b;
 
     chaos_delay(m->kind == REP_ACK ? CHAOS_ACK : CHAOS_SEND);
-    wbuf_init(&b);
-    rep_wire_encode(m, &p->id, &b);
-    packets_put(&p->to_peer, b.data, b.len);
-    wbuf_free(&b);
-    proc_wake(p->wake_io);
+    if (p->link == NULL) {
+        return;
+    }
+    wbuf_clear(&p->message);
+    rep_wire_encode(m, &p->id, &p->message);
+    (void)link_send(p->link, p->message.data, p->message.len); /* a lost one is repeated */
+    if (link_needs_poll(p->link)) {
+        proc_wake(p->wake_io);
+    }
 }
 
 static void op_emit(void *ctx, const struct output *o, const uint8_t *data)
@@ -246,18 +249,17 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
 static int open_link(struct proc *p, const Ctl__Replica *peer, bool bind, struct plx_err *err)
 {
     const Ctl__Start *s = p->start;
-    struct link_config c = {.realtime = p->realtime,
-                            .bind = bind,
-                            .endpoint = bind ? s->bind_endpoint : peer->endpoint,
-                            .incarnation = s->incarnation,
-                            .peer = peer->incarnation};
+    struct link_config c = {.bind = bind, .endpoint = bind ? s->bind_endpoint : peer->endpoint};
+    int rc;
 
     if (peer->key.len != LINK_KEY_LEN) {
         return plx_fail(err, PLX_EINVAL, "polluxd sent a peer without a key");
     }
     memcpy(c.secret, s->secret_key.data, LINK_KEY_LEN);
     memcpy(c.peer_public, peer->key.data, LINK_KEY_LEN);
-    return link_open(&c, &p->link, err);
+    rc = link_open(&c, &p->link, err);
+    explicit_bzero(c.secret, sizeof c.secret);
+    return rc;
 }
 
 int setup_rep(struct proc *p, struct plx_err *err)

@@ -29,7 +29,6 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#include <zmq.h>
 
 #include "base/check.h"
 #include "base/clock.h"
@@ -37,6 +36,7 @@
 #include "base/prng.h"
 #include "proto/control.pb-c.h"
 #include "proto/frame.h"
+#include "proto/keys.h"
 #include "vmm/dev/backend/overlay.h"
 #include "vmm/dev/backend/tap.h"
 
@@ -84,10 +84,12 @@ static struct {         /* --flip-disk */
 
 static void make_keys(struct side *s)
 {
-    char p[41], k[41];
+    struct curve_pair k;
+    struct plx_err err;
 
-    PLX_CHECK(zmq_curve_keypair(p, k) == 0 && zmq_z85_decode(s->public, p) != NULL &&
-              zmq_z85_decode(s->secret, k) != NULL);
+    PLX_CHECK(curve_generate(&k, &err) == 0);
+    memcpy(s->public, k.public_key, sizeof s->public);
+    memcpy(s->secret, k.secret_key, sizeof s->secret);
 }
 
 static void spawn(const char *program, struct side *s)
