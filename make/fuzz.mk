@@ -24,7 +24,11 @@ build/fuzz/%.o: %.c | $(PROTO_H)
 build/fuzz/%.pb-c.o: build/%.pb-c.c
 	@mkdir -p $(@D)
 	@clang $(CPPFLAGS) -O1 -g -w -fsanitize=fuzzer-no-link $(FUZZ_SAN) -c $< -o $@
-build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.o $(FUZZ_OBJ)
+# An archive, so that a target may stand in for what it leaves out.
+build/fuzz/libpollux.a: $(FUZZ_OBJ)
+	@rm -f $@
+	@ar rcs $@ $^
+build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.o build/fuzz/libpollux.a
 	@clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LDLIBS)
 
 fuzz: deps $(if $(T),build/fuzz/fuzz_$(T),$(FUZZ_NAMES:%=build/fuzz/fuzz_%))

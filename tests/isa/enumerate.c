@@ -51,8 +51,16 @@ static bool in_model(const ZydisDecodedInstruction *z)
     }
 }
 
-/* Cannot be single-stepped in a user process, or means something only with a system's tables. Each
- * is exercised by the programs in tests/guest or by booting kernels. */
+/* Hints: of sets the model does not offer, but what every processor lets pass. (The NOP with two
+ * registers in their opcode is not among them: AMD's processors raise #UD.) */
+static bool hint(const ZydisDecodedInstruction *z)
+{
+    return z->mnemonic == ZYDIS_MNEMONIC_PREFETCH || z->mnemonic == ZYDIS_MNEMONIC_PREFETCHW ||
+           z->mnemonic == ZYDIS_MNEMONIC_PREFETCHWT1;
+}
+
+/* Cannot be single-stepped in a user process, or means something only with a system's tables: what
+ * checks each stands in witness.c. */
 static bool privileged(const ZydisDecodedInstruction *z)
 {
     static const ZydisMnemonic list[] = {
@@ -215,7 +223,8 @@ static void classify(struct form *f, const ZydisDecodedInstruction *z,
                            z->mnemonic != ZYDIS_MNEMONIC_FSTPNCE /* nor this */
                        ? FORM_MISSING
                        : FORM_REFUSED;
-    } else if (privileged(z) || segment_operand(ops, z->operand_count) || !in_model(z)) {
+    } else if (privileged(z) || segment_operand(ops, z->operand_count) ||
+               (!in_model(z) && !hint(z))) {
         f->class = FORM_PRIVILEGED;
     } else {
         f->class = FORM_CHECKED;

@@ -24,7 +24,7 @@ enum { CODE_SIZE = 0x2000, DATA_SIZE = 0x4000, STACK_SIZE = 0x4000, INSN_OFFSET 
 enum form_class {
     FORM_CHECKED,    /* executed on the host and here */
     FORM_REFUSED,    /* not in the model: #UD here */
-    FORM_PRIVILEGED, /* needs ring 0 or a system's tables: a guest program checks it */
+    FORM_PRIVILEGED, /* needs ring 0 or a system's tables: the test in witness.c checks it */
     FORM_MISSING,    /* in the model, but nothing implements it: a failure */
 };
 
@@ -53,6 +53,17 @@ struct forms {
 };
 
 void enumerate(enum isa_mode mode, struct forms *out);
+
+/* The test that answers for a form of the column "privileged". */
+struct witness {
+    const char *file, *test;
+};
+
+/* NULL: no row names one. */
+const struct witness *witness_of(const struct form *f);
+/* Every row was used, and every test it names is where it says (from the tree's root). The number
+ * of rows for which this is not so, each said on stdout. @all: every form was asked for. */
+unsigned witnesses_check(bool all);
 
 /* What one instruction starts from and leads to. */
 struct isa_state {

@@ -3,7 +3,8 @@
  *
  *   isa [--seed N] [--trials N] [--only TEXT] [--table FILE] [--verbose]
  *
- * Exit 1 when a form differs or is in no column, 77 when this host cannot be single-stepped. */
+ * Exit 1 when a form differs, is in no column or in "privileged" without a test (witness.c), 77
+ * when this host cannot be single-stepped. */
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -459,9 +460,12 @@ static int write_table(const struct forms *l)
     for (unsigned i = 0; i < l->n; i++) {
         const struct form *f = &l->items[i];
         const struct exemption *ex = exemption_of(f);
-        (void)fprintf(out, "%-6s  %-10s  %6u  %s%s%s%s\n", mode_names[f->mode],
-                      class_names[f->class], f->trials, f->name, ex != NULL ? "  (" : "",
-                      ex != NULL ? ex->why : "", ex != NULL ? ")" : "");
+        const struct witness *w = f->class == FORM_PRIVILEGED ? witness_of(f) : NULL;
+        (void)fprintf(out, "%-6s  %-10s  %6u  %s%s%s%s", mode_names[f->mode], class_names[f->class],
+                      f->trials, f->name, ex != NULL ? "  (" : "", ex != NULL ? ex->why : "",
+                      ex != NULL ? ")" : "");
+        (void)fprintf(out, "%s%s%s%s\n", w != NULL ? "  -> " : "", w != NULL ? w->file : "",
+                      w != NULL ? ": " : "", w != NULL ? w->test : "");
     }
     return fclose(out);
 }
@@ -519,6 +523,10 @@ int main(int argc, char **argv)
             continue;
         }
         count[f->class]++;
+        if (f->class == FORM_PRIVILEGED && witness_of(f) == NULL) {
+            printf("UNNAMED  %s-bit  %s: no test answers for it\n", mode_names[f->mode], f->name);
+            missing++;
+        }
         if (f->class == FORM_MISSING) {
             printf("MISSING  %s-bit  %s\n", mode_names[f->mode], f->name);
             missing++;
@@ -527,6 +535,7 @@ int main(int argc, char **argv)
             differ += f->differ != 0;
         }
     }
+    missing += witnesses_check(opt.only == NULL);
     native_close();
     ours_close();
     if (opt.table != NULL && write_table(&forms) != 0) {
