@@ -28,7 +28,8 @@ static struct pending {
 static unsigned npending;
 static uint64_t random_at;
 
-/* --- stands for consensus/cluster.c ------------------------------------------------------------- */
+/* --- stands for consensus/cluster.c -------------------------------------------------------------
+ */
 
 static void answer_later(struct pending p)
 {
@@ -41,16 +42,15 @@ void cluster_propose(struct cluster *c, const struct roles_cmd *cmd, uint64_t ti
 {
     (void)c;
     (void)timeout_ms;
-    answer_later((struct pending){
-        .cb = cb, .ctx = ctx, .result = roles_apply(&state, cmd, NULL)});
+    answer_later((struct pending){.cb = cb, .ctx = ctx, .result = roles_apply(&state, cmd, NULL)});
 }
 
 void cluster_read(struct cluster *c, uint64_t timeout_ms, cluster_cb cb, void *ctx)
 {
     (void)c;
     (void)timeout_ms;
-    answer_later((struct pending){
-        .cb = cb, .ctx = ctx, .rc = random_at++ % 5 == 4 ? PLX_ETIMEDOUT : 0});
+    answer_later(
+        (struct pending){.cb = cb, .ctx = ctx, .rc = random_at++ % 5 == 4 ? PLX_ETIMEDOUT : 0});
 }
 
 const struct roles_state *cluster_state(const struct cluster *c)
@@ -83,7 +83,8 @@ bool cluster_node_up(const struct cluster *c, uint32_t id)
     return id == 1;
 }
 
-/* --- stands for the rest of the daemon ------------------------------------------------------------ */
+/* --- stands for the rest of the daemon
+ * ------------------------------------------------------------ */
 
 const struct roles_vm *daemon_vm(struct daemon *d, const uint8_t *uuid)
 {
@@ -120,9 +121,8 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
 {
     (void)d;
     (void)vm;
-    answer_later((struct pending){.started = cb,
-                                  .ctx = ctx,
-                                  .rc = old_disks || primary[0] != backup[0] ? PLX_EINVAL : 0});
+    answer_later((struct pending){
+        .started = cb, .ctx = ctx, .rc = old_disks || primary[0] != backup[0] ? PLX_EINVAL : 0});
 }
 
 void start_forget(struct daemon *d, void *ctx)
@@ -164,7 +164,8 @@ void session_close(struct session *s)
     s->open = false;
 }
 
-/* ------------------------------------------------------------------------------------------------ */
+/* ------------------------------------------------------------------------------------------------
+ */
 
 static void seed_state(void)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/fuzz/fuzz_devices.c - a guest that does anything to the PC's devices: ports, MMIO, MSRs of
  * the LAPIC, rings in its memory, and time and inputs between. Bytes are read as operations (struct
- * op below); the virtio devices begin with their queues set up. What it leads to must save and load.
+ * op below); the virtio devices begin with their queues set up. What it leads to must save and
+ * load.
  */
 #include <string.h>
 
@@ -47,7 +48,8 @@ static uint64_t take(struct feed *f, unsigned n)
     return v;
 }
 
-/* --- the machine as a guest reaches it ---------------------------------------------------------- */
+/* --- the machine as a guest reaches it ----------------------------------------------------------
+ */
 
 static uint64_t pio(uint16_t port, unsigned size, const uint64_t *write)
 {
@@ -126,8 +128,8 @@ static void find_function(unsigned fn)
     for (unsigned i = 0; cap != 0 && i < 16; i++) {
         if (config_read(slot, cap, 1) == PCI_CAP_VENDOR) {
             unsigned type = config_read(slot, cap + 3, 1), bar = config_read(slot, cap + 4, 1);
-            gpa_t base = (config_read(slot, PCI_BAR0 + 4 * bar, 4) & ~15u) +
-                         config_read(slot, cap + 8, 4);
+            gpa_t base =
+                (config_read(slot, PCI_BAR0 + 4 * bar, 4) & ~15u) + config_read(slot, cap + 8, 4);
             common = type == CAP_COMMON ? base : common;
             rig.notify[fn] = type == CAP_NOTIFY ? base : rig.notify[fn];
         }
@@ -182,12 +184,13 @@ static void collect(void)
     output_list_clear(&rig.out);
 }
 
-/* --- operations ------------------------------------------------------------------------------------ */
+/* --- operations
+ * ------------------------------------------------------------------------------------ */
 
 static void op_pio(struct feed *f, bool write)
 {
-    static const uint16_t ports[] = {0x20, 0xa0, 0x40, 0x60, 0x70, 0x3f8, 0x2f8, 0xcf8, 0x600, 0x4d0,
-                                     0xf4, 0x92, 0x80};
+    static const uint16_t ports[] = {0x20,  0xa0,  0x40,  0x60, 0x70, 0x3f8, 0x2f8,
+                                     0xcf8, 0x600, 0x4d0, 0xf4, 0x92, 0x80};
     uint8_t which = (uint8_t)take(f, 1);
     uint16_t port = which < 0xf0 ? (uint16_t)(ports[which % PLX_COUNT(ports)] + (take(f, 1) & 15))
                                  : (uint16_t)take(f, 2);
@@ -354,7 +357,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     log_init("fuzz", LOG_ERROR);
     rig_open();
-    for (unsigned i = 0; i < OPS_MAX && f.left > 0 && whole && !vm_stopped(rig.vm, NULL, NULL); i++) {
+    for (unsigned i = 0; i < OPS_MAX && f.left > 0 && whole && !vm_stopped(rig.vm, NULL, NULL);
+         i++) {
         whole = op(&f);
         collect();
     }

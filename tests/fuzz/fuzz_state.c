@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/fuzz/fuzz_state.c - a valid state file with changes. First byte even: each five bytes after
- * it are an offset and what to XOR there; a last odd byte cuts the file. First byte odd: the changes
- * are within header and sections, and every hash is made right again, so that they reach what
- * parses; what is loaded then runs for a while. */
+ * it are an offset and what to XOR there; a last odd byte cuts the file. First byte odd: the
+ * changes are within header and sections, and every hash is made right again, so that they reach
+ * what parses; what is loaded then runs for a while. */
 #include <string.h>
 
 #include "base/check.h"
@@ -95,10 +95,8 @@ static void run(struct vm *vm)
     vm_machine(vm)->host.disk_result = no_disk;
     output_list_init(&out);
     for (unsigned i = 0; i < SLICES && !vm_stopped(vm, NULL, NULL); i++) {
-        struct record r = {.seq = vm_seq(vm) + 1,
-                           .start_ns = vm_now(vm),
-                           .span_ns = 10000,
-                           .rate = 65536};
+        struct record r = {
+            .seq = vm_seq(vm) + 1, .start_ns = vm_now(vm), .span_ns = 10000, .rate = 65536};
         if (vm_slice(vm, &r, &out, &err) != 0) {
             PLX_CHECK(err.msg[0] != '\0');
             break;
