@@ -266,6 +266,80 @@ static void single_step_stops_each_iteration(void **state)
     assert_int_equal(g_vector(&g), VEC_DB);
     assert_int_equal(g.v->c.gpr[RCX], 2);
     assert_int_equal(g_get(&g, g.v->c.gpr[RSP]), G_CODE);
+    assert_true((g_get(&g, g.v->c.gpr[RSP] + 16) & FLAG_RF) != 0);
+    g.v->c.gpr[RCX] = 1; /* after the last iteration RF is clear */
+    g.v->c.rflags |= FLAG_TF;
+    G_EXEC(&g, 0xf3, 0xaa);
+    assert_int_equal(g_vector(&g), VEC_DB);
+    assert_int_equal(g_get(&g, g.v->c.gpr[RSP]), G_CODE + 2);
+    assert_true((g_get(&g, g.v->c.gpr[RSP] + 16) & FLAG_RF) == 0);
+    g_close(&g);
+}
+
+static void an_interrupt_inside_rep_saves_rf(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    G_CODE_AT(&g, G_CODE, 0xf3, 0xaa, 0xf4); /* rep stosb; hlt */
+    g.v->c.gpr[RDI] = G_DATA;
+    g.v->c.gpr[RCX] = 100;
+    g.v->c.rflags |= FLAG_IF;
+    assert_int_equal(g_run(&g, 2), VCPU_BUDGET);
+    assert_true(g.v->c.gpr[RCX] > 0 && g.v->c.rip == G_CODE);
+    assert_true((g.v->c.rflags & FLAG_RF) != 0);
+    g.vector = 40;
+    g.v->irq_pending = true;
+    assert_int_equal(g_run(&g, 1), VCPU_BUDGET);
+    assert_int_equal(g.v->c.rip, G_STUBS + 40 * 16);
+    assert_true((g_get(&g, g.v->c.gpr[RSP] + 16) & FLAG_RF) != 0);
+    assert_true((g.v->c.rflags & FLAG_RF) == 0);
+    g.v->c.rip = G_CODE;
+    assert_int_equal(g_run(&g, 100), VCPU_HALT);
+    assert_true(g.v->c.gpr[RCX] == 0 && (g.v->c.rflags & FLAG_RF) == 0);
+    g_close(&g);
+}
+
+/* A breakpoint on the instruction, passed with RF as a debugger does, is not met again. */
+static void a_breakpoint_on_rep_is_met_once(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    g.v->c.gpr[RDI] = G_DATA;
+    g.v->c.gpr[RCX] = 3;
+    g.v->c.dr[0] = G_CODE;
+    g.v->c.dr[7] |= 1;
+    engine_interp.state_changed(g.v);
+    G_EXEC(&g, 0xf3, 0xaa);
+    assert_int_equal(g_vector(&g), VEC_DB);
+    assert_int_equal(g.v->c.gpr[RCX], 3);
+    g.v->c.rflags |= FLAG_RF;
+    G_EXEC(&g, 0xf3, 0xaa);
+    assert_int_equal(g_vector(&g), -1);
+    assert_int_equal(g.v->c.gpr[RCX], 0);
+    assert_true((g.v->c.rflags & FLAG_RF) == 0);
+    g_close(&g);
+}
+
+/* An IRET that faults has ended the NMI's handler all the same. */
+static void a_faulting_iret_lets_nmis_in(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    g.v->c.nmi_blocked = 1;
+    g.v->c.gpr[RSP] = G_DATA; /* zeros: a null CS */
+    G_EXEC(&g, 0x48, 0xcf);
+    assert_int_equal(g_vector(&g), VEC_GP);
+    assert_int_equal(g.v->c.nmi_blocked, 0);
+    g.v->c.nmi_blocked = 1;
+    G_EXEC(&g, 0x0f, 0x0b); /* another fault leaves them out */
+    assert_int_equal(g_vector(&g), VEC_UD);
+    assert_int_equal(g.v->c.nmi_blocked, 1);
     g_close(&g);
 }
 
@@ -342,6 +416,9 @@ int main(void)
         cmocka_unit_test(misaligned_cmpxchg16b),
         cmocka_unit_test(rep_movs_of_all_shapes),
         cmocka_unit_test(single_step_stops_each_iteration),
+        cmocka_unit_test(an_interrupt_inside_rep_saves_rf),
+        cmocka_unit_test(a_breakpoint_on_rep_is_met_once),
+        cmocka_unit_test(a_faulting_iret_lets_nmis_in),
         cmocka_unit_test(rep_overwrites_itself),
         cmocka_unit_test(scas_and_cmps),
     };

@@ -82,6 +82,10 @@ void rep_done(struct vcpu *v, const struct insn *in, struct rep *r, uint64_t n)
     r->count -= n;
     r->done += n;
     reg_write(v, RCX, in->asz, r->count);
+    if (r->count != 0) { /* whatever comes between two iterations saves RF as set */
+        v->c.rflags |= FLAG_RF;
+        v->step_rf = false;
+    }
 }
 
 void rep_end(struct vcpu *v, struct rep *r, bool ended)
@@ -89,6 +93,8 @@ void rep_end(struct vcpu *v, struct rep *r, bool ended)
     account(v, r);
     if (!ended && r->count != 0) {
         v->next_rip = v->c.rip;
+    } else {
+        v->c.rflags &= ~FLAG_RF;
     }
     /* The run loop counts one instruction itself. */
     if (r->done != 0) {

@@ -6,7 +6,10 @@
  * between two units and coming back is free: the instruction stays at rip with its registers
  * updated. So the budget, pending interrupts and overwritten code are looked at between units
  * only, and any split of a budget ends in the same state. A fault in the middle of a unit ends it
- * and costs nothing more, so that it fits the budget; the rest is charged as a new unit. */
+ * and costs nothing more, so that it fits the budget; the rest is charged as a new unit.
+ *
+ * Between the first iteration and the last RF is set (SDM Vol. 3B, "Instruction-Breakpoint
+ * Exception Condition"): an instruction breakpoint is not met again by going on. */
 #ifndef VMM_CPU_REP_H
 #define VMM_CPU_REP_H
 

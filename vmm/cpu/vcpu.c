@@ -3,6 +3,7 @@
 #include "vmm/cpu/vcpu.h"
 
 #include "base/check.h"
+#include "vmm/cpu/sys_ops.h"
 #include "vmm/tunables.h"
 
 uint64_t vcpu_now(const struct vcpu *v)
@@ -20,6 +21,9 @@ uint64_t vcpu_tsc(const struct vcpu *v)
 
 static _Noreturn void raise_now(struct vcpu *v, unsigned vector, bool has_error, uint32_t error)
 {
+    if (v->cur != NULL && v->cur->fn == sys_iret) {
+        v->c.nmi_blocked = 0; /* "even if the instruction causes a fault" (SDM Vol. 2, "IRET") */
+    }
     v->fault_kind = FAULT_EXCEPTION;
     v->fault_vector = (uint8_t)vector;
     v->fault_has_error = has_error;
