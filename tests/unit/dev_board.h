@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/unit/dev_board.h - a machine without CPUs for device tests: a clock that the test moves,
- * an output list, lines that count edges; and the checks of saved state that every device gets.
+ * an output list, lines that count edges.
  *
  * To be included by one test program's C file. */
 #ifndef TESTS_UNIT_DEV_BOARD_H
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/prng.h"
+#include "tests/unit/section_checks.h"
 #include "vmm/abi/pc_layout.h"
 #include "vmm/machine.h"
 
@@ -88,85 +88,6 @@ static inline struct device *board_device(struct machine *m, const char *name)
     }
     fail_msg("no device %s", name);
     return NULL;
-}
-
-static inline int section_read(struct device *d, const struct wbuf *w, size_t len, uint32_t version)
-{
-    struct plx_err err = {0};
-    struct rbuf in;
-    int rc;
-
-    rbuf_init(&in, w->data, len);
-    rc = d->ops->load(d->dev, &in, version, &err);
-    if (rc == 0) {
-        assert_int_equal(rbuf_left(&in), 0); /* it read exactly what was written */
-    } else {
-        assert_true(rc == PLX_EVERSION || rc == PLX_ETRUNCATED || rc == PLX_ECORRUPT);
-        assert_true(err.msg[0] != '\0');
-    }
-    return rc;
-}
-
-static inline void section_equal(struct device *d, const struct wbuf *w)
-{
-    struct wbuf again;
-
-    wbuf_init(&again);
-    d->ops->save(d->dev, &again);
-    assert_int_equal(again.len, w->len);
-    assert_memory_equal(again.data, w->data, w->len);
-    wbuf_free(&again);
-}
-
-/* save -> load -> save is equal; also from a device that was reset in between. */
-static inline void check_round_trip(struct device *d)
-{
-    struct wbuf w;
-
-    wbuf_init(&w);
-    d->ops->save(d->dev, &w);
-    assert_int_equal(section_read(d, &w, w.len, d->version), 0);
-    section_equal(d, &w);
-    d->ops->reset(d->dev);
-    assert_int_equal(section_read(d, &w, w.len, d->version), 0);
-    section_equal(d, &w);
-    wbuf_free(&w);
-}
-
-/* Every truncation and another version are refused; random damage is refused or is a state that
- * saves as it was loaded and survives @poke. */
-static inline void check_hostile(struct device *d, struct prng *g, void (*poke)(void *ctx),
-                                 void *ctx)
-{
-    struct wbuf good, bad;
-
-    wbuf_init(&good);
-    wbuf_init(&bad);
-    d->ops->save(d->dev, &good);
-    assert_int_equal(section_read(d, &good, good.len, d->version + 1), PLX_EVERSION);
-    for (size_t len = 0; len < good.len; len++) {
-        assert_true(section_read(d, &good, len, d->version) < 0);
-    }
-    for (unsigned i = 0; i < 500; i++) {
-        wbuf_clear(&bad);
-        wbuf_put(&bad, good.data, good.len);
-        for (uint64_t n = 1 + prng_below(g, 4); n > 0; n--) {
-            bad.data[prng_below(g, bad.len)] = (uint8_t)prng_u64(g);
-        }
-        struct rbuf in;
-
-        rbuf_init(&in, bad.data, bad.len);
-        if (d->ops->load(d->dev, &in, d->version, NULL) == 0 && rbuf_left(&in) == 0) {
-            section_equal(d, &bad);
-            if (poke != NULL) {
-                poke(ctx);
-            }
-        }
-    }
-    assert_int_equal(section_read(d, &good, good.len, d->version), 0);
-    section_equal(d, &good);
-    wbuf_free(&good);
-    wbuf_free(&bad);
 }
 
 /* @n random accesses to ports [@base, @base + @len), the clock moving on; the device's state is

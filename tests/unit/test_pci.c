@@ -181,34 +181,22 @@ static void section_is_exact_and_guarded(void **state)
 {
     struct fixture *f = *state;
     struct device *dev = &f->g.m.devices[1];
-    struct wbuf w, w2;
-    struct rbuf r;
-    struct plx_err err = {{0}};
+    struct wbuf w;
 
     assert_string_equal(dev->name, "pci");
     guest_cfg_write(&f->g, 3, PCI_BAR0, 4, 0xd0000000);
     pci_intx(f->fn[1], true);
     wbuf_init(&w);
-    wbuf_init(&w2);
     dev->ops->save(dev->dev, &w);
     machine_reset(&f->g.m);
-    rbuf_init(&r, w.data, w.len);
-    assert_int_equal(dev->ops->load(dev->dev, &r, 1, &err), 0);
-    assert_true(rbuf_done(&r));
+    assert_int_equal(section_read(dev, &w, w.len, dev->version), 0);
     assert_int_equal(guest_mmio_read(&f->g, 0xd0000001, 1), 0x11);
-    dev->ops->save(dev->dev, &w2);
-    assert_memory_equal(w.data, w2.data, w.len);
-    for (size_t len = 0; len < w.len; len++) {
-        rbuf_init(&r, w.data, len);
-        assert_int_equal(dev->ops->load(dev->dev, &r, 1, &err), PLX_ETRUNCATED);
-    }
+    section_equal(dev, &w);
+    check_truncations(dev, &w);
+    assert_int_equal(section_read(dev, &w, w.len, dev->version + 1), PLX_EVERSION);
     w.data[5 + 1] ^= 1; /* vendor of the host bridge */
-    rbuf_init(&r, w.data, w.len);
-    assert_int_equal(dev->ops->load(dev->dev, &r, 1, &err), PLX_ECORRUPT);
-    rbuf_init(&r, w.data, w.len);
-    assert_int_equal(dev->ops->load(dev->dev, &r, 2, &err), PLX_EVERSION);
+    assert_int_equal(section_read(dev, &w, w.len, dev->version), PLX_ECORRUPT);
     wbuf_free(&w);
-    wbuf_free(&w2);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -103,24 +103,6 @@ DEF_SHIFT(shr, 8, get_8, put_8)
 DEF_SHIFT(sar, 4, get_4, put_low4)
 DEF_SHIFT(sar, 8, get_8, put_8)
 
-typedef struct shifted (*shift_op)(uint64_t a, unsigned n, unsigned size);
-
-static inline void do_shift(struct vcpu *v, const struct insn *in, shift_op op)
-{
-    unsigned size = in->opd[0].size;
-    unsigned n = count_of(v, in, 1, size);
-    struct mem_rmw m;
-    uint64_t a = dst_begin(v, in, &m);
-
-    if (n == 0) {
-        dst_end(v, in, &m, a);
-        return;
-    }
-    struct shifted s = op(a, n, size);
-    dst_end(v, in, &m, s.r);
-    set_arith(v, flags_zsp(s.r, size) | (s.cf ? FLAG_CF : 0) | (s.of ? FLAG_OF : 0));
-}
-
 /* Rotates touch CF and OF only. */
 static void set_cf_of(struct vcpu *v, const struct shifted *s)
 {
@@ -128,7 +110,9 @@ static void set_cf_of(struct vcpu *v, const struct shifted *s)
         (v->c.rflags & ~(FLAG_CF | FLAG_OF)) | (s->cf ? FLAG_CF : 0) | (s->of ? FLAG_OF : 0);
 }
 
-static inline void do_rotate(struct vcpu *v, const struct insn *in, shift_op op)
+typedef struct shifted (*shift_op)(uint64_t a, unsigned n, unsigned size);
+
+static inline void do_shift(struct vcpu *v, const struct insn *in, shift_op op, bool rotate)
 {
     unsigned size = in->opd[0].size;
     unsigned n = count_of(v, in, 1, size);
@@ -141,7 +125,11 @@ static inline void do_rotate(struct vcpu *v, const struct insn *in, shift_op op)
     }
     struct shifted s = op(a, n, size);
     dst_end(v, in, &m, s.r);
-    set_cf_of(v, &s);
+    if (rotate) {
+        set_cf_of(v, &s);
+    } else {
+        set_arith(v, flags_zsp(s.r, size) | (s.cf ? FLAG_CF : 0) | (s.of ? FLAG_OF : 0));
+    }
 }
 
 typedef struct shifted (*carry_op)(uint64_t a, unsigned n, unsigned size, bool cf);
@@ -165,16 +153,16 @@ static inline void do_rotate_carry(struct vcpu *v, const struct insn *in, carry_
     set_cf_of(v, &s);
 }
 
-#define DEF_GENERAL(name, how)                                    \
+#define DEF_GENERAL(name, how, ...)                               \
     static void name##_any(struct vcpu *v, const struct insn *in) \
     {                                                             \
-        how(v, in, op_##name);                                    \
+        how(v, in, op_##name, ##__VA_ARGS__);                     \
     }
-DEF_GENERAL(shl, do_shift)
-DEF_GENERAL(shr, do_shift)
-DEF_GENERAL(sar, do_shift)
-DEF_GENERAL(rol, do_rotate)
-DEF_GENERAL(ror, do_rotate)
+DEF_GENERAL(shl, do_shift, false)
+DEF_GENERAL(shr, do_shift, false)
+DEF_GENERAL(sar, do_shift, false)
+DEF_GENERAL(rol, do_shift, true)
+DEF_GENERAL(ror, do_shift, true)
 DEF_GENERAL(rcl, do_rotate_carry)
 DEF_GENERAL(rcr, do_rotate_carry)
 

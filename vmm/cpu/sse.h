@@ -227,6 +227,9 @@ struct sse_op {
     insn_fn mmx; /* the form on MMX registers; NULL: none */
 };
 
+/* A row of X-macro lists whose first columns are mnemonic and name; without an MMX form. */
+#define SSE_ROW(M, name, ...) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
+
 /* The row's function for this form: MMX if an operand is an MMX register. */
 insn_fn sse_op_find(const struct sse_op *ops, size_t n, const struct insn *in);
 #define SSE_OP_FIND(ops, in) sse_op_find((ops), sizeof(ops) / sizeof((ops)[0]), (in))

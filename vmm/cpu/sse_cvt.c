@@ -148,11 +148,10 @@ static void do_cvtpi2pd(struct vcpu *v, const struct insn *in)
     __asm__ volatile("cvtdq2pd %1, %0" : "=x"(d->x) : "x"(s.x));
 }
 
-#define ROW(M, name, ...)      {ZYDIS_MNEMONIC_##M, do_##name, NULL},
 #define ROW_MMX(M, name, host) {ZYDIS_MNEMONIC_##M, NULL, do_##name},
 
 static const struct sse_op ops[] = {
-    XMM_OPS(ROW) FROM_INT_OPS(ROW) TO_INT_OPS(ROW)
+    XMM_OPS(SSE_ROW) FROM_INT_OPS(SSE_ROW) TO_INT_OPS(SSE_ROW)
         TO_MMX_OPS(ROW_MMX){ZYDIS_MNEMONIC_CVTPI2PS, do_cvtpi2ps, do_cvtpi2ps},
     {ZYDIS_MNEMONIC_CVTPI2PD, do_cvtpi2pd, do_cvtpi2pd},
 };

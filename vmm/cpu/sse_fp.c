@@ -384,11 +384,8 @@ static void do_rsqrtss(struct vcpu *v, const struct insn *in)
     run_approx(v, in, rsqrt32, 1);
 }
 
-#define ROW_FP(M, name, lanes)                    {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-#define ROW_HORIZONTAL(M, name, split, op, lanes) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-
 static const struct sse_op ops[] = {
-    FP_OPS(ROW_FP) HORIZONTAL_OPS(ROW_HORIZONTAL){ZYDIS_MNEMONIC_DPPS, do_dpps, NULL},
+    FP_OPS(SSE_ROW) HORIZONTAL_OPS(SSE_ROW){ZYDIS_MNEMONIC_DPPS, do_dpps, NULL},
     {ZYDIS_MNEMONIC_DPPD, do_dppd, NULL},
     {ZYDIS_MNEMONIC_CMPPS, do_cmpps, NULL},
     {ZYDIS_MNEMONIC_CMPPD, do_cmppd, NULL},

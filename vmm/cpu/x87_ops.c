@@ -172,24 +172,6 @@ static inline __attribute__((always_inline)) void arith(struct vcpu *v, const st
 
 ARITH_OPS(DEFINE_ARITH)
 
-static inline __attribute__((always_inline)) void
-unary(struct vcpu *v, const struct insn *in, struct f80 (*f)(struct f80_env *, struct f80))
-{
-    struct f80_env env;
-    struct f80 r = F80_INDEFINITE;
-
-    x87_begin(v, &env);
-    if (x87_is_empty(v, 0)) {
-        x87_underflow(&env);
-    } else {
-        r = f(&env, x87_st(v, 0));
-    }
-    if (f80_blocked(&env) == 0) {
-        x87_set_st(v, 0, r);
-    }
-    x87_commit(v, in, &env);
-}
-
 static struct f80 f_chs(struct f80_env *env, struct f80 a)
 {
     (void)env;
@@ -206,22 +188,22 @@ static struct f80 f_abs(struct f80_env *env, struct f80 a)
 
 static void do_fchs(struct vcpu *v, const struct insn *in)
 {
-    unary(v, in, f_chs);
+    x87_unary(v, in, f_chs);
 }
 
 static void do_fabs(struct vcpu *v, const struct insn *in)
 {
-    unary(v, in, f_abs);
+    x87_unary(v, in, f_abs);
 }
 
 static void do_fsqrt(struct vcpu *v, const struct insn *in)
 {
-    unary(v, in, f80_sqrt);
+    x87_unary(v, in, f80_sqrt);
 }
 
 static void do_frndint(struct vcpu *v, const struct insn *in)
 {
-    unary(v, in, f80_rndint);
+    x87_unary(v, in, f80_rndint);
 }
 
 static void do_fscale(struct vcpu *v, const struct insn *in)

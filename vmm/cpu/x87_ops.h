@@ -19,4 +19,23 @@ bool x87_overflow(struct f80_env *env);
 void x87_pop(struct vcpu *v);
 void x87_push_raw(struct vcpu *v, struct f80 x); /* no check for a full stack */
 
+/* ST(0) = f(ST(0)). */
+static inline __attribute__((always_inline)) void
+x87_unary(struct vcpu *v, const struct insn *in, struct f80 (*f)(struct f80_env *, struct f80))
+{
+    struct f80_env env;
+    struct f80 r = F80_INDEFINITE;
+
+    x87_begin(v, &env);
+    if (x87_is_empty(v, 0)) {
+        x87_underflow(&env);
+    } else {
+        r = f(&env, x87_st(v, 0));
+    }
+    if (f80_blocked(&env) == 0) {
+        x87_set_st(v, 0, r);
+    }
+    x87_commit(v, in, &env);
+}
+
 #endif

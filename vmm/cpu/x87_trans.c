@@ -70,19 +70,7 @@ static void do_fptan(struct vcpu *v, const struct insn *in)
 
 static void do_f2xm1(struct vcpu *v, const struct insn *in)
 {
-    struct f80_env env;
-    struct f80 r = F80_INDEFINITE;
-
-    x87_begin(v, &env);
-    if (x87_is_empty(v, 0)) {
-        x87_underflow(&env);
-    } else {
-        r = f80_exp2m1(&env, x87_st(v, 0));
-    }
-    if (f80_blocked(&env) == 0) {
-        x87_set_st(v, 0, r);
-    }
-    x87_commit(v, in, &env);
+    x87_unary(v, in, f80_exp2m1);
 }
 
 /* ST(1) = f(ST(1), ST(0)), and pop. */
