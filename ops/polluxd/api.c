@@ -332,11 +332,11 @@ static void do_start(struct conn *c)
 {
     const Api__Start *s = c->req->start;
     const struct roles_vm *vm = named(c, s->vm);
-    const char *const wanted[] = {s->primary, s->backup};
 
     if (vm == NULL) {
-        return;
+        return; /* and the request is gone */
     }
+    const char *const wanted[] = {s->primary, s->backup};
     for (unsigned i = 0; i < PLX_COUNT(wanted); i++) {
         if (wanted[i][0] != '\0' && conf_member_by_name(c->d->conf, wanted[i]) == NULL) {
             fail(c, PLX_ENOENT, "there is no node '%s' in this cluster", wanted[i]);
