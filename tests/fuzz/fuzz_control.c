@@ -87,7 +87,6 @@ static void finish(struct proc *p, int peer)
         ctl__roles__free_unpacked(p->roles, NULL);
     }
     packets_free(&p->to_polluxd);
-    packets_free(&p->to_peer);
     for (unsigned i = 0; i < CONSOLE_PORTS; i++) {
         wbuf_free(&p->typed[i]);
     }
