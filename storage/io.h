@@ -120,11 +120,17 @@ void io_close(struct io_file *f); /* NULL is a no-op */
 
 /* --- many requests at once ------------------------------------------------------------------ */
 
-enum io_kind { IO_KIND_READ, IO_KIND_WRITE, IO_KIND_SYNC, IO_KIND_CALL };
+enum io_kind {
+    IO_KIND_READ,
+    IO_KIND_WRITE,
+    IO_KIND_SYNC,
+    IO_KIND_CALL,
+    IO_KIND_NOTHING, /* just to be told, from io_queue_run */
+};
 
 struct io_request {
     enum io_kind kind;
-    struct io_file *file; /* not for a call */
+    struct io_file *file; /* of reads, writes, syncs */
     void *buf;            /* stays the caller's, untouched by it until done */
     size_t len;
     uint64_t off;

@@ -31,6 +31,7 @@ struct io_queue {
     unsigned depth, in_ring;
     int event;
     struct list ready;        /* for the ring, submitted, not started */
+    struct list nothing;      /* done as they came */
     unsigned pending, blocks; /* all; those with workers */
     pthread_t threads[WORKERS];
     unsigned nthreads;
@@ -84,6 +85,8 @@ static int carry_out(struct io_request *r)
         return io_sync(r->file, err);
     case IO_KIND_CALL:
         return r->call(r, err);
+    case IO_KIND_NOTHING:
+        return 0;
     }
     return PLX_EINVAL;
 }
@@ -158,7 +161,8 @@ static void prepare(struct io_uring_sqe *e, struct io_request *r)
         io_uring_prep_write(e, r->file->fd, buf, len, r->off + r->moved);
         break;
     case IO_KIND_SYNC:
-    case IO_KIND_CALL:
+    case IO_KIND_CALL: /* the last two never come here */
+    case IO_KIND_NOTHING:
         io_uring_prep_fsync(e, r->file->fd, IORING_FSYNC_DATASYNC);
         break;
     }
@@ -273,6 +277,7 @@ int io_queue_create(enum io_queue_kind kind, unsigned depth, struct io_queue **o
         return plx_fail(err, PLX_ENOTSUP, "this kernel does not let us use io_uring");
     }
     list_init(&q->ready);
+    list_init(&q->nothing);
     list_init(&q->todo);
     list_init(&q->done);
     (void)pthread_mutex_init(&q->lock, NULL);
@@ -316,7 +321,11 @@ void io_queue_submit(struct io_queue *q, struct io_request *r)
     r->moved = 0;
     r->rc = 0;
     r->err = NULL;
-    if (q->uring && r->kind != IO_KIND_CALL && r->file->fd >= 0) {
+    if (r->kind == IO_KIND_NOTHING) {
+        const uint64_t one = 1;
+        list_add(&q->nothing, r);
+        (void)io_write_full(q->event, &one, sizeof one);
+    } else if (q->uring && r->kind != IO_KIND_CALL && r->file->fd >= 0) {
         list_add(&q->ready, r);
     } else {
         to_workers(q, r);
@@ -325,11 +334,19 @@ void io_queue_submit(struct io_queue *q, struct io_request *r)
 
 static unsigned reap_workers(struct io_queue *q)
 {
+    struct list nothing = q->nothing;
+    struct io_request *r;
     unsigned n = 0;
+
+    list_init(&q->nothing); /* what their callbacks submit comes with the next run */
+    for (; nothing.first != NULL; n++) {
+        r = list_take(&nothing);
+        finish(q, r);
+    }
 
     while (q->blocks != 0) {
         (void)pthread_mutex_lock(&q->lock);
-        struct io_request *r = list_take(&q->done);
+        r = list_take(&q->done);
         (void)pthread_mutex_unlock(&q->lock);
         if (r == NULL) {
             break;

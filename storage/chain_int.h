@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * storage/chain_int.h - what chain*.c share: the open chain. */
+#ifndef STORAGE_CHAIN_INT_H
+#define STORAGE_CHAIN_INT_H
+
+#include <pthread.h>
+
+#include "storage/chain.h"
+
+struct chain {
+    struct disk d; /* first */
+    char *path;
+    struct vhdx **layers; /* owned; 0 is the top, the only one that may be written */
+    unsigned n;
+    pthread_mutex_t part_lock; /* one change of part of a sector at a time */
+};
+
+/* No layers yet; disk_close frees it. NULL: out of memory. */
+struct chain *chain_new(const char *path);
+
+/* One file as a layer, locked as @flags (DISK_*) ask; with @write for changes. One that was not
+ * closed is replayed first, where it may be written. */
+int chain_open_layer(struct io_space *s, const char *path, unsigned flags, bool write,
+                     struct vhdx **out, struct plx_err *err);
+
+#endif
