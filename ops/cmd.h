@@ -5,6 +5,7 @@
 
 /* argv[0] is the subcommand's name. Returns the exit code; errors were printed. */
 int cmd_run(int argc, char **argv);
+int cmd_disk(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_vm(int argc, char **argv); /* the verbs that ask the daemon */
 int cmd_console(int argc, char **argv);

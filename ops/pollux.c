@@ -14,6 +14,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"run", "run one VM on this host", cmd_run},
+    {"disk", "virtual disks: make, look at, change, convert, serve", cmd_disk},
     {"replay", "run a recording again and compare its digests", cmd_replay},
     {"define", "define a VM by its domain XML", cmd_vm},
     {"undefine", "forget a stopped VM", cmd_vm},

@@ -144,5 +144,7 @@ struct vhdx_report {
 /* What vhdx_open judged already, and more: both headers and region tables, bits of the bitmaps
  * beyond the disk, space nothing points to. Warnings do not make it fail. */
 int vhdx_check(struct vhdx *v, struct vhdx_report *out, struct plx_err *err);
+/* Write damaged copies of header and region table anew from the whole ones. */
+int vhdx_repair(struct vhdx *v, struct plx_err *err);
 
 #endif

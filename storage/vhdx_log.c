@@ -364,7 +364,6 @@ static int apply_sequence(struct vhdx *v, const struct log *l, uint32_t tail, ui
                         (unsigned long long)h.last);
     }
     uint64_t limit = h.last > size ? h.last : size;
-    /* First judge where all of them write: nothing half-applied. */
     if (rc == 0 && size < limit) {
         rc = io_truncate(v->f, limit, err);
     }
@@ -411,8 +410,8 @@ int vhdx_log_replay(struct vhdx *v, struct plx_err *err)
 
     if (rc == 0 && !find_sequence(&l, &tail, &last)) {
         rc = plx_fail(err, PLX_ECORRUPT,
-                      "%s names a log that holds no whole entry (it was not written by the rules, "
-                      "or damaged; see `pollux disk check --drop-log`)",
+                      "%s was not closed, and its log holds no whole entry: it is damaged, or was "
+                      "written against the rules (take it from a copy)",
                       v->f->path);
     }
     if (rc == 0) {

@@ -440,3 +440,28 @@ int vhdx_check(struct vhdx *v, struct vhdx_report *out, struct plx_err *err)
     }
     return rc;
 }
+
+int vhdx_repair(struct vhdx *v, struct plx_err *err)
+{
+    static const uint64_t tables[] = {VHDX_REGIONS_1, VHDX_REGIONS_2};
+    uint8_t *table = plx_calloc(2, VHDX_TABLE);
+    bool valid[2] = {false, false};
+    int rc = table == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path) : 0;
+
+    for (unsigned i = 0; i < 2 && rc == 0; i++) {
+        rc = io_read(v->f, table + (size_t)i * VHDX_TABLE, VHDX_TABLE, tables[i], err);
+        valid[i] = rc == 0 && vhdx_regions_valid(table + (size_t)i * VHDX_TABLE);
+    }
+    for (unsigned i = 0; i < 2 && rc == 0; i++) {
+        if (!valid[i] && valid[i ^ 1]) {
+            rc = io_write(v->f, table + (size_t)(i ^ 1) * VHDX_TABLE, VHDX_TABLE, tables[i], err);
+        }
+    }
+    plx_free(table);
+    (void)pthread_mutex_lock(&v->head_lock);
+    for (unsigned i = 0; i < 2 && rc == 0; i++) { /* one after the other, into both places */
+        rc = vhdx_header_write(v, err);
+    }
+    (void)pthread_mutex_unlock(&v->head_lock);
+    return rc;
+}
