@@ -31,6 +31,7 @@ struct conn {
     char warnings[DOMAIN_WARNINGS_MAX][DOMAIN_WARNING_MAX]; /* of a definition */
     unsigned nwarnings;
     bool closed;
+    bool serving; /* serve is under way: what is answered at once must not call it again */
     char chunk[4096];
 };
 
@@ -129,7 +130,9 @@ static void finish(struct conn *c, const Api__Reply *r)
         return;
     }
     send_reply(c, r);
-    serve(c);
+    if (!c->serving) {
+        serve(c);
+    }
 }
 
 static void fail(struct conn *c, int rc, const char *fmt, ...)
@@ -534,15 +537,16 @@ static void serve(struct conn *c)
     const uint8_t *data;
     size_t len;
 
+    c->serving = true;
     while (c->req == NULL && !c->closed && !uv_is_closing((uv_handle_t *)&c->pipe)) {
         int rc = frame_next(&c->in, &data, &len);
         if (rc == 0) {
-            return;
+            break;
         }
         Api__Request *req = rc == 1 ? api__request__unpack(NULL, len, data) : NULL;
         if (req == NULL) {
             drop(c);
-            return;
+            break;
         }
         if (req->msg_case == API__REQUEST__MSG_CONSOLE_INPUT && c->console != NULL) {
             session_input(c->console, req->console_input->data.data, req->console_input->data.len);
@@ -553,11 +557,11 @@ static void serve(struct conn *c)
         if (req->version != API_VERSION) {
             fail(c, PLX_EVERSION, "the request has version %u, this daemon speaks %d", req->version,
                  API_VERSION);
-            return; /* fail went on serving */
+        } else {
+            dispatch(c);
         }
-        dispatch(c);
-        return; /* finish goes on serving */
     }
+    c->serving = false;
 }
 
 /* --- connections --------------------------------------------------------------------------- */
