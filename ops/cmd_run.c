@@ -21,7 +21,9 @@ enum { IMAGE_MAX = 1 << 30, NET_TEXT_MAX = 512, TIMEOUT_MAX_S = 10000000 };
 static const struct engine_ops *const engines[] = {&engine_interp};
 
 struct run_options {
-    const char *kernel, *firmware, *initrd, *append, *console, *record, *load;
+    const char *kernel, *firmware, *initrd, *append, *record, *load;
+    const char *console;    /* file; NULL: the terminal */
+    unsigned console_input; /* port that the terminal types into */
     const struct engine_ops *engine;
     uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
     bool stats;
@@ -56,7 +58,6 @@ STRING_OPTION(kernel)
 STRING_OPTION(firmware)
 STRING_OPTION(initrd)
 STRING_OPTION(append)
-STRING_OPTION(console)
 STRING_OPTION(record)
 STRING_OPTION(load)
 #undef STRING_OPTION
@@ -91,6 +92,33 @@ static int set_engine(void *ctx, char *const *v, struct plx_err *err)
         }
     }
     return plx_fail(err, PLX_EINVAL, "no engine '%s'", v[0]);
+}
+
+/* Which port a terminal's typing goes to, by the name the guest's kernel has for it. */
+static const struct {
+    const char *name;
+    unsigned port;
+} terminals[] = {
+    {"stdio", CONSOLE_SERIAL0},
+    {"stdio:ttyS0", CONSOLE_SERIAL0},
+    {"stdio:hvc0", CONSOLE_VIRTIO0},
+};
+
+static int set_console(void *ctx, char *const *v, struct plx_err *err)
+{
+    struct run_options *o = ctx;
+
+    o->console = v[0];
+    for (unsigned i = 0; i < PLX_COUNT(terminals); i++) {
+        if (strcmp(v[0], terminals[i].name) == 0) {
+            o->console = NULL;
+            o->console_input = terminals[i].port;
+            return 0;
+        }
+    }
+    return strncmp(v[0], "stdio:", 6) != 0
+               ? 0
+               : plx_fail(err, PLX_EINVAL, "stdio:ttyS0 or stdio:hvc0, not '%s'", v[0]);
 }
 
 static int set_disk(void *ctx, char *const *v, struct plx_err *err)
@@ -177,7 +205,7 @@ static const struct opt options[] = {
      "a network card: none (not connected), tap=IF (an existing TAP) or "
      "user[,hostfwd=tcp:PORT-:PORT]; may be repeated",
      set_net},
-    {"console", "stdio|FILE",
+    {"console", "stdio[:ttyS0|:hvc0]|FILE",
      "where consoles print; stdio also types (Ctrl-A x quits, "
      "Ctrl-A c monitor)",
      set_console},
@@ -285,7 +313,7 @@ static int check_loaded(const struct run *r, struct plx_err *err)
 static int open_host(struct run *r, struct plx_err *err)
 {
     struct hostio_config h = {.nnics = r->o.nnets, .ndisks = r->o.ndisks};
-    bool stdio = r->o.console == NULL || strcmp(r->o.console, "stdio") == 0;
+    bool stdio = r->o.console == NULL;
 
     for (unsigned i = 0; i < NICS_MAX; i++) {
         h.nets[i] =
@@ -308,9 +336,9 @@ static int open_host(struct run *r, struct plx_err *err)
         }
     }
     h.console = stdio ? HOSTIO_CONSOLE_STDIO : HOSTIO_CONSOLE_FILE;
-    h.console_path = stdio ? NULL : r->o.console;
+    h.console_path = r->o.console;
     h.console_ports = 1u << CONSOLE_SERIAL0 | 1u << CONSOLE_VIRTIO0;
-    h.console_input = CONSOLE_SERIAL0;
+    h.console_input = r->o.console_input;
     return hostio_create(&h, &r->io, err);
 }
 
@@ -503,7 +531,7 @@ int cmd_run(int argc, char **argv)
             .save_mark = r.o.save_mark,
             .save_slice = r.o.save_slice,
             .timeout_ns = r.o.timeout_s * UINT64_C(1000000000),
-            .console_input = CONSOLE_SERIAL0,
+            .console_input = r.o.console_input,
             .interrupted = &interrupted,
         };
         rc = runner_run(&rc_cfg, &result, &err);

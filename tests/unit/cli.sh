@@ -30,8 +30,8 @@ mkdir "$tmp/full" && : >"$tmp/full/file"
 
 expect "no command 'frobnicate'" frobnicate
 expect "unknown option --frob" run --frob
-expect "either --kernel or --load" run
-expect "either --kernel or --load" run --kernel "$tmp/text" --load "$tmp/state"
+expect "give one of --kernel, --firmware and --load" run
+expect "give one of --kernel, --firmware and --load" run --kernel "$tmp/text" --load "$tmp/state"
 expect "unexpected argument 'x'" run --kernel "$tmp/text" x
 expect "cannot open $tmp/none" run --kernel "$tmp/none"
 expect "not a regular file" run --kernel "$tmp"
@@ -40,6 +40,7 @@ expect "kernel: the file is empty" run --kernel "$tmp/empty" --console "$tmp/c"
 expect "--memory: the memory in MiB must be from" run --kernel "$tmp/text" --memory 0
 expect "--memory: the memory in MiB must be a number" run --kernel "$tmp/text" --memory 1G
 expect "no engine 'warp'" run --kernel "$tmp/text" --engine warp
+expect "stdio:ttyS0 or stdio:hvc0, not 'stdio:com1'" run --kernel "$tmp/text" --console stdio:com1
 expect "--net: must be none, tap=IF or user" run --kernel "$tmp/text" --net bridge
 expect "--net: unknown part" run --kernel "$tmp/text" --net none,hostfwd=tcp:1-:2
 expect "cannot open disk $tmp/none" run --kernel "$tmp/text" --disk "$tmp/none"
