@@ -614,7 +614,7 @@ static void knowing_and_taking_over_exclude_each_other(void **state)
     unsigned knew = 0, took = 0;
 
     (void)state;
-    for (uint64_t i = 0; i < (seed_text != NULL ? 1 : 200); i++) {
+    for (uint64_t i = 0; i < (seed_text != NULL ? 1 : 60); i++) {
         sim_open(seed + i);
         print_message("\rseed %llu ", (unsigned long long)(seed + i));
         S->slow_backup = prng_below(&S->g, 2) == 0;
