@@ -234,6 +234,21 @@ static void cr8_write(void *ctx, uint64_t value)
     lapic_cr8_write(((struct pc_cpu *)ctx)->lapic, value);
 }
 
+static int irq_peek(void *ctx)
+{
+    return lapic_irq_peek(((struct pc_cpu *)ctx)->lapic);
+}
+
+static bool mmio_own(void *ctx, gpa_t gpa, unsigned size, bool write)
+{
+    return lapic_mmio_own(((struct pc_cpu *)ctx)->lapic, gpa, size, write);
+}
+
+static bool msr_own(void *ctx, uint32_t msr, bool write)
+{
+    return lapic_msr_own(((struct pc_cpu *)ctx)->lapic, msr, write);
+}
+
 static const struct vcpu_ops vcpu_wiring = {
     .pio_read = pio_read,
     .pio_write = pio_write,
@@ -246,6 +261,9 @@ static const struct vcpu_ops vcpu_wiring = {
     .cr8_read = cr8_read,
     .cr8_write = cr8_write,
     .init = init_now,
+    .irq_peek = irq_peek,
+    .mmio_own = mmio_own,
+    .msr_own = msr_own,
 };
 
 /* --- the machine's hooks ------------------------------------------------------------------------

@@ -268,6 +268,68 @@ static void ipis(void **state)
     assert_int_equal(inits[0], 1);
 }
 
+static void send_to_0(uint8_t vector, bool level)
+{
+    const struct apic_msg msg = {.mode = APIC_FIXED, .vector = vector, .level = level};
+
+    assert_true(apic_send(&bus, &msg));
+}
+
+/* What a vCPU may do with its LAPIC while others run. */
+static void what_is_a_lapics_own(void **state)
+{
+    static const struct {
+        unsigned reg;
+        bool read, write;
+    } cases[] = {
+        {0x20, true, false},   {0x30, true, false},  {TPR, true, true},     {0xa0, true, false},
+        {0xb0, false, true},   {0xd0, true, false},  {0xf0, true, false},   {0x100, true, false},
+        {0x210, true, false},  {ESR, true, false},   {ICR, true, false},    {ICR2, true, true},
+        {0x320, true, false},  {0x380, true, false}, {0x390, false, false}, {0x3e0, true, false},
+        {0x3f0, false, false}, {0x40, false, false}, {0x84, false, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        gpa_t gpa = LAPIC_BASE + cases[i].reg;
+
+        assert_int_equal(lapic_mmio_own(lapics[0], gpa, 4, false), cases[i].read);
+        assert_int_equal(lapic_mmio_own(lapics[0], gpa, 4, true), cases[i].write);
+        assert_false(lapic_mmio_own(lapics[0], gpa, 8, false));
+        assert_false(lapic_mmio_own(lapics[0], gpa + PAGE_SIZE, 4, false));
+    }
+    /* The EOI of a level is told to the IOAPIC. */
+    assert_int_equal(lapic_irq_peek(lapics[0]), 0);
+    set(0, SVR, 0x1ff);
+    send_to_0(0x51, true);
+    assert_int_equal(lapic_irq_peek(lapics[0]), 0x51);
+    assert_int_equal(take(0), 0x51);
+    assert_false(lapic_mmio_own(lapics[0], LAPIC_BASE + 0xb0, 4, true));
+    send_to_0(0x61, false);
+    assert_int_equal(take(0), 0x61);
+    assert_true(lapic_mmio_own(lapics[0], LAPIC_BASE + 0xb0, 4, true));
+    /* An interrupt of the PIC is not the LAPIC's own. */
+    send_to_0(0x71, false);
+    set(0, 0x350, APIC_EXTINT << 8);
+    lapic_set_lint0(lapics[0], true);
+    assert_int_equal(lapic_irq_peek(lapics[0]), 0);
+    lapic_set_lint0(lapics[0], false);
+    assert_int_equal(lapic_irq_peek(lapics[0]), 0x71);
+    /* x2APIC */
+    assert_true(lapic_msr_own(lapics[0], MSR_BASE, false));
+    assert_false(lapic_msr_own(lapics[0], MSR_BASE, true));
+    assert_false(lapic_msr_own(lapics[0], MSR_DEADLINE, false));
+    assert_false(lapic_msr_own(lapics[0], X2 + 8, true));
+    assert_int_equal(lapic_msr_write(lapics[0], MSR_BASE, LAPIC_BASE | 0xd00), 0);
+    assert_true(lapic_msr_own(lapics[0], X2 + 8, true));
+    assert_true(lapic_msr_own(lapics[0], X2 + 0xb, true));
+    assert_false(lapic_msr_own(lapics[0], X2 + 0x30, true));
+    assert_true(lapic_msr_own(lapics[0], X2 + 0x30, false));
+    assert_false(lapic_msr_own(lapics[0], X2 + 0x39, false));
+    assert_false(lapic_msr_own(lapics[0], X2 + 0x40, false));
+    assert_false(lapic_mmio_own(lapics[0], LAPIC_BASE + TPR, 4, false));
+}
+
 static void errors_latch_on_write(void **state)
 {
     (void)state;
@@ -557,6 +619,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(messages_find_their_targets, setup, teardown),
         cmocka_unit_test_setup_teardown(lowest_priority_prefers_the_idle, setup, teardown),
         cmocka_unit_test_setup_teardown(ipis, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_a_lapics_own, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_latch_on_write, setup, teardown),
         cmocka_unit_test_setup_teardown(x2apic_is_checked, setup, teardown),
         cmocka_unit_test_setup_teardown(timer_modes, setup, teardown),

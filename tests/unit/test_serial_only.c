@@ -187,8 +187,6 @@ static void instructions_stop_before_any_effect(void **state)
         {"wrmsr x2APIC ICR", {0x0f, 0x30}, MSR_X2APIC + 0x30, 1},
         {"wrmsr TSC", {0x0f, 0x30}, MSR_TSC, 1},
         {"wrmsr TSC_ADJUST", {0x0f, 0x30}, MSR_TSC_ADJUST, 1},
-        {"mov rax, cr8", {0x44, 0x0f, 0x20, 0xc0}, 0, 1},
-        {"mov cr8, rax", {0x44, 0x0f, 0x22, 0xc0}, 0, 1},
     };
 
     (void)state;
@@ -304,6 +302,120 @@ static void stepping_is_serial(void **state)
     assert_int_equal(g_get(&g, G_DATA), 0);
 }
 
+/* The LAPIC of its own, of which accesses below MMIO + 0x40 reach nothing else. */
+static unsigned peeked;
+
+static bool mmio_own(void *ctx, gpa_t gpa, unsigned size, bool write)
+{
+    (void)ctx;
+    (void)write;
+    return size == 4 && gpa >= 0x80000000 && gpa < 0x80000040;
+}
+
+static bool msr_own(void *ctx, uint32_t msr, bool write)
+{
+    (void)ctx;
+    return msr == MSR_X2APIC + 8 || (msr == MSR_APIC_BASE && !write);
+}
+
+static int irq_peek(void *ctx)
+{
+    (void)ctx;
+    peeked++;
+    return 40;
+}
+
+static const struct vcpu_ops own_ops = {
+    .mmio_read = mmio_read,
+    .mmio_write = mmio_write,
+    .irq_take = irq_take,
+    .msr_read = msr_read_op,
+    .msr_write = msr_write_op,
+    .cr8_read = cr8_read,
+    .cr8_write = cr8_write,
+    .irq_peek = irq_peek,
+    .mmio_own = mmio_own,
+    .msr_own = msr_own,
+};
+
+static void the_own_lapic_is_reached_in_parallel(void **state)
+{
+    static const struct {
+        const char *what;
+        uint8_t bytes[8];
+        uint32_t rcx;
+        bool own;
+    } cases[] = {
+        {"mov eax, [rbx]", {0x8b, 0x03}, 0, true},
+        {"mov [rbx], eax", {0x89, 0x03}, 0, true},
+        {"mov dword [rbx], 5", {0xc7, 0x03, 5, 0, 0, 0}, 0, true},
+        {"test [rbx], eax", {0x85, 0x03}, 0, true},
+        {"mov rax, [rbx]", {0x48, 0x8b, 0x03}, 0, false},
+        {"mov [rbx + 40h], eax", {0x89, 0x43, 0x40}, 0, false},
+        {"or [rbx], eax", {0x09, 0x03}, 0, false}, /* reads it first: no matter, it is rare */
+        {"xchg [rbx], eax", {0x87, 0x03}, 0, false},
+        {"stosd", {0xab}, 0, false},
+        {"rdmsr APIC_BASE", {0x0f, 0x32}, MSR_APIC_BASE, true},
+        {"wrmsr APIC_BASE", {0x0f, 0x30}, MSR_APIC_BASE, false},
+        {"wrmsr x2APIC TPR", {0x0f, 0x30}, MSR_X2APIC + 8, true},
+        {"wrmsr x2APIC ICR", {0x0f, 0x30}, MSR_X2APIC + 0x30, false},
+        {"wrmsr TSC_DEADLINE", {0x0f, 0x30}, MSR_TSC_DEADLINE, false},
+        {"mov rax, cr8", {0x44, 0x0f, 0x20, 0xc0}, 0, true},
+        {"mov cr8, rax", {0x44, 0x0f, 0x22, 0xc0}, 0, true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (i != 0) {
+            teardown(state);
+            setup(state);
+        }
+        g.v->ops = &own_ops;
+        g.v->c.gpr[RDI] = MMIO;
+        g.v->c.gpr[RAX] = 3;
+        g.v->c.gpr[RDX] = 0;
+        g.v->c.gpr[RCX] = cases[i].rcx;
+        g_code(&g, G_CODE, cases[i].bytes, sizeof cases[i].bytes);
+        enum vcpu_stop stop = g_run(&g, 1);
+        if (stop != (cases[i].own ? VCPU_BUDGET : VCPU_SERIAL) || (reached != 0) != cases[i].own) {
+            fail_msg("%s: stop %d, reached %u", cases[i].what, stop, reached);
+        }
+    }
+    /* pushed by an exception: not the last thing that it does */
+    teardown(state);
+    setup(state);
+    g.v->ops = &own_ops;
+    g.v->c.gpr[RSP] = MMIO + 0x20;
+    G_CODE_AT(&g, G_CODE, 0x0f, 0x0b);
+    assert_int_equal(g_run(&g, 1), VCPU_SERIAL);
+    assert_int_equal(reached, 0);
+}
+
+static void own_interrupts_are_taken_in_parallel(void **state)
+{
+    (void)state;
+    g.v->ops = &own_ops;
+    g.v->irq_pending = true;
+    g.v->c.rflags |= FLAG_IF;
+    G_CODE_AT(&g, G_CODE, 0x90);
+    assert_int_equal(g_run(&g, 1), VCPU_BUDGET);
+    assert_int_equal(g.v->c.rip, G_STUBS + 40 * 16);
+    assert_int_equal(g.v->c.progress, 1);
+    assert_int_equal(reached, 1);
+    /* It cannot be delivered here: then it was not taken. */
+    teardown(state);
+    setup(state);
+    g.v->ops = &own_ops;
+    g.v->irq_pending = true;
+    g.v->c.rflags |= FLAG_IF;
+    g.v->c.halted = 1;
+    g.v->c.gpr[RSP] = MMIO + 0x800;
+    peeked = 0;
+    stops_and_then_runs("an interrupt", 6);
+    assert_int_equal(peeked, 2);
+    assert_int_equal(g.v->c.halted, 0);
+}
+
 /* What is the vCPU's own, it does. */
 static void own_things_run_in_parallel(void **state)
 {
@@ -342,6 +454,8 @@ int main(void)
         TEST(deliveries_stop_before_any_effect),
         TEST(stepping_is_serial),
         TEST(own_things_run_in_parallel),
+        TEST(the_own_lapic_is_reached_in_parallel),
+        TEST(own_interrupts_are_taken_in_parallel),
         TEST(init_to_oneself_comes_after_the_instruction),
     };
 

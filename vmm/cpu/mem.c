@@ -374,6 +374,17 @@ static gva_t next_page(const struct vcpu *v, gva_t lin)
     return v->mem->is64 ? next : (uint32_t)next;
 }
 
+/* Parallel part: the access reaches the vCPU's own LAPIC only, and the instruction has no effect
+ * after it. */
+static bool own_mmio(const struct vcpu *v, gpa_t gpa, unsigned len, bool write)
+{
+    if (v->ops->mmio_own == NULL ||
+        (write && (v->cur == NULL || v->cur->mnemonic != ZYDIS_MNEMONIC_MOV))) {
+        return false;
+    }
+    return v->ops->mmio_own(v->ops_ctx, gpa, len, write);
+}
+
 static void span_of(struct vcpu *v, gva_t lin, unsigned len, unsigned access, bool user,
                     bool implicit, struct span *s)
 {
@@ -385,7 +396,8 @@ static void span_of(struct vcpu *v, gva_t lin, unsigned len, unsigned access, bo
         unsigned part = s->n == 0 && first < len ? first : len;
         s->piece[s->n++] = (struct piece){f->page + PAGE_OFFSET(at),
                                           f->hva == NULL ? NULL : f->hva + PAGE_OFFSET(at), part};
-        if (f->hva == NULL) {
+        if (f->hva == NULL && v->parallel &&
+            !own_mmio(v, f->page + PAGE_OFFSET(at), len, access == MEM_W)) {
             vcpu_need_serial(v);
         }
         len -= part;

@@ -117,15 +117,23 @@ static int write_tsc(struct vcpu *v, uint32_t msr, uint64_t value)
     return v->ops->msr_write(v->ops_ctx, MSR_TSC_DEADLINE, deadline);
 }
 
+/* Registers that concern no one but the vCPU's own LAPIC may be reached in the parallel part. */
+static void reach_lapic(struct vcpu *v, uint32_t msr, bool write)
+{
+    if (v->parallel && (v->ops->msr_own == NULL || !v->ops->msr_own(v->ops_ctx, msr, write))) {
+        vcpu_need_serial(v);
+    }
+}
+
 static int read_ops(struct vcpu *v, uint32_t msr, uint64_t *value)
 {
-    vcpu_need_serial(v);
+    reach_lapic(v, msr, false);
     return v->ops->msr_read(v->ops_ctx, msr, value);
 }
 
 static int write_ops(struct vcpu *v, uint32_t msr, uint64_t value)
 {
-    vcpu_need_serial(v);
+    reach_lapic(v, msr, true);
     int rc = v->ops->msr_write(v->ops_ctx, msr, value);
     v->attention = true;
     return rc;

@@ -197,7 +197,6 @@ static void mov_from_cr(struct vcpu *v, const struct insn *in)
         value = c->cr4;
         break;
     case 8:
-        vcpu_need_serial(v);
         value = v->ops->cr8_read(v->ops_ctx);
         break;
     default:
@@ -229,7 +228,6 @@ static void mov_to_cr(struct vcpu *v, const struct insn *in)
         if (value > 15) {
             cpu_gp0(v);
         }
-        vcpu_need_serial(v);
         v->ops->cr8_write(v->ops_ctx, value);
         v->attention = true;
         break;

@@ -16,7 +16,7 @@
 #include "vmm/mmu/ram.h"
 
 /* How a vCPU reaches the machine. All are called in the serial part only (a vCPU in the parallel
- * part blocks before the instruction instead). */
+ * part blocks before the instruction instead), except where something else is said. */
 struct vcpu_ops {
     uint64_t (*pio_read)(void *ctx, uint16_t port, unsigned size);
     void (*pio_write)(void *ctx, uint16_t port, unsigned size, uint64_t value);
@@ -31,8 +31,14 @@ struct vcpu_ops {
      */
     int (*msr_read)(void *ctx, uint32_t msr, uint64_t *value);
     int (*msr_write)(void *ctx, uint32_t msr, uint64_t value);
-    uint64_t (*cr8_read)(void *ctx);              /* TPR bits 7:4 */
-    void (*cr8_write)(void *ctx, uint64_t value); /* checked: 0-15 */
+    uint64_t (*cr8_read)(void *ctx);              /* TPR bits 7:4; in the parallel part too */
+    void (*cr8_write)(void *ctx, uint64_t value); /* checked: 0-15; likewise */
+    /* The vCPU's own LAPIC is part of the vCPU (R2). In the parallel part these say what touches
+     * nothing beyond it and so may be done there; NULL: nothing. A function of the LAPIC's state.
+     */
+    int (*irq_peek)(void *ctx); /* the vector irq_take would give; 0: none, or it reaches further */
+    bool (*mmio_own)(void *ctx, gpa_t gpa, unsigned size, bool write);
+    bool (*msr_own)(void *ctx, uint32_t msr, bool write);
     void (*init)(void *ctx); /* v->init_pending was set: reset the vCPU, now between instructions */
 };
 
@@ -114,10 +120,12 @@ struct vcpu {
     uint8_t fault_vector;
     bool fault_has_error;
     uint32_t fault_error;
-    uint8_t fault_kind;     /* enum fault_kind */
-    uint8_t stop;           /* FAULT_STOP: enum vcpu_stop */
-    const struct insn *cur; /* instruction being executed; NULL outside */
-    uint64_t cr2;           /* of a #PF in flight */
+    uint8_t fault_kind; /* enum fault_kind */
+    uint8_t stop;       /* FAULT_STOP: enum vcpu_stop */
+    /* The instruction being executed; NULL outside. Every engine sets it for what may reach MMIO:
+     * a MOV may write its own LAPIC in the parallel part, as it does nothing after that. */
+    const struct insn *cur;
+    uint64_t cr2; /* of a #PF in flight */
 };
 
 enum fault_kind {
@@ -136,7 +144,7 @@ _Noreturn void cpu_raise(struct vcpu *v, unsigned vector);
 _Noreturn void cpu_raise_error(struct vcpu *v, unsigned vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
 /* Leave the run loop with VCPU_SERIAL and no effect of the instruction, if this is a parallel
- * part. Called before every access to something the vCPUs share: PIO, MMIO, LAPIC registers. */
+ * part. Called before every access to something the vCPUs share: PIO, MMIO, MSRs of the LAPIC. */
 void vcpu_need_serial(struct vcpu *v);
 /* Parallel part: leave the run loop with VCPU_PAGES and no effect of the instruction. */
 _Noreturn void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write);

@@ -83,6 +83,11 @@ void lapic_update(struct lapic *l)
     }
 }
 
+int lapic_irq_peek(const struct lapic *l)
+{
+    return extint(l) ? 0 : (int)deliverable(l);
+}
+
 int lapic_irq_take(struct lapic *l)
 {
     unsigned v;
@@ -102,6 +107,13 @@ int lapic_irq_take(struct lapic *l)
     bit_set(l->isr, v);
     lapic_update(l);
     return (int)v;
+}
+
+bool lapic_eoi_is_own(const struct lapic *l)
+{
+    unsigned v = highest(l->isr);
+
+    return v == 0 || !bit_test(l->tmr, v);
 }
 
 void lapic_eoi(struct lapic *l)

@@ -5,7 +5,8 @@
  * modes, all delivery modes, the timer in its three modes. Messages arrive at once.
  * Not there: SMI and ExtINT messages (ignored), CMCI, EOI-broadcast suppression.
  *
- * Ownership: the PC owns LAPICs and bus; a LAPIC borrows its vCPU. Threading: the serial part.
+ * Ownership: the PC owns LAPICs and bus; a LAPIC borrows its vCPU. Threading: the serial part; what
+ * lapic_*_own allow, and CR8, also the parallel part, by the vCPU's own thread.
  * Determinism: sections "lapic0"...; vcpu.irq_pending is derived from them and set again by load.
  */
 #ifndef VMM_DEV_LAPIC_H
@@ -74,6 +75,12 @@ int lapic_msr_read(struct lapic *l, uint32_t msr, uint64_t *value);
 int lapic_msr_write(struct lapic *l, uint32_t msr, uint64_t value);
 uint64_t lapic_cr8_read(struct lapic *l);
 void lapic_cr8_write(struct lapic *l, uint64_t value);
+
+/* vcpu_ops of the same names: what touches this LAPIC and nothing else. Reads of all registers but
+ * the timer's count; writes of TPR and ICR's upper half, and EOI of an edge. */
+int lapic_irq_peek(const struct lapic *l);
+bool lapic_mmio_own(const struct lapic *l, gpa_t gpa, unsigned size, bool write);
+bool lapic_msr_own(const struct lapic *l, uint32_t msr, bool write);
 
 /* The level at LINT0, where the PIC is (virtual wire mode). */
 void lapic_set_lint0(struct lapic *l, bool level);

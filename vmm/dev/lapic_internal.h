@@ -95,6 +95,7 @@ void lapic_accept(struct lapic *l, uint8_t mode, uint8_t vector, bool level);
 void lapic_error(struct lapic *l, uint32_t esr);
 void lapic_local(struct lapic *l, enum lvt n); /* the local source @n fires */
 void lapic_eoi(struct lapic *l);
+bool lapic_eoi_is_own(const struct lapic *l); /* no one is told of it */
 void lapic_ipi(struct lapic *l, uint64_t icr);
 uint8_t lapic_ppr(const struct lapic *l);
 uint32_t lapic_x2_ldr(const struct lapic *l);

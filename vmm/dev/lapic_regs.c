@@ -160,6 +160,15 @@ static void reg_write(struct lapic *l, unsigned r, uint32_t value)
     }
 }
 
+/* Does an access touch nothing but this LAPIC? It must be one that the mode allows. */
+static bool reg_own(const struct lapic *l, unsigned r, bool write)
+{
+    if (!write) {
+        return r != REG_TIMER_COUNT; /* looks at the clock, and may find that it is due */
+    }
+    return r == REG_TPR || r == REG_ICR2 || (r == REG_EOI && lapic_eoi_is_own(l));
+}
+
 /* --- xAPIC ---------------------------------------------------------------------------------- */
 
 bool lapic_claims(const struct lapic *l, gpa_t gpa)
@@ -198,6 +207,14 @@ void lapic_mmio_write(struct lapic *l, gpa_t gpa, unsigned size, uint64_t value)
     reg_write(l, r, (uint32_t)value & regs[r].mask);
 }
 
+bool lapic_mmio_own(const struct lapic *l, gpa_t gpa, unsigned size, bool write)
+{
+    unsigned off = (unsigned)PAGE_OFFSET(gpa), r = off >> 4;
+
+    return lapic_claims(l, gpa) && (off & 0xf) == 0 && size == 4 && r < REG_END &&
+           (regs[r].x1 & (write ? ACCESS_W : ACCESS_R)) != 0 && reg_own(l, r, write);
+}
+
 /* --- MSRs ----------------------------------------------------------------------------------- */
 
 /* SDM, "x2APIC State Transitions": disabled -> xAPIC -> x2APIC -> disabled, nothing else. */
@@ -222,6 +239,15 @@ static const struct reg *x2_reg(const struct lapic *l, uint32_t msr, uint8_t acc
     uint32_t r = msr - MSR_X2APIC;
 
     return lapic_x2(l) && r < REG_END && (regs[r].x2 & access) != 0 ? &regs[r] : NULL;
+}
+
+bool lapic_msr_own(const struct lapic *l, uint32_t msr, bool write)
+{
+    if (msr == MSR_APIC_BASE) {
+        return !write;
+    }
+    return msr >= MSR_X2APIC && x2_reg(l, msr, write ? ACCESS_W : ACCESS_R) != NULL &&
+           reg_own(l, msr - MSR_X2APIC, write);
 }
 
 int lapic_msr_read(struct lapic *l, uint32_t msr, uint64_t *value)

@@ -83,8 +83,24 @@ static void run_blocks(struct vcpu *v)
              v->c.progress < v->stop_progress);
 }
 
-/* An event to take now? Sets *rc to the result of its delivery. Taking an interrupt changes
- * interrupt controllers, so that it belongs to the serial part. */
+/* Parallel part: an interrupt that only the vCPU's own LAPIC knows of. It is delivered before it is
+ * taken, since delivery may have to stop. Others wait for the serial part. */
+static int take_own_interrupt(struct vcpu *v)
+{
+    int vector = v->ops->irq_peek == NULL ? 0 : v->ops->irq_peek(v->ops_ctx);
+    int rc;
+
+    if (vector == 0) {
+        return VCPU_SERIAL;
+    }
+    rc = exc_deliver_interrupt(v, (unsigned)vector);
+    if (!vcpu_blocks(rc)) {
+        PLX_CHECK(v->ops->irq_take(v->ops_ctx) == vector);
+    }
+    return rc;
+}
+
+/* An event to take now? Sets *rc to the result of its delivery. */
 static bool take_event(struct vcpu *v, int *rc)
 {
     struct cpu *c = &v->c;
@@ -96,14 +112,14 @@ static bool take_event(struct vcpu *v, int *rc)
         *rc = exc_deliver_nmi(v);
     } else if (v->irq_pending && (c->rflags & FLAG_IF) != 0 && c->sti_shadow == 0) {
         if (v->parallel) {
-            *rc = VCPU_SERIAL;
-            return true;
+            *rc = take_own_interrupt(v);
+        } else {
+            int vector = v->ops->irq_take(v->ops_ctx);
+            if (vector < 0) {
+                return false;
+            }
+            *rc = exc_deliver_interrupt(v, (unsigned)vector);
         }
-        int vector = v->ops->irq_take(v->ops_ctx);
-        if (vector < 0) {
-            return false;
-        }
-        *rc = exc_deliver_interrupt(v, (unsigned)vector);
     } else {
         return false;
     }
