@@ -145,6 +145,18 @@ static void items_end_where_they_end(void **state)
     assert_int_equal(data(8), 0);
 }
 
+/* Any bytes, in lines of any length. */
+static void the_debug_port_takes_anything(void **state)
+{
+    (void)state;
+    assert_int_equal(in8(&b.m, FIRMWARE_DEBUG_PORT), 0xff);
+    load_image();
+    assert_int_equal(in8(&b.m, FIRMWARE_DEBUG_PORT), 0xe9);
+    for (unsigned i = 0; i < 5000; i++) {
+        out8(&b.m, FIRMWARE_DEBUG_PORT, (uint8_t)(i < 1000 ? 'x' : i * 7));
+    }
+}
+
 /* A file by its name: where it is and how long. */
 static uint16_t find_file(const char *name, uint32_t *len)
 {
@@ -317,6 +329,7 @@ int main(void)
         TEST(what_is_no_rom_is_refused),
         TEST(rom_below_4_gib_and_ram_below_1_mib),
         TEST(items_end_where_they_end),
+        TEST(the_debug_port_takes_anything),
         TEST(files_tell_of_memory_and_console),
         TEST(acpi_tables_can_be_moved),
         TEST(state_survives_anything),

@@ -330,6 +330,27 @@ static void what_is_a_lapics_own(void **state)
     assert_false(lapic_mmio_own(lapics[0], LAPIC_BASE + TPR, 4, false));
 }
 
+/* To all others at lowest priority: one of them, and the same one each time. */
+static void lowest_priority_goes_to_one(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < CPUS; i++) {
+        set(i, SVR, 0x1ff);
+        set(i, TPR, i == 2 ? 0 : 0x20);
+    }
+    set(2, ICR, 0xc0131); /* not to itself, though it would be first */
+    assert_int_equal(take(0), 0x31);
+    for (unsigned i = 0; i < CPUS; i++) {
+        assert_int_equal(lapic_irq_peek(lapics[i]), 0);
+    }
+    set(0, ICR, 0xc0141);
+    assert_int_equal(lapic_irq_peek(lapics[2]), 0x41);
+    assert_int_equal(lapic_irq_peek(lapics[1]), 0);
+    set(2, SVR, 0xff); /* disabled by software: not asked */
+    set(0, ICR, 0xc0151);
+    assert_int_equal(lapic_irq_peek(lapics[1]), 0x51);
+}
+
 static void errors_latch_on_write(void **state)
 {
     (void)state;
@@ -620,6 +641,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lowest_priority_prefers_the_idle, setup, teardown),
         cmocka_unit_test_setup_teardown(ipis, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_a_lapics_own, setup, teardown),
+        cmocka_unit_test_setup_teardown(lowest_priority_goes_to_one, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_latch_on_write, setup, teardown),
         cmocka_unit_test_setup_teardown(x2apic_is_checked, setup, teardown),
         cmocka_unit_test_setup_teardown(timer_modes, setup, teardown),

@@ -19,6 +19,7 @@ enum {
     DEBUG_EXIT_PORT = 0xf4,
     COM2_PORT = 0x2f8,               /* 8 ports */
     COM1_PORT = 0x3f8,               /* 8 ports */
+    FIRMWARE_DEBUG_PORT = 0x402,     /* bytes of a text, when there is firmware */
     ELCR_PORT = 0x4d0,               /* 2 ports */
     FWCFG_PORT = 0x510,              /* selector (16 bits), data (byte at +1) */
     PCI_CONFIG_ADDRESS_PORT = 0xcf8, /* 4 ports */

@@ -6,11 +6,13 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "base/log.h"
 #include "vmm/abi/pc_layout.h"
 #include "vmm/dev/rom.h"
 #include "vmm/dev/section.h"
 
 enum { FWCFG_VERSION = 1, ITEMS_MAX = 16, FILES_MAX = 8, NAME_SIZE = 56 };
+enum { DEBUG_PRESENT = 0xe9, DEBUG_LINE = 160 };
 /* The directory: a big-endian count, then entries {size, key, reserved, name}. */
 enum { DIR_HEADER = 4, DIR_ENTRY = 8 + NAME_SIZE };
 
@@ -25,6 +27,8 @@ struct fwcfg {
     struct item items[ITEMS_MAX];
     unsigned nitems, nfiles;
     uint8_t directory[DIR_HEADER + FILES_MAX * DIR_ENTRY];
+    char line[DEBUG_LINE]; /* being written to the debug port; no guest reads it back: no state */
+    unsigned line_len;
 
     /* --- state --- */
     uint16_t key;
@@ -81,6 +85,34 @@ static void port_write(void *ctx, uint64_t addr, unsigned size, uint64_t value)
 }
 
 static const struct bus_range_ops port_ops = {port_read, port_write};
+
+static uint64_t debug_read(void *ctx, uint64_t addr, unsigned size)
+{
+    (void)addr;
+    (void)size;
+    return there(ctx) ? DEBUG_PRESENT : UINT64_MAX;
+}
+
+static void debug_write(void *ctx, uint64_t addr, unsigned size, uint64_t value)
+{
+    struct fwcfg *fw = ctx;
+    char c = (char)(value & 0x7f);
+
+    (void)addr;
+    (void)size;
+    if (c >= ' ' && c < 0x7f) {
+        fw->line[fw->line_len++] = c;
+    }
+    if (fw->line_len != 0 && (c == '\n' || fw->line_len == DEBUG_LINE - 1)) {
+        fw->line[fw->line_len] = '\0';
+        if (there(fw)) {
+            log_debug("firmware: %s", fw->line);
+        }
+        fw->line_len = 0;
+    }
+}
+
+static const struct bus_range_ops debug_ops = {debug_read, debug_write};
 
 int fwcfg_add(struct fwcfg *fw, uint16_t key, const void *data, size_t len, struct plx_err *err)
 {
@@ -161,6 +193,10 @@ int fwcfg_create(struct machine *m, struct fwcfg **out, struct plx_err *err)
     }
     fw->m = m;
     rc = bus_claim(m->bus, BUS_PIO, FWCFG_PORT, 2, "fwcfg", &port_ops, fw, err);
+    if (rc == 0) {
+        rc = bus_claim(m->bus, BUS_PIO, FIRMWARE_DEBUG_PORT, 1, "firmware debug", &debug_ops, fw,
+                       err);
+    }
     if (rc != 0) {
         plx_free(fw);
         return rc;

@@ -4,7 +4,8 @@
  * Follows "QEMU Firmware Configuration (fw_cfg) Device": selector port 0x510, data port 0x511, the
  * file directory; no DMA, nothing can be written. There only if the machine has a ROM (rom.h):
  * without firmware the ports read as all ones. What the items hold is a function of the machine's
- * configuration (vmm/boot/firmware.c), so only the position is state.
+ * configuration (vmm/boot/firmware.c), so only the position is state. Beside it is the debug port
+ * that firmware finds by reading 0xe9 there: its lines go to the log, at level debug.
  *
  * Owned by the PC. Threading: the serial part. Determinism: section "fwcfg". */
 #ifndef VMM_DEV_FWCFG_H

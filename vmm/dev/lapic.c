@@ -225,6 +225,18 @@ static bool addressed(const struct lapic *l, const struct apic_msg *msg)
     return id >> 4 == (msg->dest >> 4 & 0xf) && (id & msg->dest & 0xf) != 0;
 }
 
+/* Deliver to @l, or for lowest priority remember whom it will be: the least PPR, and among equals
+ * whoever was asked first. */
+static void offer(struct lapic *l, const struct apic_msg *msg, struct lapic **least)
+{
+    if (msg->mode != APIC_LOWEST) {
+        lapic_accept(l, msg->mode, msg->vector, msg->level);
+    } else if (lapic_on(l) && (l->svr & SVR_ENABLE) != 0 &&
+               (*least == NULL || lapic_ppr(l) < lapic_ppr(*least))) {
+        *least = l;
+    }
+}
+
 bool apic_send(struct apic_bus *bus, const struct apic_msg *msg)
 {
     struct lapic *least = NULL;
@@ -237,12 +249,7 @@ bool apic_send(struct apic_bus *bus, const struct apic_msg *msg)
             continue;
         }
         any = true;
-        if (msg->mode != APIC_LOWEST) {
-            lapic_accept(l, msg->mode, msg->vector, msg->level);
-        } else if ((l->svr & SVR_ENABLE) != 0 &&
-                   (least == NULL || lapic_ppr(l) < lapic_ppr(least))) {
-            least = l;
-        }
+        offer(l, msg, &least);
     }
     if (least != NULL) {
         lapic_accept(least, APIC_FIXED, msg->vector, msg->level);
@@ -261,6 +268,7 @@ void lapic_ipi(struct lapic *l, uint64_t icr)
                            .mode = icr >> 8 & 7,
                            .vector = (uint8_t)icr};
     unsigned shorthand = icr >> 18 & 3;
+    struct lapic *least = NULL;
 
     if (msg.mode == APIC_INIT && msg.level && (icr >> 14 & 1) == 0) {
         return; /* INIT level de-assert: nothing to synchronise */
@@ -278,8 +286,11 @@ void lapic_ipi(struct lapic *l, uint64_t icr)
         bool self = l->bus->lapics[i] == l;
 
         if (shorthand == SHORTHAND_SELF ? self : shorthand == SHORTHAND_ALL || !self) {
-            lapic_accept(l->bus->lapics[i], msg.mode, msg.vector, false);
+            offer(l->bus->lapics[i], &msg, &least);
         }
+    }
+    if (least != NULL) {
+        lapic_accept(least, APIC_FIXED, msg.vector, false);
     }
 }
 
