@@ -91,17 +91,12 @@ __asm__(".code16\n.balign 16\nreal16:\n"
 extern void real_go(unsigned first_ds);
 extern uint32_t real_saved[5];
 extern uint8_t real_regs[], real_handlers[];
-#define T(name) extern uint8_t name[];
-T(t_segment)
-T(t_far)
-T(t_far32)
-T(t_jmp) T(t_int) T(t_iret32) T(t_popf) T(t_msw) T(t_tables) T(t_lds) T(t_loop) T(t_string)
-    T(t_timer) T(t_step) T(t_cpuid) T(f_sldt) T(f_str) T(f_lldt) T(f_ltr) T(f_verr) T(f_verw)
-        T(f_lar) T(f_lsl) T(f_arpl) T(f_syscall) T(f_sysexit) T(f_ud) T(f_int3) T(f_into) T(f_div)
-            T(f_bound) T(f_limit)
-#undef T
+extern uint8_t t_segment[], t_far[], t_far32[], t_jmp[], t_int[], t_iret32[], t_popf[], t_msw[],
+    t_tables[], t_lds[], t_loop[], t_string[], t_timer[], t_step[], t_cpuid[], f_sldt[], f_str[],
+    f_lldt[], f_ltr[], f_verr[], f_verw[], f_lar[], f_lsl[], f_arpl[], f_syscall[], f_sysexit[],
+    f_ud[], f_int3[], f_into[], f_div[], f_bound[], f_limit[];
 
-                struct result {
+struct result {
     uint32_t eax, ebx, ecx, edx, esi, edi;
 };
 struct fault {
