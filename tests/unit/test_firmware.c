@@ -72,6 +72,10 @@ static void what_is_no_rom_is_refused(void **state)
 
     (void)state;
     assert_int_equal(firmware_load(&b.m, &cfg, &err), PLX_ENOTSUP);
+    b.m.rom = NULL;
+    cfg.cmdline = NULL;
+    assert_int_equal(firmware_load(&b.m, &cfg, &err), PLX_ENOTSUP);
+    b.m.rom = rom;
     assert_int_equal(rom_set(rom, image, 0, &err), PLX_ERANGE);
     assert_int_equal(rom_set(rom, image, 4095, &err), PLX_ERANGE);
     assert_int_equal(rom_set(rom, image, ROM_MAX + 4096, &err), PLX_ERANGE);

@@ -274,6 +274,22 @@ static void bad_configurations_are_refused(void **state)
     }
 }
 
+/* There is room for every device of it, and for the sections of its vCPUs and of the scheduler. */
+static void the_largest_machine_fits(void **state)
+{
+    struct machine_config cfg = {
+        .memory = 16 << 20, .vcpus = VCPUS_MAX, .ndisks = DISKS_MAX, .nnics = NICS_MAX};
+    struct pc *p;
+
+    (void)state;
+    for (unsigned i = 0; i < DISKS_MAX; i++) {
+        cfg.disks[i].sectors = 2048;
+    }
+    assert_int_equal(pc_create(&cfg, &host, &fake_engine, 0, &p, NULL), 0);
+    assert_true(p->m.ndevices + VCPUS_MAX + 1 <= sizeof p->m.devices / sizeof p->m.devices[0]);
+    pc_destroy(p);
+}
+
 /* Fail each allocation in turn: the sanitizers judge every unwind. */
 static void creation_unwinds_from_every_allocation_failure(void **state)
 {
@@ -354,6 +370,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(inputs_find_their_devices, setup, teardown),
         cmocka_unit_test_setup_teardown(a_stop_reaches_every_vcpu, setup, teardown),
         cmocka_unit_test(bad_configurations_are_refused),
+        cmocka_unit_test(the_largest_machine_fits),
         cmocka_unit_test(creation_unwinds_from_every_allocation_failure),
         cmocka_unit_test_setup_teardown(the_board_survives_anything, setup, teardown),
     };

@@ -33,6 +33,9 @@ int firmware_load(struct machine *m, const struct boot_config *cfg, struct plx_e
     size_t alias = cfg->kernel.len < ALIAS ? cfg->kernel.len : ALIAS;
     int rc;
 
+    if (m->rom == NULL) {
+        return plx_fail(err, PLX_ENOTSUP, "this machine has no place for firmware");
+    }
     if (cfg->initrd.data != NULL || cfg->nmodules != 0 ||
         (cfg->cmdline != NULL && cfg->cmdline[0] != 0)) {
         return plx_fail(err, PLX_ENOTSUP, "firmware takes neither initrd nor command line");
