@@ -54,6 +54,12 @@ for rom in bios bios-256k; do
         fail "$rom: replay"
 done
 
+# Other processors: started from real mode, counted, left waiting in HLT.
+POLLUX_LOG=debug run --firmware $roms/bios.bin --memory 64 --vcpus 3 \
+    --save-at "No bootable device" "$tmp/state"
+[ $rc -eq 0 ] || fail "3 vCPUs: exit code $rc"
+grep -q 'Found 3 cpu(s)' "$tmp/err" || fail "not all processors were found"
+
 run --firmware $roms/vgabios.bin
 [ $rc -eq 1 ] || fail "a ROM without a reset vector: exit code $rc"
 [ "$(wc -l <"$tmp/err")" -eq 1 ] || fail "not one line"
