@@ -170,6 +170,24 @@ err_unlink:
     return rc;
 }
 
+int io_make_folders(const char *path)
+{
+    char part[PATH_MAX];
+
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    for (char *slash = part + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
+        *slash = '\0';
+        if (mkdir(part, 0755) != 0 && errno != EEXIST) {
+            return -1;
+        }
+        *slash = '/';
+    }
+    return mkdir(part, 0755) != 0 && errno != EEXIST ? -1 : 0;
+}
+
 int io_set_nonblock(int fd)
 {
     int flags = fcntl(fd, F_GETFL);

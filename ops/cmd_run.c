@@ -8,7 +8,7 @@
 #include "base/chaos.h"
 #include "base/check.h"
 #include "base/io.h"
-#include "ops/cmd.h"
+#include "ops/cmd_run.h"
 #include "ops/opt.h"
 #include "ops/runner.h"
 #include "vmm/boot/boot.h"
@@ -38,6 +38,7 @@ struct run_options {
 /* Everything one run opens, closed in reverse by close_all. */
 struct run {
     struct run_options o;
+    const struct run_image *image; /* NULL: files only */
     struct vm_config cfg;
     struct hostio *io;
     struct recording *recording;
@@ -330,6 +331,11 @@ static int open_host(struct run *r, struct plx_err *err)
     }
     for (unsigned i = 0; i < r->o.ndisks; i++) {
         h.disks[i].path = r->o.disks[i];
+        if (i == 0 && r->image != NULL) {
+            h.disks[i].base = r->image->base;
+            h.disks[i].overlay = r->image->overlay;
+            h.disks[i].create_overlay = r->image->create_overlay;
+        }
         if (r->recording != NULL) {
             h.disks[i].overlay = recording_overlay(r->recording, i);
             h.disks[i].create_overlay = true;
@@ -363,13 +369,21 @@ static int boot(struct run *r, struct plx_err *err)
 {
     struct wbuf kernel, initrd;
     struct boot_config b = {.cmdline = r->o.append};
-    int rc = io_read_file(r->o.kernel, IMAGE_MAX, &kernel, err);
+    bool own = r->image != NULL && r->o.kernel == r->image->name;
+    int rc = 0;
 
+    wbuf_init(&kernel);
+    wbuf_init(&initrd);
+    if (own) {
+        b.kernel = (struct boot_image){r->image->kernel, r->image->kernel_len};
+        b.initrd = (struct boot_image){r->image->initrd, r->image->initrd_len};
+    } else {
+        rc = io_read_file(r->o.kernel, IMAGE_MAX, &kernel, err);
+        b.kernel = (struct boot_image){kernel.data, kernel.len};
+    }
     if (rc != 0) {
         return plx_err_wrap(err, rc, "kernel");
     }
-    wbuf_init(&initrd);
-    b.kernel = (struct boot_image){kernel.data, kernel.len};
     if (r->o.initrd != NULL) {
         rc = io_read_file(r->o.initrd, IMAGE_MAX, &initrd, err);
         if (rc != 0) {
@@ -439,6 +453,9 @@ static int open_all(struct run *r, struct plx_err *err)
 static int close_all(struct run *r, struct plx_err *err)
 {
     vm_destroy(r->vm);
+    if (r->image != NULL) {
+        r->image->stopping(r->image->ctx);
+    }
     hostio_destroy(r->io); /* the terminal is itself again */
     return recording_close(r->recording, err);
 }
@@ -496,9 +513,48 @@ static int fail(int rc, const struct plx_err *err)
     return rc == PLX_EDIVERGED ? EXIT_DIVERGED : EXIT_ERROR;
 }
 
+const struct opt *cmd_run_options(void)
+{
+    return options;
+}
+
+/* The image is the first disk, and boots itself unless a kernel or a state is given. */
+static int use_image(struct run *r, struct plx_err *err)
+{
+    struct run_options *o = &r->o;
+
+    if (o->record != NULL) {
+        return plx_fail(
+            err, PLX_ENOTSUP,
+            "--record does not go with an image: `pollux image export` it and run that");
+    }
+    if (o->ndisks == DISKS_MAX) {
+        return plx_fail(err, PLX_ERANGE, "more than %d disks", DISKS_MAX);
+    }
+    memmove(o->disks + 1, o->disks, o->ndisks * sizeof *o->disks);
+    o->disks[0] = r->image->name;
+    o->ndisks++;
+    if (o->kernel == NULL && o->load == NULL) {
+        if (r->image->kernel_len == 0) {
+            return plx_fail(err, PLX_EINVAL, "image %s has no kernel: give --kernel",
+                            r->image->name);
+        }
+        o->kernel = r->image->name;
+    }
+    if (o->load == NULL && o->append == NULL) {
+        o->append = r->image->cmdline;
+    }
+    return 0;
+}
+
 int cmd_run(int argc, char **argv)
 {
-    struct run r = {0};
+    return cmd_run_image(argc, argv, NULL);
+}
+
+int cmd_run_image(int argc, char **argv, const struct run_image *image)
+{
+    struct run r = {.image = image};
     struct plx_err err = {{0}}, close_err = {{0}};
     struct runner_config rc_cfg = {0};
     struct runner_result result = {0};
@@ -508,6 +564,9 @@ int cmd_run(int argc, char **argv)
     rc = opt_parse(&command, &r.o, argc, argv, &first, &err);
     if (rc == OPT_HELP) {
         return EXIT_OK;
+    }
+    if (rc == 0 && image != NULL) {
+        rc = use_image(&r, &err);
     }
     if (rc == 0) {
         rc = check_options(&r.o, &err);
@@ -528,7 +587,7 @@ int cmd_run(int argc, char **argv)
                                                   : 0,
             .print_digests = r.o.digest_every != 0 && r.recording == NULL,
             .save_path = r.o.save_path,
-            .save_mark = r.o.save_mark,
+            .save_mark = image != NULL && image->until != NULL ? image->until : r.o.save_mark,
             .save_slice = r.o.save_slice,
             .timeout_ns = r.o.timeout_s * UINT64_C(1000000000),
             .console_input = r.o.console_input,

@@ -16,6 +16,7 @@ static const struct {
     {"run", "run one VM on this host", cmd_run},
     {"disk", "virtual disks: make, look at, change, convert, serve", cmd_disk},
     {"replay", "run a recording again and compare its digests", cmd_replay},
+    {"image", "disk images in a store: push, list, run, ...", cmd_image},
     {"define", "define a VM by its domain XML", cmd_vm},
     {"undefine", "forget a stopped VM", cmd_vm},
     {"start", "start a VM, as a pair if it is protected", cmd_vm},

@@ -200,6 +200,8 @@ static int after_slice(struct runner *r, struct plx_err *err)
                (cfg->save_mark != NULL ? r->mark.seen : seq == cfg->save_slice)) {
         end(r, RUNNER_SAVED);
         return save(r, cfg->save_path, err);
+    } else if (cfg->save_path == NULL && r->mark.seen) {
+        end(r, RUNNER_QUIT);
     }
     return 0;
 }

@@ -25,6 +25,7 @@ struct runner_config {
     bool print_digests;          /* on stderr, "digest SLICE HEX" */
     const char *save_path;       /* NULL: do not save */
     const char *save_mark;       /* save after the slice whose console output completes this ... */
+                                 /* (without save_path: the run ends there) */
     uint64_t save_slice;         /* ... or after this one, if save_mark is NULL */
     uint64_t timeout_ns;         /* of the host's time; 0: none */
     unsigned console_input;      /* port whose typed bytes the monitor takes */

@@ -248,14 +248,6 @@ static int pending_reserve(struct store_dir *d)
     return 0;
 }
 
-static void pending_clear(struct store_dir *d)
-{
-    d->npending = 0;
-    if (d->pending_slots != 0) {
-        memset(d->pending_at, 0, d->pending_slots * sizeof *d->pending_at);
-    }
-}
-
 /* --- putting -------------------------------------------------------------------------------- */
 
 static int find(struct store_dir *d, const struct seg_id *id, struct index_entry *out,
@@ -327,7 +319,8 @@ static int dir_claim(void *self, const struct seg_id *id)
 }
 
 /* Entries that another writer committed in the meantime stay as they are: ours are garbage then. */
-static int enter(struct store_dir *d, struct plx_err *err)
+static int enter(struct store_dir *d, const struct index_entry *entries, size_t n,
+                 struct plx_err *err)
 {
     struct index_txn *t;
     int rc = index_begin(d->index, &t, err);
@@ -335,8 +328,8 @@ static int enter(struct store_dir *d, struct plx_err *err)
     if (rc != 0) {
         return rc;
     }
-    for (size_t i = 0; i < d->npending && rc >= 0; i++) {
-        rc = index_txn_put(t, &d->pending[i], d->limit != 0, err);
+    for (size_t i = 0; i < n && rc >= 0; i++) {
+        rc = index_txn_put(t, &entries[i], d->limit != 0, err);
     }
     if (rc < 0) {
         index_abort(t);
@@ -345,31 +338,63 @@ static int enter(struct store_dir *d, struct plx_err *err)
     return index_commit(t, err);
 }
 
+/* The first @n of what is pending is in the index now. */
+static void settle_locked(struct store_dir *d, size_t n)
+{
+    for (size_t i = 0; i < n && d->claims != NULL; i++) {
+        claims_drop(d->claims, &d->pending[i].id);
+    }
+    memmove(d->pending, d->pending + n, (d->npending - n) * sizeof *d->pending);
+    d->npending -= n;
+    memset(d->pending_at, 0, d->pending_slots * sizeof *d->pending_at);
+    for (size_t i = 0; i < d->npending; i++) {
+        size_t slot = 0;
+        (void)pending_find(d, &d->pending[i].id, &slot);
+        d->pending_at[slot] = i + 1;
+    }
+    if (d->npending == 0 && d->writer.end >= d->pack_max) {
+        store_dir_end_pack(d);
+    }
+}
+
+/* The lock is not held while the medium or another process is waited for: a sweep of ours that has
+ * the index needs it. */
+static int commit_pending(struct store_dir *d, struct plx_err *err)
+{
+    (void)pthread_mutex_lock(&d->lock);
+    size_t n = d->npending;
+    struct index_entry *entries = n == 0 ? NULL : plx_calloc(n, sizeof *entries);
+    int fd = n == 0 || d->limit != 0 ? -1 : fcntl(d->writer.fd, F_DUPFD_CLOEXEC, 3);
+    if (entries != NULL) {
+        memcpy(entries, d->pending, n * sizeof *entries);
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    int rc = 0;
+    if (n > 0 && entries == NULL) {
+        rc = plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
+    } else if (n > 0 && d->limit == 0 && (fd < 0 || fdatasync(fd) != 0)) {
+        rc = plx_fail_errno(err, "cannot sync a pack of %s", d->path);
+    } else if (n > 0) {
+        rc = enter(d, entries, n, err);
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (rc == 0 && n > 0) {
+        (void)pthread_mutex_lock(&d->lock);
+        settle_locked(d, n);
+        (void)pthread_mutex_unlock(&d->lock);
+    }
+    plx_free(entries);
+    return rc;
+}
+
 int store_dir_commit(void *self, struct plx_err *err)
 {
     struct store_dir *d = self;
-    int rc = 0;
 
     (void)pthread_mutex_lock(&d->commit_lock);
-    (void)pthread_mutex_lock(&d->lock);
-    if (d->npending > 0) {
-        if (d->limit == 0 && fdatasync(d->writer.fd) != 0) {
-            rc = plx_fail_errno(err, "cannot sync %s/packs/%08x", d->path, d->writer.number);
-        }
-        if (rc == 0) {
-            rc = enter(d, err);
-        }
-        if (rc == 0) {
-            for (size_t i = 0; i < d->npending && d->claims != NULL; i++) {
-                claims_drop(d->claims, &d->pending[i].id);
-            }
-            pending_clear(d);
-            if (d->writer.end >= d->pack_max) {
-                store_dir_end_pack(d);
-            }
-        }
-    }
-    (void)pthread_mutex_unlock(&d->lock);
+    int rc = commit_pending(d, err);
     if (rc == 0 && d->limit != 0) {
         rc = store_dir_evict(d, err);
     }

@@ -151,8 +151,16 @@ static int move_batch(struct sweep *s, struct index_entry *old, size_t n, struct
         }
     }
     wbuf_free(&buf);
-    if (rc == 0 && fdatasync(d->writer.fd) != 0) {
-        rc = plx_fail_errno(err, "cannot sync a pack of %s", d->path);
+    if (rc == 0) {
+        (void)pthread_mutex_lock(&d->lock);
+        int fd = fcntl(d->writer.fd, F_DUPFD_CLOEXEC, 3);
+        (void)pthread_mutex_unlock(&d->lock);
+        if (fd < 0 || fdatasync(fd) != 0) {
+            rc = plx_fail_errno(err, "cannot sync a pack of %s", d->path);
+        }
+        if (fd >= 0) {
+            (void)close(fd);
+        }
     }
     if (rc == 0) {
         rc = index_begin(d->index, &t, err);

@@ -189,10 +189,27 @@ static struct request **find_locked(struct diskfile *d, uint64_t id)
 
 /* --- life --------------------------------------------------------------------------------- */
 
+static int open_overlay(struct diskfile *d, const struct diskfile_config *cfg, struct plx_err *err)
+{
+    PLX_CHECK(cfg->overlay != NULL);
+    if (cfg->create_overlay) {
+        int rc = overlay_create(cfg->overlay, d->bytes, cfg->base_sha256, err);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return overlay_open(cfg->overlay, d->bytes, cfg->base_sha256, &d->overlay, err);
+}
+
 static int open_files(struct diskfile *d, const struct diskfile_config *cfg, struct plx_err *err)
 {
     bool write = cfg->overlay == NULL && !cfg->readonly;
 
+    if (cfg->base != NULL) {
+        d->base = cfg->base;
+        d->bytes = cfg->base->bytes;
+        return open_overlay(d, cfg, err);
+    }
     d->fd = open(cfg->path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (d->fd < 0) {
         return plx_fail_errno(err, "cannot open disk %s", cfg->path);
@@ -207,16 +224,7 @@ static int open_files(struct diskfile *d, const struct diskfile_config *cfg, str
     if (flock(d->fd, (write ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
         return plx_fail(err, PLX_EBUSY, "disk %s is in use by another process", cfg->path);
     }
-    if (cfg->overlay == NULL) {
-        return 0;
-    }
-    if (cfg->create_overlay) {
-        int rc = overlay_create(cfg->overlay, d->bytes, cfg->base_sha256, err);
-        if (rc != 0) {
-            return rc;
-        }
-    }
-    return overlay_open(cfg->overlay, d->bytes, cfg->base_sha256, &d->overlay, err);
+    return cfg->overlay == NULL ? 0 : open_overlay(d, cfg, err);
 }
 
 static int start_workers(struct diskfile *d, struct plx_err *err)
@@ -226,7 +234,7 @@ static int start_workers(struct diskfile *d, struct plx_err *err)
 
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &old);
-    while (rc == 0 && d->nthreads < DISK_WORKERS) {
+    while (rc == 0 && d->nthreads < (d->base != NULL ? DISK_WORKERS_BASE : DISK_WORKERS)) {
         rc = pthread_create(&d->threads[d->nthreads], NULL, worker, d);
         d->nthreads += rc == 0;
     }

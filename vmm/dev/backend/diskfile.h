@@ -21,6 +21,7 @@
 
 #include "base/err.h"
 #include "base/hash.h"
+#include "vmm/dev/backend/disk_base.h"
 #include "vmm/sched/input.h"
 
 struct diskfile; /* opaque */
@@ -33,8 +34,9 @@ struct disk_stamp {
 };
 
 struct diskfile_config {
-    const char *path;
-    const char *overlay; /* NULL: plain mode */
+    const char *path;             /* with @base: for messages only */
+    const struct disk_base *base; /* NULL: the file; else an overlay is needed. Borrowed */
+    const char *overlay;          /* NULL: plain mode */
     bool create_overlay;
     bool readonly;
     /* Identity of the base, kept in a fresh overlay and compared when one is opened; all zero: not

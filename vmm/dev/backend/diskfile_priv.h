@@ -9,7 +9,12 @@
 #include "vmm/dev/backend/diskfile.h"
 #include "vmm/dev/backend/overlay.h"
 
-enum { DISK_WORKERS = 2, SECTOR = 512, SCRUB_BUF = 16 * OVERLAY_BLOCK };
+enum {
+    DISK_WORKERS = 2,
+    DISK_WORKERS_BASE = 8,
+    /* reads of a base may wait long */ SECTOR = 512,
+    SCRUB_BUF = 16 * OVERLAY_BLOCK
+};
 
 enum request_state { WAITING, RUNNING, DONE };
 
@@ -28,13 +33,14 @@ struct request {
 };
 
 struct diskfile {
-    int fd; /* base, or the image itself */
+    const struct disk_base *base; /* NULL: fd */
+    int fd;                       /* base, or the image itself */
     struct overlay *overlay;
     char *path;
     bool readonly;
     uint64_t bytes;
     int event;
-    pthread_t threads[DISK_WORKERS];
+    pthread_t threads[DISK_WORKERS_BASE];
     unsigned nthreads;
     pthread_mutex_t lock; /* of all below and the states of requests */
     pthread_cond_t work, finished;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/log.h"
 #include "vmm/dev/backend/diskfile_priv.h"
 
 static int read_at(int fd, uint8_t *data, uint64_t len, uint64_t off)
@@ -18,6 +19,21 @@ static int read_at(int fd, uint8_t *data, uint64_t len, uint64_t off)
         return -1;
     }
     return n < 0 ? -1 : 0;
+}
+
+static int read_base(struct diskfile *d, uint8_t *data, uint64_t len, uint64_t off)
+{
+    struct plx_err err = {{0}};
+
+    if (d->base == NULL) {
+        return read_at(d->fd, data, len, off);
+    }
+    if (d->base->read(d->base->ctx, data, len, off, &err) != 0) {
+        log_error("disk %s: %s", d->path, err.msg);
+        errno = EIO;
+        return -1;
+    }
+    return 0;
 }
 
 /* The length from @off to where the overlay's answer for blocks changes, or to @end. */
@@ -81,12 +97,12 @@ static int do_read(struct diskfile *d, struct request *r, uint8_t *data, uint64_
     int rc = 0;
 
     if (d->overlay == NULL) {
-        return read_at(d->fd, data, len, off);
+        return read_base(d, data, len, off);
     }
     while (off < end && rc == 0) {
         bool has;
         uint64_t part = run_of(d->overlay, off, end, &has);
-        rc = has ? read_overlay(d, r, data, off, part) : read_at(d->fd, data, part, off);
+        rc = has ? read_overlay(d, r, data, off, part) : read_base(d, data, part, off);
         data += part;
         off += part;
     }

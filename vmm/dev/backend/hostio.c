@@ -135,6 +135,7 @@ static int open_console(struct hostio *h, const struct hostio_config *cfg, struc
 static int open_disk(const struct hostio_disk *disk, struct diskfile **out, struct plx_err *err)
 {
     struct diskfile_config cfg = {.path = disk->path,
+                                  .base = disk->base,
                                   .overlay = disk->overlay,
                                   .create_overlay = disk->create_overlay,
                                   .readonly = disk->readonly,

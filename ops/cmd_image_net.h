@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/cmd_image_net.h - connections to image servers, for the verbs of `pollux image`. */
+#ifndef OPS_CMD_IMAGE_NET_H
+#define OPS_CMD_IMAGE_NET_H
+
+#include "ops/cmd_image.h"
+#include "storage/client.h"
+
+enum { SERVER_TEXT = 256 };
+
+struct image_connection {
+    void *zmq;
+    struct image_client *client;
+    char endpoints[IMAGE_SERVERS][SERVER_TEXT];
+};
+
+/* Fills keys and servers of @cfg from the options. */
+int image_connection_open(const struct image_args *a, struct image_connection *c,
+                          struct image_client_config *cfg, struct plx_err *err);
+void image_connection_close(struct image_connection *c);
+int image_cache_open(const struct image_args *a, struct store **out, struct plx_err *err);
+
+#endif
