@@ -534,14 +534,14 @@ static int use_image(struct run *r, struct plx_err *err)
     memmove(o->disks + 1, o->disks, o->ndisks * sizeof *o->disks);
     o->disks[0] = r->image->name;
     o->ndisks++;
-    if (o->kernel == NULL && o->load == NULL) {
+    if (o->kernel == NULL && o->firmware == NULL && o->load == NULL) {
         if (r->image->kernel_len == 0) {
             return plx_fail(err, PLX_EINVAL, "image %s has no kernel: give --kernel",
                             r->image->name);
         }
         o->kernel = r->image->name;
     }
-    if (o->load == NULL && o->append == NULL) {
+    if (o->load == NULL && o->firmware == NULL && o->append == NULL) {
         o->append = r->image->cmdline;
     }
     return 0;

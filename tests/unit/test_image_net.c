@@ -1,0 +1,500 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Hunts: clients that starve others, or fill a server's memory; a read that waits behind the
+ * background; a server's death that a guest sees; bytes that pass for a segment and are none;
+ * strangers who are let in. */
+#include <pthread.h>
+#include <zmq.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "storage/server.h"
+#include "storage/server_queue.h"
+#include "storage/stream.h"
+#include "tests/unit/store_fixture.h"
+
+enum { LEN = 6 << 20, WAIT_MS = 8000 };
+
+/* --- whose turn it is ----------------------------------------------------------------------- */
+
+static struct seg_id id_of(unsigned client, unsigned n)
+{
+    struct seg_id id = {{(uint8_t)client, (uint8_t)n, (uint8_t)(n >> 8)}};
+
+    return id;
+}
+
+static void clients_get_equal_shares_whatever_they_ask(void **state)
+{
+    static const uint64_t sizes[3] = {4000, 32000, 200000};
+    static struct queue_client c[3];
+    struct queue q = {NULL};
+    uint64_t bytes[3] = {0};
+    struct seg_id id;
+
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        queue_client_init(&c[i], UINT64_MAX);
+        for (unsigned n = 0; n < 3000; n++) {
+            assert_int_equal(queue_want(&q, &c[i], 2, (struct seg_id[]){id_of(i, n)}), 0);
+        }
+    }
+    while (bytes[0] + bytes[1] + bytes[2] < 20 << 20) {
+        struct queue_client *turn = queue_next(&q, &id);
+        assert_non_null(turn);
+        unsigned i = (unsigned)(turn - c);
+        assert_int_equal(id.sha[0], i);
+        queue_sent(&q, turn, sizes[i]);
+        bytes[i] += sizes[i];
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_in_range(bytes[i], 6 << 20, 8 << 20);
+        queue_client_free(&q, &c[i]);
+    }
+    assert_null(q.turn);
+}
+
+static void a_client_that_takes_nothing_in_gets_one_window(void **state)
+{
+    struct queue_client slow, quick;
+    struct queue q = {NULL};
+    struct seg_id id;
+    uint64_t sent = 0;
+
+    (void)state;
+    queue_client_init(&slow, 100000);
+    queue_client_init(&quick, 100000);
+    for (unsigned n = 0; n < 100; n++) {
+        assert_int_equal(queue_want(&q, &slow, 0, (struct seg_id[]){id_of(0, n)}), 0);
+        assert_int_equal(queue_want(&q, &quick, 0, (struct seg_id[]){id_of(1, n)}), 0);
+    }
+    for (;;) {
+        struct queue_client *turn = queue_next(&q, &id);
+        if (turn == NULL) {
+            break;
+        }
+        queue_sent(&q, turn, 30000);
+        if (turn == &quick) {
+            sent += 30000;
+            assert_int_equal(queue_credit(&q, &quick, sent), 0);
+        }
+    }
+    assert_int_equal(sent, 100 * 30000);
+    assert_int_equal(slow.sent, 120000); /* the window, and what was under way */
+    assert_int_equal(queue_credit(&q, &slow, 120001), PLX_EINVAL);
+    assert_int_equal(queue_credit(&q, &slow, 120000), 0);
+    assert_ptr_equal(queue_next(&q, &id), &slow);
+    queue_sent(&q, &slow, 1);
+    assert_int_equal(queue_credit(&q, &slow, 5), PLX_EINVAL); /* backwards */
+    queue_client_free(&q, &slow);
+    queue_client_free(&q, &quick);
+}
+
+static void what_is_urgent_goes_first_and_too_much_is_refused(void **state)
+{
+    struct queue_client c;
+    struct queue q = {NULL};
+    struct seg_id id;
+
+    (void)state;
+    queue_client_init(&c, UINT64_MAX);
+    for (unsigned n = 0; n < QUEUE_MAX; n++) {
+        assert_int_equal(
+            queue_want(&q, &c, n % 3 == 0 ? 2 : n % 3, (struct seg_id[]){id_of(n % 3, n)}), 0);
+    }
+    assert_int_equal(queue_want(&q, &c, 0, (struct seg_id[]){id_of(9, 9)}), PLX_ERANGE);
+    assert_int_equal(queue_want(&q, &c, 3, (struct seg_id[]){id_of(9, 9)}), PLX_EINVAL);
+    (void)queue_next(&q, &id);
+    queue_sent(&q, &c, 100);
+    assert_int_equal(queue_want(&q, &c, 0, (struct seg_id[]){id_of(9, 9)}), 0);
+    assert_ptr_equal(queue_next(&q, &id), &c);
+    assert_int_equal(id.sha[0], 9);
+    queue_sent(&q, &c, 100);
+    queue_client_free(&q, &c);
+}
+
+/* --- servers and clients -------------------------------------------------------------------- */
+
+struct running {
+    struct image_server *server;
+    void *zmq;
+    struct authoriser *auth;
+    pthread_t thread;
+    char endpoint[64];
+    struct curve_pair key;
+};
+
+static struct curve_pair client_key;
+
+static void *serve(void *arg)
+{
+    (void)image_server_run(arg, NULL);
+    return NULL;
+}
+
+/* At @endpoint, or at a free port when that is empty. */
+static void start_server(struct running *r, struct store *s)
+{
+    struct image_server_config cfg = {.store = s, .key = &r->key, .bind = r->endpoint};
+    struct plx_err err = {{0}};
+    int rc = PLX_EBUSY;
+
+    cfg.zmq = r->zmq = zmq_ctx_new();
+    must(authoriser_start(r->zmq, &r->auth, &err), &err);
+    assert_int_equal(authoriser_allow(r->auth, client_key.public_key, "test"), 0);
+    bool chosen = r->endpoint[0] != '\0';
+    for (int tries = 0; rc == PLX_EBUSY && tries < 100; tries++) {
+        if (!chosen) {
+            uint16_t port;
+            host_random(&port, sizeof port);
+            (void)snprintf(r->endpoint, sizeof r->endpoint, "tcp://127.0.0.1:%u",
+                           20000 + port % 30000);
+        } else if (tries > 0) {
+            clock_sleep_ns(20000000);
+        }
+        rc = image_server_open(&cfg, &r->server, &err);
+    }
+    must(rc, &err);
+    assert_int_equal(pthread_create(&r->thread, NULL, serve, r->server), 0);
+}
+
+static void stop_server(struct running *r)
+{
+    image_server_stop(r->server);
+    (void)pthread_join(r->thread, NULL);
+    image_server_close(r->server);
+    authoriser_stop(r->auth);
+    (void)zmq_ctx_term(r->zmq);
+}
+
+static struct image_client_config client_of(void *zmq, struct store *cache, struct running *servers,
+                                            unsigned n)
+{
+    struct image_client_config cfg = {.zmq = zmq, .store = cache, .nservers = n, .key = client_key};
+
+    for (unsigned i = 0; i < n; i++) {
+        cfg.servers[i].endpoint = servers[i].endpoint;
+        memcpy(cfg.servers[i].key, servers[i].key.public_key, CURVE_KEY_LEN);
+    }
+    return cfg;
+}
+
+struct session {
+    struct running servers[2];
+    void *zmq;
+    struct store *cache;
+    struct image_client *client;
+    struct image_ref ref;
+    struct manifest m;
+    struct stream *stream;
+};
+
+static bool next(void *ctx, struct seg_id *id, enum client_urgency *urgency)
+{
+    struct session *s = ctx;
+    struct stream *stream = __atomic_load_n(&s->stream, __ATOMIC_ACQUIRE);
+
+    return stream != NULL && stream_next(stream, id, urgency);
+}
+
+static void arrived(void *ctx, const struct seg_id *id, uint32_t len, enum client_urgency urgency)
+{
+    struct session *s = ctx;
+    struct stream *stream = __atomic_load_n(&s->stream, __ATOMIC_ACQUIRE);
+
+    if (stream != NULL) {
+        stream_arrived(stream, id, len, urgency);
+    }
+}
+
+static void open_session(struct store_fixture *f, struct session *s, unsigned nservers,
+                         bool background)
+{
+    struct plx_err err = {{0}};
+    struct stream_config sc = {.name = "img:1", .manifest = &s->m};
+    struct wbuf text;
+    struct stream *stream;
+
+    must(curve_generate(&client_key, &err), &err);
+    for (unsigned i = 0; i < nservers; i++) {
+        must(curve_generate(&s->servers[i].key, &err), &err);
+        start_server(&s->servers[i], f->s);
+    }
+    s->zmq = zmq_ctx_new();
+    must(store_open_memory(&s->cache, &err), &err);
+    struct image_client_config cfg = client_of(s->zmq, s->cache, s->servers, nservers);
+    cfg.next = background ? next : NULL;
+    cfg.arrived = arrived;
+    cfg.ctx = s;
+    must(image_client_open(&cfg, &s->client, &err), &err);
+    must(image_client_image(s->client, "img", "1", WAIT_MS, &s->ref, &err), &err);
+    must(image_client_blob(s->client, &s->ref.manifest, &text, &err), &err);
+    must(image_manifest_open(&s->ref, text.data, text.len, &s->m, &err), &err);
+    wbuf_free(&text);
+    sc.cache = s->cache;
+    sc.client = s->client;
+    must(stream_open(&sc, &stream, &err), &err);
+    __atomic_store_n(&s->stream, stream, __ATOMIC_RELEASE);
+    image_client_poke(s->client);
+}
+
+static void close_session(struct session *s)
+{
+    stream_stop(s->stream);
+    image_client_stop(s->client);
+    image_client_close(s->client);
+    (void)disk_close(stream_disk(s->stream), NULL);
+    manifest_free(&s->m);
+    image_ref_free(&s->ref);
+    (void)zmq_ctx_term(s->zmq);
+    store_close(s->cache);
+}
+
+static void assert_reads(struct session *s, const uint8_t *data, size_t off, size_t len)
+{
+    struct plx_err err = {{0}};
+    uint8_t *back = malloc(len);
+
+    must(disk_read(stream_disk(s->stream), back, len, off, &err), &err);
+    assert_memory_equal(back, data + off, len);
+    free(back);
+}
+
+static void a_disk_reads_what_was_pushed_and_nothing_comes_twice(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    uint8_t *data = make_contents(LEN, 1);
+    struct image_server_stats st;
+    struct stream_progress p;
+    struct prng g;
+    struct plx_err err = {{0}};
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    open_session(f, &s, 1, false);
+    prng_seed(&g, 2);
+    for (int i = 0; i < 300; i++) {
+        size_t off = (size_t)prng_below(&g, LEN / 512) * 512;
+        size_t len = (1 + (size_t)prng_below(&g, 256)) * 512;
+        assert_reads(&s, data, off, len < LEN - off ? len : LEN - off);
+    }
+    assert_reads(&s, data, 0, LEN);
+    stream_progress(s.stream, &p);
+    assert_int_equal(p.here, p.segments);
+    image_server_stats(s.servers[0].server, &st);
+    /* The segments, each distinct one once, and the manifest. */
+    assert_true(st.segments <= p.segments + s.ref.manifest.nparts);
+    assert_int_equal(p.needed + p.profile + p.rest, st.segments - s.ref.manifest.nparts);
+    close_session(&s);
+    stop_server(&s.servers[0]);
+    free(data);
+}
+
+static void the_background_fetches_the_rest(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    uint8_t *data = make_contents(LEN, 3);
+    struct stream_progress p;
+    struct plx_err err = {{0}};
+    uint64_t end = clock_mono_ns() + WAIT_MS * UINT64_C(1000000);
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    open_session(f, &s, 1, true);
+    do {
+        clock_sleep_ns(5000000);
+        stream_progress(s.stream, &p);
+    } while (p.here < p.segments && clock_mono_ns() < end);
+    assert_int_equal(p.here, p.segments);
+    assert_true(p.rest > 0);
+    stop_server(&s.servers[0]); /* all is here: no server is needed any more */
+    assert_reads(&s, data, 0, LEN);
+    close_session(&s);
+    free(data);
+}
+
+struct late_read {
+    struct session *s;
+    const uint8_t *data;
+    bool done;
+};
+
+static void *read_all(void *arg)
+{
+    struct late_read *r = arg;
+
+    for (size_t off = 0; off < LEN; off += 65536) {
+        assert_reads(r->s, r->data, off, 65536);
+    }
+    __atomic_store_n(&r->done, true, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* A read waits while its server is gone, and goes on when it is there again. */
+static void a_dead_server_is_latency_not_an_error(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    uint8_t *data = make_contents(LEN, 4);
+    struct late_read r = {.s = &s, .data = data};
+    struct plx_err err = {{0}};
+    pthread_t t;
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    open_session(f, &s, 1, false);
+    assert_reads(&s, data, 0, 65536);
+    stop_server(&s.servers[0]);
+    assert_int_equal(pthread_create(&t, NULL, read_all, &r), 0);
+    clock_sleep_ns(300000000);
+    assert_false(__atomic_load_n(&r.done, __ATOMIC_ACQUIRE));
+    start_server(&s.servers[0], f->s);
+    (void)pthread_join(t, NULL);
+    assert_true(r.done);
+    close_session(&s);
+    stop_server(&s.servers[0]);
+    free(data);
+}
+
+static void another_server_takes_over(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    uint8_t *data = make_contents(LEN, 5);
+    struct image_client_stats st;
+    struct plx_err err = {{0}};
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    open_session(f, &s, 2, false);
+    assert_reads(&s, data, 0, 65536);
+    stop_server(&s.servers[0]);
+    assert_reads(&s, data, 0, LEN);
+    image_client_stats(s.client, &st);
+    assert_int_equal(st.server, 1);
+    assert_true(st.switches >= 1);
+    close_session(&s);
+    stop_server(&s.servers[1]);
+    free(data);
+}
+
+/* One that lacks a segment, or has it damaged, is passed over. */
+static void a_server_without_a_segment_is_passed_over(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    struct store *whole = f->s, *poor;
+    uint8_t *data = make_contents(LEN, 6);
+    struct plx_err err = {{0}};
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    open_session(f, &s, 2, false);
+    stop_server(&s.servers[0]);
+    must(store_open_memory(&poor, &err), &err);
+    start_server(&s.servers[0], poor); /* in its place, with nothing */
+    assert_reads(&s, data, 0, LEN);
+    close_session(&s);
+    stop_server(&s.servers[0]);
+    stop_server(&s.servers[1]);
+    store_close(poor);
+    f->s = whole;
+    free(data);
+}
+
+static void a_sweep_spares_what_a_client_has_open(void **state)
+{
+    struct store_fixture *f = *state;
+    struct session s = {.zmq = NULL};
+    uint8_t *data = make_contents(LEN, 7);
+    struct seg_sweep swept;
+    struct plx_err err = {{0}};
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    fixture_reopen(f);
+    open_session(f, &s, 1, false);
+    must(image_remove(f->s, "img", "1", &err), &err);
+    must(image_gc(f->s, &swept, &err), &err);
+    assert_int_equal(swept.dropped, 0);
+    assert_reads(&s, data, 0, LEN);
+    close_session(&s);
+    stop_server(&s.servers[0]);
+    must(image_gc(f->s, &swept, &err), &err);
+    assert_int_equal(swept.live, 0);
+    free(data);
+}
+
+static void strangers_are_not_let_in(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct store *cache;
+    struct image_client *c;
+    struct image_ref ref;
+    struct plx_err err = {{0}};
+    void *zmq = zmq_ctx_new();
+
+    must(curve_generate(&client_key, &err), &err);
+    must(curve_generate(&r.key, &err), &err);
+    start_server(&r, f->s);
+    must(curve_generate(&client_key, &err), &err); /* another one than was allowed */
+    must(store_open_memory(&cache, &err), &err);
+    struct image_client_config cfg = client_of(zmq, cache, &r, 1);
+    must(image_client_open(&cfg, &c, &err), &err);
+    assert_int_equal(image_client_image(c, "img", "1", 400, &ref, &err), PLX_ETIMEDOUT);
+    image_client_close(c);
+    (void)zmq_ctx_term(zmq);
+    store_close(cache);
+    stop_server(&r);
+}
+
+static void unknown_images_are_said_to_be(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct store *cache;
+    struct image_client *c;
+    struct image_ref ref, *refs;
+    struct plx_err err = {{0}};
+    uint8_t *data = make_contents(1 << 20, 8);
+    void *zmq = zmq_ctx_new();
+    size_t n;
+
+    must(push_bytes(f, "img", "1", data, 1 << 20, NULL, &err), &err);
+    must(curve_generate(&client_key, &err), &err);
+    must(curve_generate(&r.key, &err), &err);
+    start_server(&r, f->s);
+    must(store_open_memory(&cache, &err), &err);
+    struct image_client_config cfg = client_of(zmq, cache, &r, 1);
+    must(image_client_open(&cfg, &c, &err), &err);
+    assert_int_equal(image_client_image(c, "other", "1", WAIT_MS, &ref, &err), PLX_ENOENT);
+    assert_non_null(strstr(err.msg, "other:1"));
+    must(image_client_list(c, "IM", "debian", "redis", WAIT_MS, &refs, &n, &err), &err);
+    assert_int_equal(n, 1);
+    assert_string_equal(refs[0].name, "img");
+    image_ref_free(&refs[0]);
+    free(refs);
+    must(image_client_list(c, "", "fedora", "", WAIT_MS, &refs, &n, &err), &err);
+    assert_int_equal(n, 0);
+    free(refs);
+    image_client_close(c);
+    (void)zmq_ctx_term(zmq);
+    store_close(cache);
+    stop_server(&r);
+    free(data);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(clients_get_equal_shares_whatever_they_ask),
+        cmocka_unit_test(a_client_that_takes_nothing_in_gets_one_window),
+        cmocka_unit_test(what_is_urgent_goes_first_and_too_much_is_refused),
+        BOTH(a_disk_reads_what_was_pushed_and_nothing_comes_twice),
+        BOTH(the_background_fetches_the_rest),
+        DIR_ONLY(a_dead_server_is_latency_not_an_error),
+        DIR_ONLY(another_server_takes_over),
+        DIR_ONLY(a_server_without_a_segment_is_passed_over),
+        BOTH(a_sweep_spares_what_a_client_has_open),
+        DIR_ONLY(strangers_are_not_let_in),
+        DIR_ONLY(unknown_images_are_said_to_be),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
