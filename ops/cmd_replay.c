@@ -2,33 +2,42 @@
  * ops/cmd_replay.c - `pollux replay`: run a recording again and compare every digest in it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
 
 #include "ops/cmd.h"
 #include "ops/opt.h"
+#include "replica/against.h"
 #include "replica/replay.h"
 #include "vmm/sched/team.h"
+#include "vmm/tunables.h"
+
+struct request {
+    struct replay_config cfg;
+    const char *against; /* NULL: none */
+};
 
 static int set_until(void *ctx, char *const *v, struct plx_err *err)
 {
-    return opt_u64(v[0], "the slice", 1, UINT64_MAX, &((struct replay_config *)ctx)->until, err);
+    return opt_u64(v[0], "the slice", 1, UINT64_MAX, &((struct request *)ctx)->cfg.until, err);
 }
 
 static int set_digest_log(void *ctx, char *const *v, struct plx_err *err)
 {
     (void)err;
-    ((struct replay_config *)ctx)->digest_log = v[0];
+    ((struct request *)ctx)->cfg.digest_log = v[0];
     return 0;
 }
 
 static int set_digest(void *ctx, char *const *v, struct plx_err *err)
 {
     return opt_u64(v[0], "the number of slices", 1, UINT32_MAX,
-                   &((struct replay_config *)ctx)->digest_every, err);
+                   &((struct request *)ctx)->cfg.digest_every, err);
 }
 
 static int set_chaos(void *ctx, char *const *v, struct plx_err *err)
 {
-    return opt_u64(v[0], "the seed", 1, UINT64_MAX, &((struct replay_config *)ctx)->chaos, err);
+    return opt_u64(v[0], "the seed", 1, UINT64_MAX, &((struct request *)ctx)->cfg.chaos, err);
 }
 
 static int set_threads(void *ctx, char *const *v, struct plx_err *err)
@@ -36,8 +45,15 @@ static int set_threads(void *ctx, char *const *v, struct plx_err *err)
     uint64_t n;
     int rc = opt_u64(v[0], "the number of threads", 1, TEAM_THREADS_MAX, &n, err);
 
-    ((struct replay_config *)ctx)->threads = rc == 0 ? (unsigned)n : 0;
+    ((struct request *)ctx)->cfg.threads = rc == 0 ? (unsigned)n : 0;
     return rc;
+}
+
+static int set_against(void *ctx, char *const *v, struct plx_err *err)
+{
+    (void)err;
+    ((struct request *)ctx)->against = v[0];
+    return 0;
 }
 
 static const struct opt options[] = {
@@ -47,6 +63,8 @@ static const struct opt options[] = {
     {"chaos", "SEED", "drop everything that must not matter, at random", set_chaos},
     {"threads", "M", "threads that run vCPUs (as recorded or not: nothing depends on it)",
      set_threads},
+    {"against", "WHAT",
+     "find where it parts from a second recording, or from itself under conditions", set_against},
     {0},
 };
 
@@ -54,35 +72,117 @@ static const struct opt_command command = {
     .name = "pollux replay",
     .arguments = "DIR",
     .summary =
-        "Run the recording in DIR again and compare the digests it holds. Exit codes: 0 all\n"
-        "equal, 4 divergence, 1 none compared, or the recording is damaged.",
+        "Run the recording in DIR again and compare the digests it holds. With --against, run it\n"
+        "beside another recording of the same inputs, or beside itself under other conditions\n"
+        "(engine=interp,threads=M,cache=N,chaos=SEED), and show the first slice and instruction\n"
+        "that differ, with both states. Exit codes: 0 all equal, 4 divergence, 1 none compared, or\n"
+        "the recording is damaged.",
     .options = options,
     .min_args = 1,
     .max_args = 1,
 };
 
+/* "engine=interp,threads=2,cache=16,chaos=7": what must not matter, over what @cfg has. */
+static int parse_conditions(const char *text, struct replay_config *cfg, struct plx_err *err)
+{
+    char copy[256], *rest = copy, *item;
+
+    if (snprintf(copy, sizeof copy, "%s", text) >= (int)sizeof copy) {
+        return plx_fail(err, PLX_EINVAL, "--against %s: too long", text);
+    }
+    while ((item = strsep(&rest, ",")) != NULL) {
+        char *value = strchr(item, '=');
+        uint64_t n = 0;
+        int rc = 0;
+        if (value == NULL) {
+            return plx_fail(err, PLX_EINVAL,
+                            "--against %s: neither a recording nor engine=, threads=, cache=, "
+                            "chaos=",
+                            text);
+        }
+        *value++ = '\0';
+        if (strcmp(item, "engine") == 0) {
+            rc = strcmp(value, engine_interp.name) == 0 || strcmp(value, "auto") == 0
+                     ? 0
+                     : plx_fail(err, PLX_EINVAL, "--against: no engine '%s'", value);
+        } else if (strcmp(item, "threads") == 0) {
+            rc = opt_u64(value, "the number of threads", 1, TEAM_THREADS_MAX, &n, err);
+            cfg->threads = (unsigned)n;
+        } else if (strcmp(item, "cache") == 0) {
+            rc = opt_u64(value, "the entries of caches", 1, 1 << 20, &n, err);
+            cfg->cache_entries = (unsigned)n;
+        } else if (strcmp(item, "chaos") == 0) {
+            rc = opt_u64(value, "the seed", 1, UINT64_MAX, &cfg->chaos, err);
+        } else {
+            rc = plx_fail(err, PLX_EINVAL, "--against: no condition '%s'", item);
+        }
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return 0;
+}
+
+static int run_against(const struct request *q, struct plx_err *err)
+{
+    struct against_config cfg = {.side = {q->cfg, q->cfg},
+                                 .name = {q->cfg.dir, q->against},
+                                 .every = q->cfg.digest_every != 0 ? (unsigned)q->cfg.digest_every
+                                                                   : DIGEST_EVERY_SLICES,
+                                 .report = stdout};
+    struct against_result res;
+    struct stat st;
+    int rc = 0;
+
+    if (stat(q->against, &st) == 0 && S_ISDIR(st.st_mode)) {
+        cfg.side[1].dir = q->against;
+    } else {
+        rc = parse_conditions(q->against, &cfg.side[1], err);
+    }
+    if (rc == 0) {
+        rc = against_run(&cfg, &res, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    if (res.differ) {
+        return plx_fail(err, PLX_EDIVERGED, "%s and %s part in slice %" PRIu64, cfg.name[0],
+                        cfg.name[1], res.slice);
+    }
+    printf("%" PRIu64 " slices, %" PRIu64 " digests compared, 0 differ\n", res.slices,
+           res.compared);
+    return 0;
+}
+
+static int run_alone(const struct request *q, struct plx_err *err)
+{
+    struct replay_result result = {0};
+    int rc = replay_run(&q->cfg, &result, err);
+
+    if (rc != 0) {
+        return rc;
+    }
+    printf("%" PRIu64 " slices, %" PRIu64 " digests compared, %" PRIu64 " differ\n", result.slices,
+           result.compared, result.differ);
+    if (!result.sealed) {
+        printf("the recording was interrupted; it was replayed as far as it goes\n");
+    }
+    return replay_verdict(&result, err);
+}
+
 int cmd_replay(int argc, char **argv)
 {
-    struct replay_config cfg = {.engine = &engine_interp};
-    struct replay_result result = {0};
+    struct request q = {.cfg = {.engine = &engine_interp}};
     struct plx_err err = {{0}};
     int first, rc;
 
-    rc = opt_parse(&command, &cfg, argc, argv, &first, &err);
+    rc = opt_parse(&command, &q, argc, argv, &first, &err);
     if (rc == OPT_HELP) {
         return EXIT_OK;
     }
     if (rc == 0) {
-        cfg.dir = argv[first];
-        rc = replay_run(&cfg, &result, &err);
-        if (rc == 0) {
-            printf("%" PRIu64 " slices, %" PRIu64 " digests compared, %" PRIu64 " differ\n",
-                   result.slices, result.compared, result.differ);
-            if (!result.sealed) {
-                printf("the recording was interrupted; it was replayed as far as it goes\n");
-            }
-            rc = replay_verdict(&result, &err);
-        }
+        q.cfg.dir = argv[first];
+        rc = q.against != NULL ? run_against(&q, &err) : run_alone(&q, &err);
     }
     if (rc != 0) {
         (void)fprintf(stderr, "pollux: %s\n", err.msg[0] != 0 ? err.msg : plx_strerror(rc));

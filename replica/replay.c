@@ -23,7 +23,9 @@ enum { IMAGE_MAX = 1 << 30, NAMED_MAX = 8 /* pages named of a digest that differ
 
 struct replay {
     const struct replay_config *cfg;
-    struct replay_result *res;
+    struct replay_result *res; /* own, or the caller's of replay_run */
+    struct replay_result own;
+    uint64_t last; /* slice to run last */
     struct manifest m;
     struct log *log;
     struct hostio *io;
@@ -337,9 +339,9 @@ static int run_slice(struct replay *r, uint64_t seq, struct plx_err *err)
     return rc;
 }
 
-static int run_all(struct replay *r, struct plx_err *err)
+static int begin(struct replay *r, struct plx_err *err)
 {
-    uint64_t seq = vm_seq(r->vm) + 1, last = log_last(r->log);
+    uint64_t seq = vm_seq(r->vm) + 1;
     int rc;
 
     /* The digest of the state it begins with counts only when it differs: nothing has run yet. */
@@ -350,38 +352,99 @@ static int run_all(struct replay *r, struct plx_err *err)
     if (r->res->differ == 0) {
         r->res->compared = 0;
     }
-    if (last != 0 && log_first(r->log) != seq) {
+    r->last = log_last(r->log);
+    if (r->last != 0 && log_first(r->log) != seq) {
         return plx_fail(err, PLX_ECORRUPT,
                         "the log begins with record %" PRIu64 "; the state needs %" PRIu64,
                         log_first(r->log), seq);
     }
-    last = r->cfg->until != 0 && r->cfg->until < last ? r->cfg->until : last;
-    for (; seq <= last && rc == 0; seq++) {
-        rc = run_slice(r, seq, err);
+    if (r->cfg->until != 0 && r->cfg->until < r->last) {
+        r->last = r->cfg->until;
     }
-    r->res->stopped = vm_stopped(r->vm, &r->res->event, &r->res->code);
-    return rc;
+    return 0;
 }
 
-int replay_run(const struct replay_config *cfg, struct replay_result *out, struct plx_err *err)
+static int open_into(const struct replay_config *cfg, struct replay_result *res,
+                     struct replay **out, struct plx_err *err)
 {
     struct replay *r = plx_calloc(1, sizeof *r);
     int rc;
 
-    *out = (struct replay_result){.slices = 0};
+    *out = NULL;
     if (r == NULL) {
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
     r->cfg = cfg;
-    r->res = out;
+    r->res = res != NULL ? res : &r->own;
     output_list_init(&r->out);
     rc = open_all(r, err);
     if (rc == 0) {
-        rc = run_all(r, err);
+        rc = begin(r, err);
     }
-    close_all(r);
-    plx_free(r);
-    return rc != 0 ? plx_err_wrap(err, rc, "cannot replay %s", cfg->dir) : 0;
+    if (rc != 0) {
+        replay_close(r);
+        return plx_err_wrap(err, rc, "cannot replay %s", cfg->dir);
+    }
+    *out = r;
+    return 0;
+}
+
+int replay_open(const struct replay_config *cfg, struct replay **out, struct plx_err *err)
+{
+    return open_into(cfg, NULL, out, err);
+}
+
+void replay_close(struct replay *r)
+{
+    if (r != NULL) {
+        close_all(r);
+        plx_free(r);
+    }
+}
+
+struct vm *replay_vm(struct replay *r)
+{
+    return r->vm;
+}
+
+int replay_peek(struct replay *r, const void **record, size_t *len, struct plx_err *err)
+{
+    int rc;
+
+    if (vm_seq(r->vm) >= r->last) {
+        return 0;
+    }
+    rc = log_get(r->log, vm_seq(r->vm) + 1, record, len, err);
+    return rc != 0 ? plx_err_wrap(err, rc, "cannot replay %s", r->cfg->dir) : 1;
+}
+
+int replay_step(struct replay *r, struct plx_err *err)
+{
+    int rc;
+
+    if (vm_seq(r->vm) >= r->last) {
+        return 0;
+    }
+    rc = run_slice(r, vm_seq(r->vm) + 1, err);
+    return rc != 0 ? plx_err_wrap(err, rc, "cannot replay %s", r->cfg->dir) : 1;
+}
+
+int replay_run(const struct replay_config *cfg, struct replay_result *out, struct plx_err *err)
+{
+    struct replay *r;
+    int rc;
+
+    *out = (struct replay_result){.slices = 0};
+    rc = open_into(cfg, out, &r, err);
+    if (rc != 0) {
+        return rc;
+    }
+    do {
+        rc = replay_step(r, err);
+    } while (rc > 0);
+    out->stopped = vm_stopped(r->vm, &out->event, &out->code);
+    replay_close(r);
+    return rc;
 }
 
 int replay_verdict(const struct replay_result *r, struct plx_err *err)

@@ -40,4 +40,19 @@ int replay_run(const struct replay_config *cfg, struct replay_result *out, struc
 /* 0; PLX_EDIVERGED: some digest differs; PLX_ESTATE: none was compared. Fills @err. */
 int replay_verdict(const struct replay_result *r, struct plx_err *err);
 
+/* --- slice by slice; errors as replay_run's ----------------------------------------------------
+ */
+
+struct replay; /* opaque */
+
+/* Judges the directory and makes the VM as it was when the recording began. @cfg outlives it. */
+int replay_open(const struct replay_config *cfg, struct replay **out, struct plx_err *err);
+void replay_close(struct replay *r); /* NULL is a no-op */
+/* The record that replay_step will run, in its binary form, borrowed until then. Positive, or 0:
+ * there is none. */
+int replay_peek(struct replay *r, const void **record, size_t *len, struct plx_err *err);
+/* Run one slice. Positive, or 0: none was left, nothing ran. */
+int replay_step(struct replay *r, struct plx_err *err);
+struct vm *replay_vm(struct replay *r);
+
 #endif

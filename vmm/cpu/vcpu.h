@@ -94,6 +94,11 @@ struct vcpu {
     bool step_rf;       /* RF was set when it began: cleared after it, IRET excepted */
     uint8_t debug_hits; /* DR6 bits 0-3: data and I/O breakpoints hit by the instruction */
 
+    /* For tools: called on the vCPU's thread after every instruction, event and fault delivered,
+     * one by one. Must change nothing. NULL: none. */
+    void (*trace)(void *ctx, const struct vcpu *v);
+    void *trace_ctx;
+
     /* Virtual time (R5): now = t0 + ((c.progress - progress0) * rate >> 16), at most t_end. Set by
      * the scheduler before each run. */
     uint64_t t0, progress0, t_end;

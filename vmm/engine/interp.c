@@ -171,7 +171,8 @@ static enum vcpu_stop loop(struct vcpu *v)
             if (c->halted != 0) {
                 return VCPU_HALT; /* the interrupt was none after all */
             }
-            if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0)) {
+            if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0 ||
+                             v->trace != NULL)) {
                 if (v->parallel && ((c->rflags & FLAG_TF) != 0 || v->debug)) {
                     return VCPU_SERIAL; /* a trap after the instruction cannot wait for pages */
                 }
@@ -179,6 +180,9 @@ static enum vcpu_stop loop(struct vcpu *v)
             } else {
                 run_blocks(v);
             }
+        }
+        if (PLX_UNLIKELY(v->trace != NULL) && !vcpu_blocks(rc)) {
+            v->trace(v->trace_ctx, v);
         }
         if (PLX_UNLIKELY(rc != 0)) {
             return (enum vcpu_stop)rc;
@@ -210,6 +214,9 @@ static void interp_run(struct vcpu *v, struct engine_run *run)
         } else {
             shadows_end(&v->c);
             v->c.progress++;
+            if (v->trace != NULL) {
+                v->trace(v->trace_ctx, v);
+            }
         }
         if (rc != 0) {
             run->stop = (enum vcpu_stop)rc;

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * replica/against.h - two replays side by side, to find where they part: the first slice whose
+ * digests differ, then, by running that slice again with every instruction noted, the first
+ * instruction, its vCPU and address.
+ *
+ * Either one recording under two sets of things that must not matter (engine, threads, caches), or
+ * two recordings. Threading: the calling thread, and those of the two VMs. */
+#ifndef REPLICA_AGAINST_H
+#define REPLICA_AGAINST_H
+
+#include <stdio.h>
+
+#include "replica/replay.h"
+
+struct against_config {
+    struct replay_config side[2]; /* dir, engine and all; digest_log unused */
+    const char *name[2];          /* how the report calls them */
+    unsigned every;               /* compare digests every so many slices at first; > 0 */
+    FILE *report;
+};
+
+struct against_result {
+    uint64_t slices;   /* run on both sides, and equal */
+    uint64_t compared; /* digests */
+    bool differ;
+    uint64_t slice;   /* the first that differs; 0: the states they begin with do */
+    bool instruction; /* the first instruction that differs was found: */
+    unsigned vcpu;
+    uint64_t rip; /* its linear address */
+};
+
+/* Returns 0 also when they differ. The report gets what was found, in words. Errors: those of
+ * replay_open and replay_step; PLX_EINVAL: the recordings are of different machines, or of
+ * different inputs (the report says from which record on). */
+int against_run(const struct against_config *cfg, struct against_result *out, struct plx_err *err);
+
+#endif

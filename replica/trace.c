@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * replica/trace.c - see trace.h. */
+#include "replica/trace.h"
+
+#include <Zydis/Zydis.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "base/hash.h"
+#include "vmm/mmu/walk.h"
+
+enum { CODE_BYTES = 15, FIRST_ENTRIES = 4096 };
+
+/* The state of a vCPU after an instruction: what is shown, and hashes of the rest. */
+struct entry {
+    uint64_t rip, rflags, gpr[16], progress, retired;
+    uint64_t fpu, system; /* hashes */
+    uint64_t linear;      /* of rip */
+    bool is64, is32;
+};
+
+struct list {
+    struct entry *e;
+    size_t n, cap;
+    bool failed; /* out of memory: what follows is missing */
+};
+
+struct trace {
+    struct vm *vm;
+    unsigned vcpus;
+    struct list list[VCPUS_MAX];
+};
+
+static uint64_t system_hash(const struct cpu *c)
+{
+    struct wbuf w;
+    uint64_t h;
+
+    wbuf_init(&w);
+    for (unsigned i = 0; i < SEG_COUNT; i++) {
+        wbuf_u16(&w, c->seg[i].sel);
+        wbuf_u16(&w, c->seg[i].attr);
+        wbuf_u32(&w, c->seg[i].limit);
+        wbuf_u64(&w, c->seg[i].base);
+    }
+    const uint64_t words[] = {c->cr0,          c->cr2,          c->cr3,
+                              c->cr4,          c->efer,         c->xcr0,
+                              c->gdtr.base,    c->idtr.base,    c->ldtr.base,
+                              c->tr.base,      c->star,         c->lstar,
+                              c->cstar,        c->sfmask,       c->tsc_aux,
+                              c->tsc_adjust,   c->sysenter_cs,  c->sysenter_eip,
+                              c->sysenter_esp, c->pat,          c->kernel_gs_base,
+                              c->misc_enable,  c->xss,          c->spec_ctrl,
+                              c->dr[0],        c->dr[1],        c->dr[2],
+                              c->dr[3],        c->dr[6],        c->dr[7],
+                              c->rng.s[0],     c->rng.s[1],     c->rng.s[2],
+                              c->rng.s[3],     c->gdtr.limit,   c->idtr.limit,
+                              c->halted,       c->nmi_pending,  c->nmi_blocked,
+                              c->sti_shadow,   c->movss_shadow, c->wait_sipi,
+                              c->pause_run};
+    wbuf_put(&w, words, sizeof words);
+    h = w.failed ? 0 : hash128(w.data, w.len, 0).lo;
+    wbuf_free(&w);
+    return h;
+}
+
+static uint64_t fpu_hash(const struct cpu_fpu *f)
+{
+    const uint64_t words[] = {f->fcw, f->fsw, f->ftw, f->fop, f->fip, f->fdp, f->mxcsr};
+
+    return hash128(f->xmm, sizeof f->xmm, 0).lo ^ hash128(f->st, sizeof f->st, 1).lo ^
+           hash128(words, sizeof words, 2).lo;
+}
+
+static void note(void *ctx, const struct vcpu *v)
+{
+    struct list *l = ctx;
+    const struct cpu *c = &v->c;
+    struct entry *e;
+
+    if (l->n == l->cap && !l->failed) {
+        size_t cap = l->cap == 0 ? FIRST_ENTRIES : l->cap * 2;
+        struct entry *grown = plx_realloc(l->e, cap * sizeof *grown);
+        l->failed = grown == NULL;
+        l->e = grown != NULL ? grown : l->e;
+        l->cap = grown != NULL ? cap : l->cap;
+    }
+    if (l->failed) {
+        return;
+    }
+    e = &l->e[l->n++];
+    *e = (struct entry){.rip = c->rip,
+                        .rflags = c->rflags,
+                        .progress = c->progress,
+                        .retired = c->retired,
+                        .fpu = fpu_hash(&c->fpu),
+                        .system = system_hash(c),
+                        .is64 = cpu_is64(c),
+                        .is32 = (c->seg[SEG_CS].attr & SEG_DB) != 0};
+    e->linear = e->is64 ? c->rip : (uint32_t)(c->seg[SEG_CS].base + c->rip);
+    memcpy(e->gpr, c->gpr, sizeof e->gpr);
+}
+
+int trace_begin(struct vm *vm, struct trace **out, struct plx_err *err)
+{
+    struct trace *t = plx_calloc(1, sizeof *t);
+
+    *out = t;
+    if (t == NULL) {
+        return plx_fail(err, PLX_ENOMEM, "out of memory for a trace");
+    }
+    t->vm = vm;
+    t->vcpus = vm_machine(vm)->cfg.vcpus;
+    for (unsigned i = 0; i < t->vcpus; i++) {
+        struct vcpu *v = vm_vcpu(vm, i);
+        note(&t->list[i], v);
+        v->trace_ctx = &t->list[i];
+        v->trace = note;
+    }
+    return 0;
+}
+
+void trace_end(struct trace *t)
+{
+    for (unsigned i = 0; i < t->vcpus; i++) {
+        vm_vcpu(t->vm, i)->trace = NULL;
+    }
+}
+
+void trace_free(struct trace *t)
+{
+    if (t != NULL) {
+        for (unsigned i = 0; i < t->vcpus; i++) {
+            plx_free(t->list[i].e);
+        }
+        plx_free(t);
+    }
+}
+
+static bool same(const struct entry *a, const struct entry *b)
+{
+    return a->rip == b->rip && a->rflags == b->rflags && a->progress == b->progress &&
+           a->retired == b->retired && a->fpu == b->fpu && a->system == b->system &&
+           memcmp(a->gpr, b->gpr, sizeof a->gpr) == 0;
+}
+
+/* The first state of vCPU @i that differs; one list may end before the other. */
+static bool first_difference(const struct list *a, const struct list *b, size_t *index)
+{
+    size_t both = a->n < b->n ? a->n : b->n;
+
+    for (size_t k = 0; k < both; k++) {
+        if (!same(&a->e[k], &b->e[k])) {
+            *index = k;
+            return true;
+        }
+    }
+    *index = both;
+    return a->n != b->n;
+}
+
+bool trace_compare(const struct trace *a, const struct trace *b, struct trace_difference *out)
+{
+    bool found = false;
+
+    for (unsigned i = 0; i < a->vcpus && i < b->vcpus; i++) {
+        size_t index;
+        if (!first_difference(&a->list[i], &b->list[i], &index)) {
+            continue;
+        }
+        const struct entry *before = &a->list[i].e[index == 0 ? 0 : index - 1];
+        if (!found || before->progress < out->progress) {
+            *out = (struct trace_difference){i, index, before->progress, before->linear};
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* --- the report --------------------------------------------------------------------------------
+ */
+
+/* The bytes at @lin as the vCPU's memory is now. */
+static size_t code_at(struct vm *vm, unsigned vcpu, uint64_t lin, uint8_t out[CODE_BYTES])
+{
+    const struct cpu *c = &vm_vcpu(vm, vcpu)->c;
+    const struct walk_want want = {.access = WALK_R};
+    struct walk_result r;
+    size_t len = PAGE_SIZE - PAGE_OFFSET(lin);
+
+    len = len < CODE_BYTES ? len : CODE_BYTES;
+    if (walk(vm_machine(vm)->ram, c, lin, want, &r) != 0 ||
+        ram_read(vm_machine(vm)->ram, r.page + PAGE_OFFSET(lin), out, len) != 0) {
+        return 0;
+    }
+    return len;
+}
+
+static void disassemble(struct vm *vm, unsigned vcpu, const struct entry *at, char text[128])
+{
+    uint8_t bytes[CODE_BYTES];
+    size_t len = code_at(vm, vcpu, at->linear, bytes);
+    ZydisDisassembledInstruction insn;
+    ZydisMachineMode mode = at->is64   ? ZYDIS_MACHINE_MODE_LONG_64
+                            : at->is32 ? ZYDIS_MACHINE_MODE_LEGACY_32
+                                       : ZYDIS_MACHINE_MODE_LEGACY_16;
+
+    if (len != 0 && ZYAN_SUCCESS(ZydisDisassembleIntel(mode, at->rip, bytes, len, &insn))) {
+        (void)snprintf(text, 128, "%s", insn.text);
+    } else {
+        (void)snprintf(text, 128, "(its bytes cannot be read)");
+    }
+}
+
+static void row(FILE *to, const char *what, uint64_t a, uint64_t b)
+{
+    (void)fprintf(to, "  %-9s %016" PRIx64 "  %016" PRIx64 "%s\n", what, a, b,
+                  a == b ? "" : "  <-");
+}
+
+void trace_report(struct trace *const t[2], const struct trace_difference *d,
+                  const char *const name[2], FILE *to)
+{
+    static const char *const gpr[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+    const struct list *l[2] = {&t[0]->list[d->vcpu], &t[1]->list[d->vcpu]};
+    char text[128];
+
+    if (d->index == 0) {
+        (void)fprintf(to, "vCPU %u differs before its first instruction.\n", d->vcpu);
+    } else {
+        const struct entry *before = &l[0]->e[d->index - 1];
+        disassemble(t[0]->vm, d->vcpu, before, text);
+        (void)fprintf(to,
+                      "vCPU %u parts at instruction %" PRIu64 " of its life, %zu of this slice, at "
+                      "%#" PRIx64 ": %s\n",
+                      d->vcpu, before->retired + 1, d->index, before->linear, text);
+    }
+    for (unsigned k = 0; k < 2; k++) {
+        if (d->index >= l[k]->n) {
+            (void)fprintf(to, "  %s executed no more of it%s.\n", name[k],
+                          l[k]->failed ? " that there was memory to note" : "");
+            return;
+        }
+    }
+    const struct entry *a = &l[0]->e[d->index], *b = &l[1]->e[d->index];
+    (void)fprintf(to, "  %-9s %-16.16s  %-16.16s\n", "after it", name[0], name[1]);
+    row(to, "rip", a->rip, b->rip);
+    row(to, "rflags", a->rflags, b->rflags);
+    for (unsigned i = 0; i < 16; i++) {
+        row(to, gpr[i], a->gpr[i], b->gpr[i]);
+    }
+    row(to, "progress", a->progress, b->progress);
+    row(to, "retired", a->retired, b->retired);
+    if (a->fpu != b->fpu) {
+        (void)fprintf(to, "  x87 and SSE registers differ\n");
+    }
+    if (a->system != b->system) {
+        (void)fprintf(to, "  segment, control or model-specific registers differ\n");
+    }
+}
