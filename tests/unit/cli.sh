@@ -32,6 +32,7 @@ expect "no command 'frobnicate'" frobnicate
 expect "unknown option --frob" run --frob
 expect "give one of --kernel, --firmware and --load" run
 expect "give one of --kernel, --firmware and --load" run --kernel "$tmp/text" --load "$tmp/state"
+expect "do not go with --firmware" run --firmware "$tmp/text" --append quiet
 expect "unexpected argument 'x'" run --kernel "$tmp/text" x
 expect "cannot open $tmp/none" run --kernel "$tmp/none"
 expect "not a regular file" run --kernel "$tmp"
