@@ -116,7 +116,9 @@ static uint64_t data(unsigned len)
     uint64_t v = 0;
 
     for (unsigned i = 0; i < len; i++) {
-        v |= (uint64_t)in8(&b.m, FWCFG_PORT + 1) << (i * 8);
+        uint64_t byte = in8(&b.m, FWCFG_PORT + 1);
+
+        v |= i < 8 ? byte << (i * 8) : 0;
     }
     return v;
 }
