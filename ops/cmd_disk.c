@@ -397,7 +397,7 @@ static void print_layer(struct vhdx *v, struct vhdx *child, struct json *j)
     struct disk_guid id = vhdx_identity(v);
     char text[DISK_GUID_TEXT], size[32];
     struct vhdx_info i;
-    bool holds = child == NULL || disk_guid_eq(&vhdx_parent(child)->linkage, &id);
+    bool holds = child == NULL || chain_link_holds(vhdx_parent(child), &id);
 
     vhdx_get_info(v, &i);
     if (j != NULL) {
@@ -505,7 +505,7 @@ static int check_one(const char *path, bool repair, struct plx_err *err)
     struct disk *d;
     char text[32];
     unsigned warnings = 0;
-    int rc = chain_open(io_host(), path, repair ? DISK_WRITE : 0, &d, err);
+    int rc = chain_open(io_host(), path, repair ? DISK_FOR_WRITE : 0, &d, err);
 
     for (unsigned i = 0; rc == 0 && i < chain_depth(d); i++) {
         struct vhdx *v = chain_layer(d, i);

@@ -110,7 +110,7 @@ int disk_verb_resize(struct disk_args *a, struct plx_err *err)
 {
     struct disk *d;
     int rc = a->bytes == 0 ? plx_fail(err, PLX_EINVAL, "--size is missing")
-                           : chain_open(io_host(), a->argv[0], DISK_WRITE, &d, err);
+                           : chain_open(io_host(), a->argv[0], DISK_FOR_WRITE, &d, err);
 
     if (rc != 0) {
         return rc;
@@ -145,7 +145,8 @@ int disk_verb_serve(struct disk_args *a, struct plx_err *err)
     (void)sigaddset(&stop, SIGINT);
     (void)sigaddset(&stop, SIGTERM);
     (void)sigprocmask(SIG_BLOCK, &stop, NULL);
-    rc = disk_open(io_host(), a->argv[0], a->format, a->readonly ? 0 : DISK_WRITE, &cfg.disk, err);
+    rc = disk_open(io_host(), a->argv[0], a->format, a->readonly ? 0 : DISK_FOR_WRITE, &cfg.disk,
+                   err);
     if (rc == 0) {
         rc = nbd_listen(a->socket, &cfg.listen_fd, err);
         if (rc == 0) {
@@ -315,7 +316,7 @@ static int make_target(const struct disk_args *a, const char *path, const char *
         }
     }
     if (rc == 0) {
-        rc = disk_open(io_host(), path, format, DISK_WRITE, out, err);
+        rc = disk_open(io_host(), path, format, DISK_FOR_WRITE, out, err);
         if (rc != 0) {
             (void)unlink(path);
         }

@@ -201,7 +201,8 @@ static const struct opt options[] = {
     {"threads", "M", "threads that run them; no result depends on it (one a vCPU, or a core)",
      set_threads},
     {"engine", "NAME", "interp", set_engine},
-    {"disk", "FILE", "a raw disk image, written in place; may be repeated", set_disk},
+    {"disk", "FILE",
+     "a disk, raw or VHDX (*.vhdx, with its parents), written in place; may be repeated", set_disk},
     {"net", "NET",
      "a network card: none (not connected), tap=IF (an existing TAP) or "
      "user[,hostfwd=tcp:PORT-:PORT]; may be repeated",

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "ops/cmd.h"
+#include "ops/disk_image.h"
 
 #define VERSION "0.1.0"
 
@@ -41,6 +42,7 @@ static void usage(FILE *to)
 int main(int argc, char **argv)
 {
     log_init("pollux", LOG_WARN);
+    disk_image_register();
     if (argc < 2) {
         usage(stderr);
         return EXIT_ERROR;

@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "ops/disk_image.h"
 #include "ops/replica/proc.h"
 #include "ops/replica/sandbox.h"
 
@@ -258,6 +259,7 @@ int main(int argc, char **argv)
         return 1;
     }
     log_init("pollux-replica", LOG_INFO);
+    disk_image_register();
     (void)signal(SIGPIPE, SIG_IGN);
     p = plx_calloc(1, sizeof *p);
     PLX_CHECK(p != NULL);

@@ -32,6 +32,8 @@ struct vhdx *chain_layer(const struct disk *d, unsigned i);
  * PLX_ENOENT names what was tried. */
 int chain_parent_path(struct io_space *s, const char *path, const struct vhdx_parent *p,
                       char out[VHDX_PATH_MAX], struct plx_err *err);
+/* Is @has, the identifier of the parent, the one that the child holds? */
+bool chain_link_holds(const struct vhdx_parent *p, const struct disk_guid *has);
 /* What a child at @child is to say about its parent at @parent: paths and @linkage. */
 int chain_describe(const char *child, const char *parent, const struct disk_guid *linkage,
                    struct vhdx_parent *out, struct plx_err *err);

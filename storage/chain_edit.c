@@ -101,7 +101,7 @@ int chain_commit(struct io_space *s, const char *path, const struct disk_progres
     uint64_t bytes = 0;
     /* The whole chain is judged once; then the child is held, and its parent opened for writing. */
     int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open(s, path, DISK_WRITE, &d, err);
+                          : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
     if (rc == 0 && chain_depth(d) < 2) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent to commit to", path);
@@ -118,12 +118,12 @@ int chain_commit(struct io_space *s, const char *path, const struct disk_progres
         rc = chain_open_layer(s, path, 0, true, &child, err);
     }
     if (rc == 0) {
-        rc = chain_open(s, parent_path, DISK_WRITE, &parent, err);
+        rc = chain_open(s, parent_path, DISK_FOR_WRITE, &parent, err);
     }
     if (rc == 0) {
         struct disk_guid id = vhdx_identity(chain_layer(parent, 0));
         *link = *vhdx_parent(child);
-        if (!disk_guid_eq(&id, &link->linkage)) {
+        if (!chain_link_holds(link, &id)) {
             rc = plx_fail(err, PLX_ESTALE, "%s was changed just now: try again", parent_path);
         } else if (parent->geo.bytes < bytes) {
             rc = plx_fail(err, PLX_EINVAL,
@@ -131,13 +131,19 @@ int chain_commit(struct io_space *s, const char *path, const struct disk_progres
                           parent_path, path, parent_path);
         }
     }
-    /* The parent's new identifier, the child's knowledge of it, and only then data: at every
-     * moment the child over the parent reads as before. */
-    if (rc == 0) {
-        rc = vhdx_renew(chain_layer(parent, 0), err);
-    }
+    /* The child learns the parent's next identifier before the parent has it, and data move after
+     * that: at every moment the child over the parent reads as before, and opens. */
     if (rc == 0) {
         link->linkage = vhdx_identity(chain_layer(parent, 0));
+        link->linkage2 = disk_guid_new();
+        rc = vhdx_set_parent(child, link, err);
+    }
+    if (rc == 0) {
+        rc = vhdx_renew(chain_layer(parent, 0), &link->linkage2, err);
+    }
+    if (rc == 0) {
+        link->linkage = link->linkage2;
+        link->linkage2 = (struct disk_guid){{0}};
         rc = vhdx_set_parent(child, link, err);
     }
     if (rc == 0) {
@@ -218,7 +224,7 @@ int chain_rebase(struct io_space *s, const char *path, const char *parent,
     struct disk *d = NULL, *to = NULL;
     uint64_t a[2], b[2];
     int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open(s, path, DISK_WRITE, &d, err);
+                          : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
     if (rc == 0 && chain_depth(d) < 2) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent that another could replace", path);
@@ -294,7 +300,7 @@ int chain_relink(struct io_space *s, const char *path, const char *parent, bool 
     }
     if (rc == 0) {
         struct disk_guid holds = vhdx_parent(child)->linkage, has = vhdx_identity(v);
-        bool same = disk_guid_eq(&holds, &has);
+        bool same = chain_link_holds(vhdx_parent(child), &has);
         if (!same && !force) {
             rc = plx_fail(err, PLX_ESTALE,
                           "%s depends on %s as it was when it was %s; it is %s now: relinked, the "

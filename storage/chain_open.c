@@ -152,6 +152,12 @@ static int refuse_link(const struct chain *c, const char *parent, const struct d
                     child, parent, disk_guid_text(holds, a), disk_guid_text(has, b), child);
 }
 
+bool chain_link_holds(const struct vhdx_parent *p, const struct disk_guid *has)
+{
+    return disk_guid_eq(&p->linkage, has) ||
+           (!disk_guid_zero(&p->linkage2) && disk_guid_eq(&p->linkage2, has));
+}
+
 /* Somebody writes it: say what it was, as far as its header tells. */
 static int refuse_busy(struct io_space *s, const struct chain *c, const char *parent,
                        const struct disk_guid *holds, struct plx_err *err)
@@ -224,7 +230,7 @@ static int open_parent(struct io_space *s, struct chain *c, unsigned flags, stru
         return rc;
     }
     struct disk_guid has = vhdx_identity(*out);
-    if (!disk_guid_eq(&has, &p->linkage)) {
+    if (!chain_link_holds(p, &has)) {
         struct plx_err said;
         rc = refuse_link(c, path, &p->linkage, &has, &said);
         if ((flags & DISK_NO_CHECK) == 0) {
@@ -268,7 +274,7 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
     if (c == NULL) {
         return plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
     }
-    c->d.writable = (flags & DISK_WRITE) != 0;
+    c->d.writable = (flags & DISK_FOR_WRITE) != 0;
     rc = chain_open_layer(s, path, flags, c->d.writable, &v, err);
     if (rc == 0) {
         rc = add_layer(c, v, err);
@@ -328,7 +334,7 @@ static int refuse_doubtful(struct io_file *f, const char *path, struct plx_err *
 int disk_open(struct io_space *s, const char *path, const char *format, unsigned flags,
               struct disk **out, struct plx_err *err)
 {
-    bool write = (flags & DISK_WRITE) != 0;
+    bool write = (flags & DISK_FOR_WRITE) != 0;
     struct io_file *f;
 
     *out = NULL;

@@ -129,7 +129,7 @@ void disk_submit(struct disk *d, struct io_queue *q, struct disk_request *r);
 
 /* Flags of opening. */
 enum {
-    DISK_WRITE = 1,
+    DISK_FOR_WRITE = 1,
     DISK_NO_LOCK = 2,    /* read-only: look at it although it may be changing */
     DISK_NO_PARENTS = 4, /* a differencing file by itself: what it lacks reads as zeros */
     DISK_NO_CHECK = 8,   /* links of a chain are not compared; each mismatch is logged */

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * storage/io_queue.c - many requests at once (io.h): a ring of the kernel for reads, writes and
  * syncs of the host's files; threads for what may block, for calls, for files without a
- * descriptor, and for everything where there is no ring.
+ * descriptor, and for everything where there is no ring. What the page cache can do at once is done
+ * at once: reads of what is there, and small writes, for which a file system would only hand the
+ * ring's request to a thread of the kernel. Large requests are given to such threads in any case,
+ * so that several copy at a time.
  *
  * The owner's thread alone touches the ring, @ready and @pending; @lock guards the lists that
  * workers see. Workers are started when they are first needed. */
@@ -12,6 +15,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -19,7 +23,7 @@
 #include "base/io.h"
 #include "storage/io.h"
 
-enum { WORKERS = 4 };
+enum { WORKERS = 4, AT_ONCE = 128 << 10 };
 
 struct list {
     struct io_request *first, **last;
@@ -30,7 +34,7 @@ struct io_queue {
     struct io_uring ring;
     unsigned depth, in_ring;
     int event;
-    struct list ready;        /* for the ring, submitted, not started */
+    struct list ready;        /* submitted, not started */
     struct list nothing;      /* done as they came */
     unsigned pending, blocks; /* all; those with workers */
     pthread_t threads[WORKERS];
@@ -166,7 +170,24 @@ static void prepare(struct io_uring_sqe *e, struct io_request *r)
         io_uring_prep_fsync(e, r->file->fd, IORING_FSYNC_DATASYNC);
         break;
     }
+    io_uring_sqe_set_flags(e, left > AT_ONCE ? IOSQE_ASYNC : 0);
     io_uring_sqe_set_data(e, r);
+}
+
+/* Done without waiting for anything but memory, or not begun (or begun: r->moved says). */
+static bool at_once(struct io_request *r)
+{
+    struct iovec v = {(uint8_t *)r->buf + r->moved, r->len - r->moved};
+    ssize_t n = 0;
+
+    if (r->kind == IO_KIND_SYNC || v.iov_len > AT_ONCE) {
+        return false;
+    }
+    n = r->kind == IO_KIND_READ
+            ? preadv2(r->file->fd, &v, 1, (off_t)(r->off + r->moved), RWF_NOWAIT)
+            : pwrite(r->file->fd, v.iov_base, v.iov_len, (off_t)(r->off + r->moved));
+    r->moved += n > 0 ? (size_t)n : 0;
+    return r->moved == r->len;
 }
 
 static void start_ready(struct io_queue *q)
@@ -175,7 +196,14 @@ static void start_ready(struct io_queue *q)
     bool any = false;
 
     while (q->in_ring < q->depth && (r = q->ready.first) != NULL) {
-        struct io_uring_sqe *e = io_uring_get_sqe(&q->ring);
+        struct io_uring_sqe *e;
+        if (at_once(r)) {
+            (void)list_take(&q->ready);
+            r->rc = 0;
+            list_add(&q->nothing, r);
+            continue;
+        }
+        e = io_uring_get_sqe(&q->ring);
         if (e == NULL) {
             break;
         }
@@ -248,7 +276,7 @@ static bool start_ring(struct io_queue *q)
     if (io_uring_queue_init(q->depth, &q->ring, 0) != 0) {
         return false;
     }
-    if (io_uring_register_eventfd(&q->ring, q->event) != 0) {
+    if (io_uring_register_eventfd_async(&q->ring, q->event) != 0) {
         io_uring_queue_exit(&q->ring);
         return false;
     }
@@ -358,18 +386,27 @@ static unsigned reap_workers(struct io_queue *q)
     return n;
 }
 
+static unsigned look(struct io_queue *q)
+{
+    unsigned n = 0;
+
+    if (q->uring) {
+        start_ready(q);
+        n = reap_ring(q);
+    }
+    return n + reap_workers(q);
+}
+
 unsigned io_queue_run(struct io_queue *q, bool wait)
 {
     uint64_t count;
-    unsigned n = 0;
+    unsigned n = look(q);
 
-    for (;;) {
+    /* The event is only read when there seemed to be nothing: it may tell of what was seen
+     * already, and what comes after reading it sets it again. */
+    while (n == 0) {
         (void)io_read_some(q->event, &count, sizeof count);
-        if (q->uring) {
-            start_ready(q);
-            n += reap_ring(q);
-        }
-        n += reap_workers(q);
+        n = look(q);
         if (n != 0 || !wait || q->pending == 0) {
             break;
         }
@@ -379,6 +416,10 @@ unsigned io_queue_run(struct io_queue *q, bool wait)
     }
     if (q->uring && q->ready.first != NULL) { /* from a callback, or the rest of a short one */
         start_ready(q);
+        if (q->nothing.first != NULL) {
+            const uint64_t one = 1;
+            (void)io_write_full(q->event, &one, sizeof one);
+        }
     }
     return n;
 }

@@ -32,6 +32,7 @@ enum { VHDX_PATH_MAX = 4096 };
 /* What a differencing file says about its parent. */
 struct vhdx_parent {
     struct disk_guid linkage;
+    struct disk_guid linkage2; /* as good as the first; all zero: none. Only while a commit runs */
     char relative[VHDX_PATH_MAX]; /* with slashes, from the child's folder; "" if not given */
     char absolute[VHDX_PATH_MAX]; /* "" if not given */
 };
@@ -122,8 +123,8 @@ int vhdx_flush(struct vhdx *v, struct plx_err *err);
 /* --- metadata ------------------------------------------------------------------------------- */
 
 /* All durable when they return, through the log; the file is open for writing. */
-/* Give the contents their new DataWriteGuid now, unless this open did already. */
-int vhdx_renew(struct vhdx *v, struct plx_err *err);
+/* Give the contents the new DataWriteGuid @id now. */
+int vhdx_renew(struct vhdx *v, const struct disk_guid *id, struct plx_err *err);
 int vhdx_set_parent(struct vhdx *v, const struct vhdx_parent *p, struct plx_err *err);
 /* Larger; or smaller, and what was beyond is gone. Errors: PLX_ERANGE, PLX_EINVAL, ... */
 int vhdx_resize(struct vhdx *v, uint64_t bytes, struct plx_err *err);

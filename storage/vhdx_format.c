@@ -280,10 +280,12 @@ static void swap_slashes(char *s, char from, char to)
  * them; "pollux_path" is the same absolute path as this host writes it. */
 int vhdx_locator_encode(const struct vhdx_parent *p, struct wbuf *out)
 {
-    char linkage[DISK_GUID_TEXT], relative[VHDX_PATH_MAX + 2], absolute[VHDX_PATH_MAX + 2];
+    char linkage[DISK_GUID_TEXT], linkage2[DISK_GUID_TEXT] = "", relative[VHDX_PATH_MAX + 2],
+                                  absolute[VHDX_PATH_MAX + 2];
     const struct {
         const char *key, *value;
     } pairs[] = {{"parent_linkage", linkage},
+                 {"parent_linkage2", linkage2},
                  {"relative_path", relative},
                  {"absolute_win32_path", absolute},
                  {"pollux_path", p->absolute}};
@@ -291,6 +293,9 @@ int vhdx_locator_encode(const struct vhdx_parent *p, struct wbuf *out)
     unsigned n = 0;
 
     (void)disk_guid_text(&p->linkage, linkage);
+    if (!disk_guid_zero(&p->linkage2)) {
+        (void)disk_guid_text(&p->linkage2, linkage2);
+    }
     (void)snprintf(relative, sizeof relative, "%s%.*s", p->relative[0] != 0 ? ".\\" : "",
                    VHDX_PATH_MAX - 1, p->relative);
     swap_slashes(relative, '/', '\\');
@@ -328,6 +333,9 @@ static bool take_pair(const char *key, const char *value, struct vhdx_parent *ou
 {
     if (strcmp(key, "parent_linkage") == 0) {
         return disk_guid_parse(value, &out->linkage) == 0;
+    }
+    if (strcmp(key, "parent_linkage2") == 0) {
+        return disk_guid_parse(value, &out->linkage2) == 0;
     }
     if (strcmp(key, "relative_path") == 0) {
         const char *from = strncmp(value, ".\\", 2) == 0 ? value + 2 : value;

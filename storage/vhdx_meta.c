@@ -365,9 +365,19 @@ int vhdx_resize(struct vhdx *v, uint64_t bytes, struct plx_err *err)
     return v->has_parent && bytes > before ? vhdx_zero(v, before, bytes - before, true, err) : 0;
 }
 
-int vhdx_renew(struct vhdx *v, struct plx_err *err)
+int vhdx_renew(struct vhdx *v, const struct disk_guid *id, struct plx_err *err)
 {
-    return vhdx_touch(v, err);
+    (void)pthread_mutex_lock(&v->head_lock);
+    struct disk_guid before = v->h.data_write;
+    v->h.data_write = *id;
+    int rc = vhdx_header_write(v, err);
+    if (rc == 0) {
+        atomic_store(&v->touched, true);
+    } else {
+        v->h.data_write = before;
+    }
+    (void)pthread_mutex_unlock(&v->head_lock);
+    return rc;
 }
 
 int vhdx_empty(struct vhdx *v, struct plx_err *err)

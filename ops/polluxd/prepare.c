@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "ops/disk_image.h"
 #include "ops/polluxd/daemon.h"
 #include "vmm/dev/backend/overlay.h"
 
@@ -56,7 +57,7 @@ static void do_work(uv_work_t *w)
     p->ok = true;
     for (unsigned i = 0; i < p->nfiles && p->ok; i++) {
         struct file_hash *f = &p->files[i];
-        int rc = f->overlay ? hash_overlay(f, &err) : sha256_file(f->path, f->sha, &err);
+        int rc = f->overlay ? hash_overlay(f, &err) : disk_image_sha256(f->path, f->sha, &err);
         p->ok = rc == 0;
         f->bytes = stat(f->path, &st) == 0 ? (uint64_t)st.st_size : 0;
     }

@@ -2,6 +2,7 @@
  * tests/unit/test_chain.c - chains of VHDX files as one disk (storage/chain.h). A model test of
  * random changes, layers, commits and rebases against a flat buffer; and every way in which a link
  * may be wrong. SEED=n replays, OPS=n sets how many operations. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,7 +51,7 @@ static const char *name(unsigned i)
 static void reopen(struct model *m)
 {
     OK(disk_close(m->d, &err));
-    OK(chain_open(io_mem_space(m->mem), name(m->n - 1), DISK_WRITE, &m->d, &err));
+    OK(chain_open(io_mem_space(m->mem), name(m->n - 1), DISK_FOR_WRITE, &m->d, &err));
     assert_int_equal(chain_depth(m->d), m->n);
 }
 
@@ -130,7 +131,7 @@ static void add_child(struct model *m)
     OK(chain_create_child(io_mem_space(m->mem), name(m->n), name(m->n - 1),
                           (uint32_t)(MIB << prng_below(&m->g, 2)), &err));
     m->n++;
-    OK(chain_open(io_mem_space(m->mem), name(m->n - 1), DISK_WRITE, &m->d, &err));
+    OK(chain_open(io_mem_space(m->mem), name(m->n - 1), DISK_FOR_WRITE, &m->d, &err));
 }
 
 static void drop_layer(struct model *m)
@@ -142,13 +143,13 @@ static void drop_layer(struct model *m)
     if (prng_below(&m->g, 2) == 0 || m->n < 3) {
         OK(chain_commit(s, name(m->n - 1), NULL, &err));
         if (prng_below(&m->g, 2) == 0) { /* the emptied child still shows the same */
-            OK(chain_open(s, name(m->n - 1), DISK_WRITE, &m->d, &err));
+            OK(chain_open(s, name(m->n - 1), DISK_FOR_WRITE, &m->d, &err));
             compare(m, 0, BYTES);
             OK(disk_close(m->d, &err));
         }
     } else { /* the top over its grandparent, and the one between them gone */
         OK(chain_rebase(s, name(m->n - 1), name(m->n - 3), NULL, &err));
-        OK(chain_open(s, name(m->n - 1), DISK_WRITE, &m->d, &err));
+        OK(chain_open(s, name(m->n - 1), DISK_FOR_WRITE, &m->d, &err));
         assert_int_equal(chain_depth(m->d), m->n - 1);
         compare(m, 0, BYTES);
         OK(disk_close(m->d, &err));
@@ -157,7 +158,7 @@ static void drop_layer(struct model *m)
     }
     m->n--;
     OK(s->remove(s, name(m->n), &err));
-    OK(chain_open(s, name(m->n - 1), DISK_WRITE, &m->d, &err));
+    OK(chain_open(s, name(m->n - 1), DISK_FOR_WRITE, &m->d, &err));
 }
 
 static void step(struct model *m)
@@ -212,7 +213,7 @@ static void run_model(uint64_t seed, unsigned ops, uint32_t sector)
     OK(io_open(io_mem_space(m.mem), name(0), IO_WRITE | IO_CREATE, &f, &err));
     OK(vhdx_create(f, &c, &err));
     io_close(f);
-    OK(chain_open(io_mem_space(m.mem), name(0), DISK_WRITE, &m.d, &err));
+    OK(chain_open(io_mem_space(m.mem), name(0), DISK_FOR_WRITE, &m.d, &err));
     for (unsigned i = 0; i < ops; i++) {
         step(&m);
     }
@@ -240,6 +241,108 @@ static void a_chain_is_a_flat_disk(void **state)
     printf("SEED=%llu OPS=%u\n", (unsigned long long)seed, ops);
     run_model(seed, ops * 3 / 4, 512);
     run_model(seed + 1, ops / 4, 4096);
+}
+
+/* --- threads -------------------------------------------------------------------------------- */
+
+enum { THREADS = 4, STRIPE = 4096 };
+
+/* One of several that change one disk at once: of block 0 every fourth stripe is its own, and of
+ * the others one whole block, which it also discards. */
+struct mate {
+    struct disk *d;
+    pthread_t thread;
+    struct prng g;
+    unsigned nr;
+    uint8_t own[MIB];               /* of its block */
+    uint8_t stripes[MIB / THREADS]; /* of block 0 */
+    int bad;
+};
+
+static uint64_t stripe_at(const struct mate *m, uint64_t k)
+{
+    return (k * THREADS + m->nr) * STRIPE;
+}
+
+static int mate_step(struct mate *m)
+{
+    static const uint64_t stripes = MIB / THREADS / STRIPE;
+    uint64_t base = (m->nr + 1) * MIB, off = 512 * prng_below(&m->g, MIB / 512 - 64);
+    uint64_t len = 512 * (1 + prng_below(&m->g, 64)), k = prng_below(&m->g, stripes);
+    uint8_t buf[64 * 512], *mine = m->stripes + k * STRIPE;
+    struct plx_err e;
+
+    switch (prng_below(&m->g, 8)) {
+    case 0:
+        memset(m->own, 0, sizeof m->own);
+        return disk_zero(m->d, MIB, base, true, &e);
+    case 1:
+        return disk_flush(m->d, &e);
+    case 2:
+    case 3:
+        prng_fill(&m->g, m->own + off, len);
+        return disk_write(m->d, m->own + off, len, base + off, &e);
+    case 4:
+        prng_fill(&m->g, mine, STRIPE);
+        return disk_write(m->d, mine, STRIPE, stripe_at(m, k), &e);
+    case 5:
+        memset(mine, 0, STRIPE);
+        return disk_zero(m->d, STRIPE, stripe_at(m, k), true, &e);
+    case 6:
+        return disk_read(m->d, buf, STRIPE, stripe_at(m, k), &e) != 0 ||
+               memcmp(buf, mine, STRIPE) != 0;
+    default:
+        return disk_read(m->d, buf, len, base + off, &e) != 0 ||
+               memcmp(buf, m->own + off, len) != 0;
+    }
+}
+
+static void *mate_main(void *arg)
+{
+    struct mate *m = arg;
+
+    for (unsigned i = 0; i < 4000 && m->bad == 0; i++) {
+        m->bad = mate_step(m);
+    }
+    return NULL;
+}
+
+static void threads_change_one_disk_at_once(void **state)
+{
+    static struct mate mates[THREADS];
+    struct io_mem *m = io_mem_new();
+    struct vhdx_create c = {.type = VHDX_DYNAMIC, .bytes = BYTES, .block = MIB};
+    struct io_file *f;
+    struct disk *d;
+
+    (void)state;
+    OK(io_open(io_mem_space(m), "base", IO_WRITE | IO_CREATE, &f, &err));
+    OK(vhdx_create(f, &c, &err));
+    io_close(f);
+    OK(chain_create_child(io_mem_space(m), "top", "base", MIB, &err));
+    for (unsigned k = 0; k < 2; k++) { /* a dynamic and a differencing disk */
+        OK(chain_open(io_mem_space(m), k == 0 ? "top" : "base", DISK_FOR_WRITE, &d, &err));
+        for (unsigned i = 0; i < THREADS; i++) {
+            memset(&mates[i], 0, sizeof mates[i]);
+            mates[i].d = d;
+            mates[i].nr = i;
+            prng_seed(&mates[i].g, 100 * k + i);
+            assert_int_equal(pthread_create(&mates[i].thread, NULL, mate_main, &mates[i]), 0);
+        }
+        for (unsigned i = 0; i < THREADS; i++) {
+            assert_int_equal(pthread_join(mates[i].thread, NULL), 0);
+            assert_int_equal(mates[i].bad, 0);
+        }
+        OK(disk_close(d, &err));
+        OK(chain_open(io_mem_space(m), k == 0 ? "top" : "base", 0, &d, &err));
+        for (unsigned i = 0; i < THREADS; i++) {
+            static uint8_t buf[MIB];
+            OK(disk_read(d, buf, MIB, (i + 1) * MIB, &err));
+            assert_memory_equal(buf, mates[i].own, MIB);
+        }
+        OK(disk_close(d, &err));
+    }
+    io_mem_free(m);
 }
 
 /* --- links ---------------------------------------------------------------------------------- */
@@ -275,7 +378,7 @@ static void touch(const char *path)
 {
     struct disk *d;
     uint8_t sector[512] = {1};
-    OK(chain_open(space, path, DISK_WRITE, &d, &err));
+    OK(chain_open(space, path, DISK_FOR_WRITE, &d, &err));
     OK(disk_write(d, sector, sizeof sector, 4096, &err));
     OK(disk_close(d, &err));
 }
@@ -312,7 +415,7 @@ static void a_changed_parent_is_refused_by_name(void **state)
     assert_non_null(strstr(err.msg, before));
     assert_non_null(strstr(err.msg, after));
     assert_non_null(strstr(err.msg, "pollux disk relink --force /v/top"));
-    assert_int_equal(chain_open(space, "/v/top", DISK_WRITE, &d, &err), PLX_ESTALE);
+    assert_int_equal(chain_open(space, "/v/top", DISK_FOR_WRITE, &d, &err), PLX_ESTALE);
     OK(chain_open(space, "/v/mid", 0, &d, &err)); /* the rest is well */
     OK(disk_close(d, &err));
 }
@@ -378,14 +481,14 @@ static void a_parent_that_is_written_elsewhere_is_refused(void **state)
 
     (void)state;
     id_text("/v/mid", id);
-    OK(chain_open(space, "/v/mid", DISK_WRITE, &d, &err));
+    OK(chain_open(space, "/v/mid", DISK_FOR_WRITE, &d, &err));
     assert_int_equal(chain_open(space, "/v/top", 0, &e, &err), PLX_EBUSY);
     assert_non_null(strstr(err.msg, "/v/mid"));
     assert_non_null(strstr(err.msg, "open for writing"));
     assert_non_null(strstr(err.msg, id));
     OK(disk_close(d, &err));
-    OK(chain_open(space, "/v/top", DISK_WRITE, &d, &err));
-    assert_int_equal(chain_open(space, "/v/mid", DISK_WRITE, &e, &err), PLX_EBUSY);
+    OK(chain_open(space, "/v/top", DISK_FOR_WRITE, &d, &err));
+    assert_int_equal(chain_open(space, "/v/mid", DISK_FOR_WRITE, &e, &err), PLX_EBUSY);
     OK(chain_create_child(space, "/v/other", "/v/mid", 0, &err)); /* readers share */
     OK(disk_close(d, &err));
 }
@@ -409,7 +512,7 @@ static void a_cycle_is_refused(void **state)
     OK(vhdx_close(v, &err));
     assert_int_equal(chain_open(space, "/v/top", 0, &d, &err), PLX_EINVAL);
     assert_non_null(strstr(err.msg, "itself"));
-    assert_int_equal(chain_open(space, "/v/mid", DISK_WRITE, &d, &err), PLX_EINVAL);
+    assert_int_equal(chain_open(space, "/v/mid", DISK_FOR_WRITE, &d, &err), PLX_EINVAL);
     assert_non_null(strstr(err.msg, "itself"));
     assert_int_equal(chain_rebase(space, "/v/mid", "/v/base", NULL, &err), PLX_EINVAL);
     OK(chain_relink(space, "/v/mid", "/v/base", true, &err));
@@ -434,6 +537,12 @@ static void commit_is_seen_by_other_children(void **state)
     struct vhdx_info info;
     vhdx_get_info(chain_layer(d, 0), &info);
     assert_int_equal(info.allocated, 0);
+    OK(disk_read(d, sector, 512, 4096, &err));
+    assert_int_equal(sector[0], 1);
+    OK(disk_close(d, &err));
+    /* What the emptied child wrote before is not taken for its own again. */
+    OK(chain_open(space, "/v/top", DISK_FOR_WRITE, &d, &err));
+    OK(disk_write(d, sector, 512, 8192, &err));
     OK(disk_read(d, sector, 512, 4096, &err));
     assert_int_equal(sector[0], 1);
     OK(disk_close(d, &err));
@@ -499,6 +608,7 @@ int main(void)
         TEST(commit_is_seen_by_other_children),
         TEST(an_ended_commit_can_be_done_again),
         TEST(formats_go_by_name_and_not_by_content),
+        cmocka_unit_test(threads_change_one_disk_at_once),
         cmocka_unit_test(a_chain_is_a_flat_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

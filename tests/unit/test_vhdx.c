@@ -93,7 +93,7 @@ static void each_type_keeps_what_is_written(void **state)
         enum vhdx_type type = k / 2 == 0 ? VHDX_FIXED : VHDX_DYNAMIC;
         struct vhdx_info info;
         create("d", type, 5 * MIB + 4096, sectors[k % 2]);
-        struct disk *d = open_disk("d", DISK_WRITE);
+        struct disk *d = open_disk("d", DISK_FOR_WRITE);
         assert_int_equal(d->geo.bytes, 5 * MIB + 4096);
         expect(d, 0, 5 * MIB + 4096, 0);
         put(d, 1, 2 * MIB, MIB / 2);
@@ -134,7 +134,7 @@ static void identifier_changes_with_the_first_change(void **state)
     (void)state;
     create("d", VHDX_DYNAMIC, 4 * MIB, 512);
     struct disk_guid first = identity("d"), g;
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     expect(d, 0, MIB, 0);
     assert_int_equal(disk_flush(d, &err), 0);
     assert_int_equal(disk_zero(d, MIB, 0, true, &err), 0); /* zeros already: no change */
@@ -142,7 +142,7 @@ static void identifier_changes_with_the_first_change(void **state)
     g = identity("d");
     assert_true(disk_guid_eq(&g, &first));
 
-    d = open_disk("d", DISK_WRITE);
+    d = open_disk("d", DISK_FOR_WRITE);
     put(d, 1, 512, 0);
     assert_int_equal(disk_identity(d, &g, &err), 0);
     assert_false(disk_guid_eq(&g, &first));
@@ -153,7 +153,7 @@ static void identifier_changes_with_the_first_change(void **state)
     g = identity("d");
     assert_true(disk_guid_eq(&g, &second));
 
-    d = open_disk("d", DISK_WRITE);
+    d = open_disk("d", DISK_FOR_WRITE);
     put(d, 2, 512, 0);
     assert_int_equal(disk_close(d, &err), 0);
     g = identity("d");
@@ -171,7 +171,7 @@ static void identifier_is_durable_before_the_data(void **state)
     create("d", VHDX_FIXED, 2 * MIB, 512);
     struct disk_guid before = identity("d"), now;
     io_mem_record(mem);
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     put(d, 0xaa, 4096, 8192);
     assert_int_equal(disk_close(d, &err), 0);
     unsigned n = io_mem_recorded(mem), changed = 0;
@@ -206,7 +206,7 @@ static void a_disk_that_was_not_closed_is_replayed(void **state)
     prng_seed(&g, 1);
     create("d", VHDX_DYNAMIC, 40 * MIB, 512);
     io_mem_record(mem);
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     for (unsigned i = 0; i < 40; i++) {
         put(d, (uint8_t)(i + 1), 512, i * MIB);
         assert_int_equal(disk_flush(d, &err), 0);
@@ -241,12 +241,12 @@ static void many_pages_take_many_entries(void **state)
 {
     (void)state;
     create("d", VHDX_DYNAMIC, UINT64_C(200) << 30, 512);
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     for (uint64_t i = 0; i < 350; i++) {
         put(d, (uint8_t)(i % 250 + 1), 512, i * 512 * MIB);
     }
     assert_int_equal(disk_close(d, &err), 0);
-    d = open_disk("d", DISK_WRITE);
+    d = open_disk("d", DISK_FOR_WRITE);
     for (uint64_t i = 0; i < 350; i++) {
         expect(d, (uint8_t)(i % 250 + 1), 512, i * 512 * MIB);
         expect(d, 0, 512, i * 512 * MIB + MIB);
@@ -260,7 +260,7 @@ static void discarded_space_is_used_again(void **state)
 
     (void)state;
     create("d", VHDX_DYNAMIC, 64 * MIB, 512);
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     for (unsigned round = 0; round < 20; round++) {
         put(d, (uint8_t)(round + 1), 4 * MIB, 4 * (round % 4) * MIB);
         assert_int_equal(disk_flush(d, &err), 0);
@@ -319,18 +319,18 @@ static void sizes_change(void **state)
     (void)state;
     for (unsigned k = 0; k < 2; k++) {
         create("d", k == 0 ? VHDX_DYNAMIC : VHDX_FIXED, 3 * MIB + 512, 512);
-        struct disk *d = open_disk("d", DISK_WRITE);
+        struct disk *d = open_disk("d", DISK_FOR_WRITE);
         put(d, 9, 3 * MIB + 512, 0);
         assert_int_equal(vhdx_resize(chain_layer(d, 0), 8 * MIB, &err), 0);
         assert_int_equal(disk_close(d, &err), 0);
-        d = open_disk("d", DISK_WRITE);
+        d = open_disk("d", DISK_FOR_WRITE);
         assert_int_equal(d->geo.bytes, 8 * MIB);
         expect(d, 9, 3 * MIB + 512, 0);
         expect(d, 0, 5 * MIB - 512, 3 * MIB + 512);
         put(d, 8, 5 * MIB - 512, 3 * MIB + 512);
         assert_int_equal(vhdx_resize(chain_layer(d, 0), MIB + 4096, &err), 0);
         assert_int_equal(disk_close(d, &err), 0);
-        d = open_disk("d", DISK_WRITE);
+        d = open_disk("d", DISK_FOR_WRITE);
         assert_int_equal(vhdx_resize(chain_layer(d, 0), 6 * MIB, &err), 0);
         assert_int_equal(disk_close(d, &err), 0);
         d = open_disk("d", 0);
@@ -340,11 +340,11 @@ static void sizes_change(void **state)
     }
     /* Beyond what the block table has room for. */
     create("d", VHDX_DYNAMIC, 4 * MIB, 512);
-    struct disk *d = open_disk("d", DISK_WRITE);
+    struct disk *d = open_disk("d", DISK_FOR_WRITE);
     put(d, 9, 4 * MIB, 0);
     assert_int_equal(vhdx_resize(chain_layer(d, 0), 300000 * MIB, &err), 0);
     assert_int_equal(disk_close(d, &err), 0);
-    d = open_disk("d", DISK_WRITE);
+    d = open_disk("d", DISK_FOR_WRITE);
     expect(d, 9, 4 * MIB, 0);
     put(d, 7, 4096, 299999 * MIB);
     assert_int_equal(disk_close(d, &err), 0);
@@ -363,7 +363,7 @@ static void the_largest_disk_is_64_tib(void **state)
     struct io_file *f = file("big", IO_WRITE | IO_CREATE);
     assert_int_equal(vhdx_create(f, &c, &err), 0);
     io_close(f);
-    struct disk *d = open_disk("big", DISK_WRITE);
+    struct disk *d = open_disk("big", DISK_FOR_WRITE);
     put(d, 5, 4096, VHDX_BYTES_MAX - 4096);
     put(d, 6, 512, 0);
     assert_int_equal(disk_close(d, &err), 0);
@@ -436,7 +436,7 @@ static void either_copy_of_the_tables_will_do(void **state)
             }
         }
         io_close(f);
-        int rc = chain_open(io_mem_space(mem), "d", DISK_WRITE, &d, &err);
+        int rc = chain_open(io_mem_space(mem), "d", DISK_FOR_WRITE, &d, &err);
         if ((mask & 3) == 3 || (mask & 12) == 12) {
             assert_int_equal(rc, PLX_ECORRUPT);
             continue;
@@ -455,8 +455,8 @@ static void writers_exclude_each_other(void **state)
 
     (void)state;
     create("d", VHDX_DYNAMIC, 4 * MIB, 512);
-    d = open_disk("d", DISK_WRITE);
-    assert_int_equal(chain_open(io_mem_space(mem), "d", DISK_WRITE, &e, &err), PLX_EBUSY);
+    d = open_disk("d", DISK_FOR_WRITE);
+    assert_int_equal(chain_open(io_mem_space(mem), "d", DISK_FOR_WRITE, &e, &err), PLX_EBUSY);
     assert_int_equal(chain_open(io_mem_space(mem), "d", 0, &e, &err), PLX_EBUSY);
     assert_int_equal(chain_open(io_mem_space(mem), "d", DISK_NO_LOCK, &e, &err), 0);
     assert_int_equal(disk_close(e, &err), 0);
@@ -476,7 +476,7 @@ static void errors_of_the_host_are_final(void **state)
         struct disk *d;
         uint8_t buf[512];
         create("d", VHDX_DYNAMIC, 4 * MIB, 512);
-        d = open_disk("d", DISK_WRITE);
+        d = open_disk("d", DISK_FOR_WRITE);
         put(d, 1, 512, 0);
         assert_int_equal(disk_flush(d, &err), 0);
         io_mem_fail_at(mem, k);
@@ -507,7 +507,7 @@ static void opening_unwinds_from_every_allocation_failure(void **state)
     create("d", VHDX_DYNAMIC, 4 * MIB, 512);
     do {
         plx_heap_fail_at(k++);
-        rc = chain_open(io_mem_space(mem), "d", DISK_WRITE, &d, &err);
+        rc = chain_open(io_mem_space(mem), "d", DISK_FOR_WRITE, &d, &err);
         plx_heap_fail_never();
     } while (rc != 0 && k < 100);
     assert_true(k > 5 && k < 100);

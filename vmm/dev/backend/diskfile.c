@@ -189,27 +189,28 @@ static struct request **find_locked(struct diskfile *d, uint64_t id)
 
 /* --- life --------------------------------------------------------------------------------- */
 
-static int open_overlay(struct diskfile *d, const struct diskfile_config *cfg, struct plx_err *err)
+static const struct diskfile_opener *opener;
+
+void diskfile_set_opener(const struct diskfile_opener *o)
 {
-    PLX_CHECK(cfg->overlay != NULL);
-    if (cfg->create_overlay) {
-        int rc = overlay_create(cfg->overlay, d->bytes, cfg->base_sha256, err);
-        if (rc != 0) {
-            return rc;
-        }
-    }
-    return overlay_open(cfg->overlay, d->bytes, cfg->base_sha256, &d->overlay, err);
+    opener = o;
 }
 
-static int open_files(struct diskfile *d, const struct diskfile_config *cfg, struct plx_err *err)
+static int open_image(struct diskfile *d, const char *path, bool write, struct plx_err *err)
 {
-    bool write = cfg->overlay == NULL && !cfg->readonly;
+    int rc = opener->open(path, write, &d->image, err);
 
-    if (cfg->base != NULL) {
-        d->base = cfg->base;
-        d->bytes = cfg->base->bytes;
-        return open_overlay(d, cfg, err);
+    if (rc == 0 && (d->image.base.bytes == 0 || d->image.base.bytes % SECTOR != 0)) {
+        rc = plx_fail(err, PLX_EINVAL, "disk %s is not made of sectors of %d bytes", path, SECTOR);
+    } else if (rc == 0) {
+        d->base = &d->image.base;
     }
+    return rc;
+}
+
+static int open_raw(struct diskfile *d, const struct diskfile_config *cfg, bool write,
+                    struct plx_err *err)
+{
     d->fd = open(cfg->path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (d->fd < 0) {
         return plx_fail_errno(err, "cannot open disk %s", cfg->path);
@@ -224,7 +225,34 @@ static int open_files(struct diskfile *d, const struct diskfile_config *cfg, str
     if (flock(d->fd, (write ? LOCK_EX : LOCK_SH) | LOCK_NB) != 0) {
         return plx_fail(err, PLX_EBUSY, "disk %s is in use by another process", cfg->path);
     }
-    return cfg->overlay == NULL ? 0 : open_overlay(d, cfg, err);
+    return 0;
+}
+
+static int open_files(struct diskfile *d, const struct diskfile_config *cfg, struct plx_err *err)
+{
+    bool write = cfg->overlay == NULL && !cfg->readonly;
+    int rc = 0;
+
+    PLX_CHECK(cfg->base == NULL || cfg->overlay != NULL);
+    d->base = cfg->base;
+    if (d->base == NULL) {
+        rc = opener != NULL && opener->knows(cfg->path) ? open_image(d, cfg->path, write, err)
+                                                        : open_raw(d, cfg, write, err);
+    }
+    if (rc != 0) {
+        return rc;
+    }
+    d->bytes = d->base != NULL ? d->base->bytes : d->bytes;
+    if (cfg->overlay == NULL) {
+        return 0;
+    }
+    if (cfg->create_overlay) {
+        rc = overlay_create(cfg->overlay, d->bytes, cfg->base_sha256, err);
+        if (rc != 0) {
+            return rc;
+        }
+    }
+    return overlay_open(cfg->overlay, d->bytes, cfg->base_sha256, &d->overlay, err);
 }
 
 static int start_workers(struct diskfile *d, struct plx_err *err)
@@ -313,6 +341,9 @@ void diskfile_close(struct diskfile *d)
         }
     }
     overlay_close(d->overlay);
+    if (d->image.close != NULL) {
+        d->image.close(d->image.base.ctx);
+    }
     if (d->fd >= 0) {
         (void)close(d->fd);
     }

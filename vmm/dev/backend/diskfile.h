@@ -33,6 +33,23 @@ struct disk_stamp {
     uint64_t last_record; /* last record whose disk requests are all in here */
 };
 
+/* An open disk that is more than a raw image; its functions are as those of a base. */
+struct diskfile_image {
+    struct disk_base base;
+    int (*write)(void *ctx, const void *buf, uint64_t len, uint64_t off, struct plx_err *err);
+    int (*zero)(void *ctx, uint64_t len, uint64_t off, struct plx_err *err);
+    int (*flush)(void *ctx, struct plx_err *err);
+    void (*close)(void *ctx);
+};
+
+/* Formats live outside of vmm/; whoever has them says here, before the first disk is opened, which
+ * paths are theirs and how to open those. Without it every path is a raw image. */
+struct diskfile_opener {
+    bool (*knows)(const char *path);
+    int (*open)(const char *path, bool write, struct diskfile_image *out, struct plx_err *err);
+};
+void diskfile_set_opener(const struct diskfile_opener *opener); /* borrowed for ever */
+
 struct diskfile_config {
     const char *path;             /* with @base: for messages only */
     const struct disk_base *base; /* NULL: the file; else an overlay is needed. Borrowed */

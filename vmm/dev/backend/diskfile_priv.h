@@ -34,6 +34,7 @@ struct request {
 
 struct diskfile {
     const struct disk_base *base; /* NULL: fd */
+    struct diskfile_image image;  /* @base is its base, if the opener opened it */
     int fd;                       /* base, or the image itself */
     struct overlay *overlay;
     char *path;

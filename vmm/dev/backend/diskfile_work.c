@@ -21,6 +21,17 @@ static int read_at(int fd, uint8_t *data, uint64_t len, uint64_t off)
     return n < 0 ? -1 : 0;
 }
 
+/* What a base or an image answered: 0, or -1 with errno, and the message in the log. */
+static int told(const struct diskfile *d, int rc, const struct plx_err *err)
+{
+    if (rc != 0) {
+        log_error("disk %s: %s", d->path, err->msg);
+        errno = EIO;
+    }
+    return rc == 0 ? 0 : -1;
+}
+
+/* Of the base, or of the disk that has no overlay. */
 static int read_base(struct diskfile *d, uint8_t *data, uint64_t len, uint64_t off)
 {
     struct plx_err err = {{0}};
@@ -28,12 +39,7 @@ static int read_base(struct diskfile *d, uint8_t *data, uint64_t len, uint64_t o
     if (d->base == NULL) {
         return read_at(d->fd, data, len, off);
     }
-    if (d->base->read(d->base->ctx, data, len, off, &err) != 0) {
-        log_error("disk %s: %s", d->path, err.msg);
-        errno = EIO;
-        return -1;
-    }
-    return 0;
+    return told(d, d->base->read(d->base->ctx, data, len, off, &err), &err);
 }
 
 /* The length from @off to where the overlay's answer for blocks changes, or to @end. */
@@ -190,6 +196,13 @@ static int do_write(struct diskfile *d, struct request *r, const uint8_t *data)
     uint64_t blocks = (off + len - 1) / OVERLAY_BLOCK - first + 1;
     int rc;
 
+    if (d->overlay == NULL && d->base != NULL) {
+        struct plx_err err = {{0}};
+        return told(d,
+                    data != NULL ? d->image.write(d->base->ctx, data, len, off, &err)
+                                 : d->image.zero(d->base->ctx, len, off, &err),
+                    &err);
+    }
     if (d->overlay == NULL) {
         return data != NULL ? io_pwrite_full(d->fd, data, len, off) : write_zeros(d->fd, off, len);
     }
@@ -206,7 +219,14 @@ static int do_flush(struct diskfile *d)
     if (d->readonly) {
         return 0;
     }
-    return d->overlay != NULL ? overlay_flush(d->overlay) : fdatasync(d->fd);
+    if (d->overlay != NULL) {
+        return overlay_flush(d->overlay);
+    }
+    if (d->base != NULL) {
+        struct plx_err err = {{0}};
+        return told(d, d->image.flush(d->base->ctx, &err), &err);
+    }
+    return fdatasync(d->fd);
 }
 
 /* Read and verify what the overlay has of a range. */
