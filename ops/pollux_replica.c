@@ -155,9 +155,8 @@ static void serve(struct proc *p, const struct pollfd fds[WATCHED])
 
 static void io_loop(struct proc *p)
 {
-    struct pollfd fds[WATCHED];
+    struct pollfd fds[WATCHED] = {0}; /* poll finds what is there already */
 
-    watch(p, fds);
     while (!atomic_load(&p->ending)) {
         int timeout;
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/alloc.h"
 #include "base/prng.h"
 #include "vmm/sched/input.h"
@@ -202,6 +203,38 @@ static void outputs_keep_order_and_data(void **state)
     output_list_free(&l);
 }
 
+/* Runs of one port end with a hole in its positions, another port and another kind. */
+static void console_bytes_become_runs(void **state)
+{
+    static const struct {
+        uint8_t kind;
+        uint16_t dev;
+        uint64_t pos;
+        size_t item; /* where it must end up */
+    } put[] = {
+        {OUTPUT_CONSOLE, 0, 7, 0},  {OUTPUT_CONSOLE, 0, 8, 0},  {OUTPUT_CONSOLE, 0, 9, 0},
+        {OUTPUT_CONSOLE, 1, 10, 1}, {OUTPUT_CONSOLE, 1, 12, 2}, {OUTPUT_CONSOLE, 1, 13, 2},
+        {OUTPUT_NET_TX, 1, 14, 3},  {OUTPUT_CONSOLE, 1, 14, 4}, {OUTPUT_CONSOLE, 1, 15, 4},
+    };
+    static const uint32_t len[] = {3, 1, 2, 1, 2};
+    struct output_list l;
+    const char *all = "abcdefghi";
+
+    (void)state;
+    output_list_init(&l);
+    for (size_t i = 0; i < PLX_COUNT(put); i++) {
+        struct output o = {.kind = put[i].kind, .dev = put[i].dev, .len = 1, .pos = put[i].pos};
+        output_add(&l, &o, &all[i]);
+        assert_int_equal(l.n, put[i].item + 1);
+    }
+    for (size_t i = 0; i < PLX_COUNT(len); i++) {
+        assert_int_equal(l.items[i].len, len[i]);
+        assert_memory_equal(output_data(&l, &l.items[i]), all, len[i]);
+        all += len[i];
+    }
+    output_list_free(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +244,7 @@ int main(void)
         cmocka_unit_test(hostile_contents_are_refused),
         cmocka_unit_test(random_bodies_are_safe),
         cmocka_unit_test(outputs_keep_order_and_data),
+        cmocka_unit_test(console_bytes_become_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -206,10 +206,27 @@ void output_list_clear(struct output_list *l)
     wbuf_clear(&l->bytes);
 }
 
+/* A port of bytes puts out one at a time; each held and let out alone would cost far more than its
+ * making. */
+static bool goes_on(const struct output_list *l, const struct output *o)
+{
+    const struct output *last = l->n == 0 ? NULL : &l->items[l->n - 1];
+
+    return last != NULL && o->kind == OUTPUT_CONSOLE && last->kind == OUTPUT_CONSOLE &&
+           last->dev == o->dev && last->pos + last->len == o->pos &&
+           last->len <= UINT32_MAX - o->len;
+}
+
 void output_add(struct output_list *l, const struct output *o, const void *data)
 {
     size_t off = l->bytes.len;
 
+    if (goes_on(l, o)) {
+        wbuf_put(&l->bytes, data, o->len);
+        PLX_CHECK(!l->bytes.failed);
+        l->items[l->n - 1].len += o->len;
+        return;
+    }
     if (l->n == l->cap) {
         size_t cap = l->cap == 0 ? 32 : l->cap * 2;
         struct output *items = plx_realloc(l->items, cap * sizeof *items);

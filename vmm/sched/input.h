@@ -92,7 +92,8 @@ struct output_list {
 void output_list_init(struct output_list *l);
 void output_list_free(struct output_list *l);
 void output_list_clear(struct output_list *l);
-/* Appends a copy. Running out of memory here is a PLX_CHECK: an output must not be lost. */
+/* Appends a copy; console bytes that follow one another at their port become one output. Running
+ * out of memory here is a PLX_CHECK: an output must not be lost. */
 void output_add(struct output_list *l, const struct output *o, const void *data);
 static inline const uint8_t *output_data(const struct output_list *l, const struct output *o)
 {
