@@ -278,6 +278,14 @@ static void deliveries_stop_before_any_effect(void **state)
     G_CODE_AT(&g, G_CODE, 0xcc);
     stops_and_then_runs("int3", 5);
     assert_int_equal(g.v->c.rip, G_STUBS + VEC_BP * 16);
+
+    teardown(state);
+    setup(state);
+    g.v->c.gpr[RSP] = MMIO + 0x800;
+    g.v->c.dr[7] = DR7_FIXED | 0x2000; /* GD: cleared on the way into the handler */
+    G_CODE_AT(&g, G_CODE, 0xf1);
+    stops_and_then_runs("int1", 5);
+    assert_int_equal(g.v->c.dr[7], DR7_FIXED);
 }
 
 /* A trap comes after the instruction, when it is too late to stop. */

@@ -391,10 +391,10 @@ void exc_software_interrupt(struct vcpu *v, unsigned vector, bool int_n)
     if (int_n && (v->c.rflags & FLAG_VM) != 0 && (v->c.rflags & FLAG_IOPL) != FLAG_IOPL) {
         cpu_gp0(v);
     }
+    deliver(v, &e, &v->next_rip);
     if (vector == VEC_DB && !int_n) {
         v->c.dr[7] &= ~DR7_GD;
     }
-    deliver(v, &e, &v->next_rip);
     v->step_tf = false;
 }
 
