@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# One log, many ways to run it: guests of several vCPUs are recorded under chaos, then replayed on 1, 2
+# and 4 threads, on one core, under other chaos (delays at every barrier, everything that may be
+# dropped dropped, caches of a few entries, saved and loaded in place). Every digest must be equal.
+#
+#   VCPUS=n (2)  RUNS=n (1)  SEED=n (the day's)  GUESTS="locks tables linux" (programs)
+#
+# A failure prints the seed, and what `pollux replay --against` says of it.
+set -u
+. "$(dirname "$0")/lib.sh"
+
+vcpus=${VCPUS:-2}
+runs=${RUNS:-1}
+seed=${SEED:-$(date +%Y%m%d)}
+guests=${GUESTS:-locks tables code}
+echo "seed $seed, $vcpus vCPUs, $runs runs of: $guests"
+RANDOM=$((seed % 32768))
+replays=0 compared=0
+
+record() { # GUEST CHAOS DIR
+    local args=(--kernel "build/tests/guest/smp_$1.elf" --memory 64)
+    if [ "$1" = linux ]; then
+        [ -s build/guest-work/initrd.img ] || make --no-print-directory guest PROFILE=work >/dev/null ||
+            fail "no guest (make guest PROFILE=work)"
+        args=(--kernel build/guest-work/vmlinuz --initrd build/guest-work/initrd.img --memory 256
+            --append "console=ttyS0 panic=-1 quiet pollux.run=work,futex,$vcpus+work,faults,$vcpus+work,fork,$vcpus")
+    fi
+    timeout 900 "$pollux" run "${args[@]}" --vcpus "$vcpus" --threads 2 --chaos "$2" --record "$3" \
+        --digest 16 --console "$tmp/console" --timeout 850 >"$tmp/out" 2>"$tmp/err" </dev/null
+    rc=$?
+    [ "$1" = linux ] && [ $rc -eq 0 ] && return
+    [ $rc -eq 33 ] || fail "seed $seed: $1 under chaos $2: exit code $rc"
+}
+
+replay_as() { # DIR CONDITIONS COMMAND...
+    local dir=$1 conditions=$2
+    shift 2
+    timeout 900 "$@" "$pollux" replay $conditions "$dir" >"$tmp/out" 2>"$tmp/err" || {
+        cat "$tmp/out"
+        "$pollux" replay "$dir" --against "threads=1" 2>&1 | head -n 40
+        fail "seed $seed: replay $conditions of $guest differs from its recording"
+    }
+    replays=$((replays + 1))
+    compared=$((compared + $(sed -n 's/.* \([0-9]*\) digests compared.*/\1/p' "$tmp/out")))
+}
+
+for ((run = 0; run < runs; run++)); do
+    for guest in $guests; do
+        dir=$tmp/rec
+        rm -rf "$dir"
+        record "$guest" $((1 + RANDOM)) "$dir"
+        for threads in 1 2 4; do
+            [ $threads -le "$vcpus" ] && replay_as "$dir" "--threads $threads" env
+        done
+        replay_as "$dir" "--threads 2" taskset -c 0
+        replay_as "$dir" "--threads 2 --chaos $((1 + RANDOM))" env
+        replay_as "$dir" "--threads 1 --chaos $((1 + RANDOM))" env
+    done
+done
+echo "$replays replays, $compared digests compared, 0 differ"
+[ $compared -gt 0 ] || fail "nothing was compared"
