@@ -186,12 +186,13 @@ bool trace_compare(const struct trace *a, const struct trace *b, struct trace_di
 static size_t code_at(struct vm *vm, unsigned vcpu, uint64_t lin, uint8_t out[CODE_BYTES])
 {
     const struct cpu *c = &vm_vcpu(vm, vcpu)->c;
+    const struct walk_tables tables = {.ram = vm_machine(vm)->ram};
     const struct walk_want want = {.access = WALK_R};
     struct walk_result r;
     size_t len = PAGE_SIZE - PAGE_OFFSET(lin);
 
     len = len < CODE_BYTES ? len : CODE_BYTES;
-    if (walk(vm_machine(vm)->ram, c, lin, want, &r) != 0 ||
+    if (walk(&tables, c, lin, want, &r) != 0 ||
         ram_read(vm_machine(vm)->ram, r.page + PAGE_OFFSET(lin), out, len) != 0) {
         return 0;
     }

@@ -251,7 +251,7 @@ static inline int fx_setup(void **state)
     f->v.t_end = UINT64_MAX;
     f->v.stop_progress = UINT64_MAX;
     cpu_reset(&f->v.c, 0);
-    assert_int_equal(vcpu_mem_create(&f->v, 0), 0);
+    assert_int_equal(vcpu_mem_create(&f->v, 0, NULL), 0);
     fx_tables(f);
     fx_long(f, 0);
     *state = f;

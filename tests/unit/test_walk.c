@@ -91,8 +91,14 @@ static void accessed_and_dirty(void **state)
 static int do_walk(struct guest *g, gva_t lin, unsigned access, bool user, bool ac,
                    struct walk_result *r)
 {
-    return walk(g->ram, &g->v->c, lin, (struct walk_want){.access = access, .user = user, .ac = ac},
-                r);
+    const struct walk_tables t = {.ram = g->ram};
+    int rc =
+        walk(&t, &g->v->c, lin, (struct walk_want){.access = access, .user = user, .ac = ac}, r);
+
+    for (unsigned i = 0; rc == 0 && i < r->nset; i++) {
+        *(uint8_t *)g_at(g, r->set[i].entry) |= r->set[i].flags;
+    }
+    return rc;
 }
 
 static void rights_and_error_codes(void **state)

@@ -24,10 +24,12 @@ struct single {
     struct insn insn;
 };
 
-/* A short cut from RIP in 64-bit mode: true while the generation is the same. */
+/* A short cut from RIP in 64-bit mode: true while the generation is the same and RIP may be fetched
+ * from the same page. */
 struct jump {
     uint64_t rip;
-    uint64_t key; /* generation and context; 0: free */
+    uint64_t key;     /* generation and context; 0: free */
+    uintptr_t addend; /* of the page, tlb_entry */
     struct block *block;
 };
 
@@ -110,9 +112,7 @@ void vcpu_blocks_drop(struct vcpu *v)
         }
         plx_free(p);
         b->pages[b->listed[i]] = NULL;
-        if (v->ram->nwatchers <= 1) {
-            v->ram->flags[b->listed[i]] &= (uint8_t)~RAM_CODE;
-        }
+        v->use[b->listed[i]] &= (uint8_t)~USE_CODE;
     }
     b->nlisted = 0;
     b->n = 0;
@@ -153,13 +153,7 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
         return;
     }
     struct code_page *p = b->pages[page];
-    if (p == NULL) {
-        if (v->ram->nwatchers <= 1) {
-            v->ram->flags[page] &= (uint8_t)~RAM_CODE;
-        }
-        return;
-    }
-    if ((p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) == 0) {
+    if (p == NULL || (p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) == 0) {
         return;
     }
     p->chunks = 0;
@@ -177,6 +171,9 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
             p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
             at = &block->page_next;
         }
+    }
+    if (p->list == NULL) {
+        v->use[page] &= (uint8_t)~USE_CODE;
     }
 }
 
@@ -264,9 +261,9 @@ static struct code_page *code_page(struct vcpu *v, uint64_t page)
         b->pages[page] = p;
         b->listed[b->nlisted++] = page;
     }
-    if ((v->ram->flags[page] & RAM_CODE) == 0) {
-        v->ram->flags[page] |= RAM_CODE;
-        vcpu_mem_protect(v, ram_gpa_of_page(v->ram, page));
+    if ((v->use[page] & USE_CODE) == 0) {
+        v->use[page] |= USE_CODE;
+        vcpu_mem_protect(v, page);
     }
     return b->pages[page];
 }
@@ -374,17 +371,19 @@ static struct block *find(struct vcpu *v, const struct insn **one)
 const struct insn *block_at(struct vcpu *v, unsigned *n)
 {
     struct jump *j = &v->blocks->jumps[(v->c.rip ^ v->c.rip >> 12) % JUMPS];
+    const struct tlb_entry *e = tlb_slot(v, v->c.rip);
     uint64_t key = v->code_gen << 2 | v->code_ctx;
     const struct insn *one;
 
-    if (j->rip != v->c.rip || j->key != key || v->code_ctx == CODE_NOT_64) {
+    if (j->rip != v->c.rip || j->key != key || e->xtag != PAGE_BASE(v->c.rip) ||
+        e->addend != j->addend || v->code_ctx == CODE_NOT_64) {
         struct block *block = find(v, &one);
         if (block == NULL) {
             *n = 1;
             return one;
         }
         /* finding may have dropped others: the generation as it is now */
-        *j = (struct jump){v->c.rip, v->code_gen << 2 | v->code_ctx, block};
+        *j = (struct jump){v->c.rip, v->code_gen << 2 | v->code_ctx, e->addend, block};
     }
     *n = j->block->n;
     return j->block->insns;

@@ -2,7 +2,7 @@
  * vmm/cpu/block.h - decoded instructions, cached per guest-physical page.
  *
  * A block is a run of instructions inside one page, keyed by the GPA it starts at and the decoder
- * mode. Pages with blocks have RAM_CODE; a store to one of their 64-byte chunks that holds code
+ * mode. Pages with blocks have USE_CODE; a store to one of their 64-byte chunks that holds code
  * drops the blocks it touches and sets v->attention, so the next instruction is decoded anew (R7).
  * Owned by one vCPU; dropping any of it changes no result (R1). */
 #ifndef VMM_CPU_BLOCK_H
@@ -34,7 +34,7 @@ void vcpu_blocks_drop(struct vcpu *v);
  * that spans two. Valid until the next call or drop. May raise: #PF, #GP of the fetch. */
 const struct insn *block_at(struct vcpu *v, unsigned *n);
 
-/* A store to a page with RAM_CODE, about to happen or done. */
+/* A store to a page, about to happen or done; or its bytes are no longer known. */
 void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len);
 
 #endif

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/mem.c - guest memory as one vCPU sees it: translation caches that are never stale, and
- * every checked path behind mem.h.
+ * vmm/cpu/mem.c - guest memory as one vCPU sees it: translations by way of its shadow tables
+ * (vmm/mmu/shadow.h), the rights to pages (vmm/mmu/owner.h), and every checked path behind mem.h.
  *
- * Three caches of equal size, one per kind of access: supervisor, user, and supervisor data
- * accesses that EFLAGS.AC lets pass SMAP. What they hold was read from table pages, which carry
- * RAM_TABLE; a store that changes a present entry there drops what came from it, so CR3 loads and
- * INVLPG have nothing to flush (R7). Owned by one vCPU and run by its thread; no state. */
+ * With several vCPUs each access asks for the right to every table page its walk reads and to its
+ * own page, on a miss; what is cached implies those rights. In a parallel part a right that is not
+ * there stops the run, in a serial part owner_serial gives it. Flags that a walk sets in a table
+ * page that the vCPU may only read are owed (R7).
+ *
+ * Owned by one vCPU and run by its thread, by another only while it is parked; no state. */
 #include "vmm/cpu/mem.h"
 
 #include <string.h>
@@ -13,179 +15,52 @@
 #include "base/alloc.h"
 #include "base/check.h"
 #include "vmm/cpu/block.h"
+#include "vmm/cpu/undo.h"
 #include "vmm/mmu/walk.h"
 
-enum { CTX_SUPER, CTX_USER, CTX_SUPER_AC, CTX_COUNT };
-enum { ENTRIES_DEFAULT = 2048, ENTRIES_MIN = 16, TABLES_MAX = 4096 };
-enum { USE_LEAF = 1, USE_UPPER = 2 }; /* how walks used a table page */
-
-/* The cold half of a cache entry. */
-struct fill {
-    gva_t tag; /* linear page, or TLB_NONE */
-    gpa_t page;
-    gpa_t leaf;   /* of the entry that maps it; 0 without paging */
-    uint8_t *hva; /* of the page; NULL: MMIO */
-    uint8_t perm; /* MEM_*; W also where a store must take the slow path */
-    bool listed;
-};
-
 struct vcpu_mem {
-    unsigned entries; /* per cache, a power of two */
-    struct tlb_entry *tlb;
-    struct fill *fill;
-    uint32_t *used; /* slots filled since the last drop */
-    uint32_t nused;
-    uint8_t *use;     /* per page of RAM: USE_* */
-    uint64_t *tables; /* pages with use != 0 */
-    unsigned ntables;
-    /* What the translations depend on. */
-    uint64_t cr0, cr3, cr4, efer, pdpte[4];
+    struct shadow *s;
+    struct shadow_key key; /* of the current space */
     bool is64;
     struct tlb_entry none; /* what v->tlb points to while breakpoints watch data */
+    struct undo undo;
 };
 
-/* --- creation and dropping ------------------------------------------------------------------ */
+/* --- creation, address spaces ---------------------------------------------------------------- */
 
-static void clear_slot(struct vcpu_mem *m, uint32_t slot)
-{
-    m->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
-    m->fill[slot].tag = TLB_NONE;
-}
-
-int vcpu_mem_create(struct vcpu *v, unsigned entries)
+int vcpu_mem_create(struct vcpu *v, unsigned entries, const struct shadow_config *cfg)
 {
     struct vcpu_mem *m = plx_calloc(1, sizeof *m);
 
     if (m == NULL) {
         return PLX_ENOMEM;
     }
-    m->entries = ENTRIES_MIN;
-    while (m->entries < (entries == 0 ? (unsigned)ENTRIES_DEFAULT : entries) &&
-           m->entries < ENTRIES_DEFAULT) {
-        m->entries *= 2;
-    }
     v->mem = m;
-    m->tlb = plx_calloc((size_t)m->entries * CTX_COUNT, sizeof *m->tlb);
-    m->fill = plx_calloc((size_t)m->entries * CTX_COUNT, sizeof *m->fill);
-    m->used = plx_calloc((size_t)m->entries * CTX_COUNT, sizeof *m->used);
-    m->use = plx_calloc(ram_pages(v->ram), 1);
-    m->tables = plx_calloc(TABLES_MAX, sizeof *m->tables);
-    if (m->tlb == NULL || m->fill == NULL || m->used == NULL || m->use == NULL ||
-        m->tables == NULL) {
+    if (shadow_create(cfg != NULL ? cfg : &SHADOW_DEFAULT, v->ram, &v->attention, entries, &m->s) !=
+        0) {
         vcpu_mem_destroy(v);
         return PLX_ENOMEM;
     }
-    for (uint32_t slot = 0; slot < m->entries * CTX_COUNT; slot++) {
-        clear_slot(m, slot);
-    }
-    m->none = m->tlb[0];
+    m->none = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+    v->use = m->s->use;
+    undo_reset(&m->undo);
     vcpu_context_changed(v);
     return 0;
 }
 
 void vcpu_mem_destroy(struct vcpu *v)
 {
-    struct vcpu_mem *m = v->mem;
-
-    if (m != NULL) {
-        plx_free(m->tlb);
-        plx_free(m->fill);
-        plx_free(m->used);
-        plx_free(m->use);
-        plx_free(m->tables);
-        plx_free(m);
+    if (v->mem != NULL) {
+        shadow_destroy(v->mem->s);
+        plx_free(v->mem);
         v->mem = NULL;
+        v->use = NULL;
     }
 }
 
-void vcpu_mem_drop_all(struct vcpu *v)
+const struct shadow_counters *vcpu_mem_counters(const struct vcpu *v)
 {
-    struct vcpu_mem *m = v->mem;
-
-    v->code_gen++;
-    for (uint32_t i = 0; i < m->nused; i++) {
-        clear_slot(m, m->used[i]);
-        m->fill[m->used[i]].listed = false;
-    }
-    m->nused = 0;
-    for (unsigned i = 0; i < m->ntables; i++) {
-        m->use[m->tables[i]] = 0;
-        if (v->ram->nwatchers <= 1) {
-            v->ram->flags[m->tables[i]] &= (uint8_t)~RAM_TABLE;
-        }
-    }
-    m->ntables = 0;
-    v->attention = true; /* the code that runs may be mapped no longer */
-}
-
-void vcpu_mem_drop_writes(struct vcpu *v)
-{
-    struct vcpu_mem *m = v->mem;
-
-    for (uint32_t i = 0; i < m->nused; i++) {
-        m->tlb[m->used[i]].wtag = TLB_NONE;
-    }
-}
-
-void vcpu_mem_protect(struct vcpu *v, gpa_t gpa)
-{
-    struct vcpu_mem *m = v->mem;
-
-    for (uint32_t i = 0; i < m->nused; i++) {
-        if (m->fill[m->used[i]].page == PAGE_BASE(gpa)) {
-            m->tlb[m->used[i]].wtag = TLB_NONE;
-        }
-    }
-    for (unsigned i = 0; i < v->ram->nwatchers; i++) {
-        if (v->ram->watchers[i].ctx != v) {
-            v->ram->watchers[i].cleaned(v->ram->watchers[i].ctx);
-        }
-    }
-}
-
-/* Entries in [gpa, gpa + len) of a table page changed: drop what was derived from them. */
-static void tables_changed(struct vcpu *v, gpa_t gpa, uint64_t len)
-{
-    struct vcpu_mem *m = v->mem;
-    uint64_t page;
-
-    if (!ram_page_of(v->ram, gpa, &page) || m->use[page] == 0) {
-        return;
-    }
-    v->code_gen++;
-    v->attention = true; /* as above, also when the code's own entry was evicted already */
-    if ((m->use[page] & USE_UPPER) != 0) {
-        vcpu_mem_drop_all(v);
-        return;
-    }
-    for (uint32_t i = 0; i < m->nused; i++) {
-        struct fill *f = &m->fill[m->used[i]];
-        if (f->leaf + 8 > gpa && f->leaf < gpa + len) {
-            clear_slot(m, m->used[i]);
-        }
-    }
-}
-
-void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len)
-{
-    tables_changed(v, gpa, len);
-}
-
-/* Until the caches know which of them came from which page, everything goes. */
-void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all)
-{
-    (void)page;
-    if (all) {
-        vcpu_mem_drop_all(v);
-        vcpu_blocks_drop(v);
-    } else {
-        vcpu_mem_drop_writes(v);
-    }
-}
-
-void vcpu_mem_settle(struct vcpu *v)
-{
-    (void)v; /* owes nothing: setting a flag takes the table page */
+    return &v->mem->s->counters;
 }
 
 void vcpu_mem_select(struct vcpu *v)
@@ -198,155 +73,362 @@ void vcpu_mem_select(struct vcpu *v)
         v->tlb = &m->none;
         v->tlb_mask = 0;
     } else {
-        v->tlb = m->tlb + (user ? CTX_USER : CTX_SUPER) * m->entries;
-        v->tlb_mask = m->entries - 1;
+        v->tlb = m->s->tlb + shadow_slot(m->s, user ? SHADOW_USER : SHADOW_SUPER, 0);
+        v->tlb_mask = m->s->entries - 1;
     }
+}
+
+/* Without paging, or where a register has no say, it is left out. */
+static struct shadow_key key_of(const struct cpu *c)
+{
+    struct shadow_key k = {0};
+
+    if ((c->cr0 & CR0_PG) == 0) {
+        return k;
+    }
+    k.cr0 = c->cr0 & (CR0_PG | CR0_WP);
+    k.cr4 = c->cr4 & (CR4_PAE | CR4_PSE | CR4_SMEP | CR4_SMAP);
+    k.efer = c->efer & (EFER_LMA | EFER_NX);
+    if ((c->efer & EFER_LMA) == 0 && (c->cr4 & CR4_PAE) != 0) {
+        memcpy(k.pdpte, c->pdpte, sizeof k.pdpte);
+    } else {
+        k.cr3 = c->cr3 & ~(PAGE_SIZE - 1);
+    }
+    return k;
 }
 
 void vcpu_context_changed(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
-    const struct cpu *c = &v->c;
-    uint64_t cr0 = c->cr0 & (CR0_PG | CR0_WP);
-    uint64_t cr4 = c->cr4 & (CR4_PAE | CR4_PSE | CR4_SMEP | CR4_SMAP);
-    uint64_t efer = c->efer & (EFER_LMA | EFER_NX);
-    uint64_t cr3 = c->cr3 & ~(PAGE_SIZE - 1);
+    struct shadow_key k = key_of(&v->c);
 
-    if (cr0 != m->cr0 || cr3 != m->cr3 || cr4 != m->cr4 || efer != m->efer ||
-        memcmp(m->pdpte, c->pdpte, sizeof m->pdpte) != 0) {
-        vcpu_mem_drop_all(v);
-        m->cr0 = cr0;
-        m->cr3 = cr3;
-        m->cr4 = cr4;
-        m->efer = efer;
-        memcpy(m->pdpte, c->pdpte, sizeof m->pdpte);
+    if (memcmp(&k, &m->key, sizeof k) != 0) {
+        m->key = k;
+        shadow_select(m->s, &k);
     }
-    m->is64 = cpu_is64(c);
+    m->is64 = cpu_is64(&v->c);
     vcpu_mem_select(v);
     v->attention = true;
 }
 
-/* --- translation ------------------------------------------------------------------------------ */
+/* --- dropping -------------------------------------------------------------------------------- */
 
-static void note_table(struct vcpu *v, gpa_t entry, uint8_t use)
+void vcpu_mem_drop_all(struct vcpu *v)
 {
-    struct vcpu_mem *m = v->mem;
+    shadow_drop_all(v->mem->s);
+}
+
+void vcpu_mem_drop_writes(struct vcpu *v)
+{
+    shadow_drop_writes(v->mem->s);
+}
+
+void vcpu_mem_protect(struct vcpu *v, uint64_t page)
+{
+    shadow_guard(v->mem->s, page, false);
+}
+
+void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags)
+{
     uint64_t page;
 
-    if (!ram_page_of(v->ram, entry, &page)) {
-        return;
-    }
-    if (m->use[page] == 0) {
-        PLX_CHECK(m->ntables < TABLES_MAX);
-        m->tables[m->ntables++] = page;
-    }
-    m->use[page] |= use;
-    if ((v->ram->flags[page] & RAM_TABLE) == 0) {
-        v->ram->flags[page] |= RAM_TABLE;
-        vcpu_mem_protect(v, entry);
+    if (!flags && ram_page_of(v->ram, gpa, &page)) {
+        shadow_table_written(v->mem->s, page, gpa, len);
     }
 }
 
-static void notify_others(struct vcpu *v, gpa_t gpa, uint64_t len)
+static void revoke_now(struct vcpu *v, uint64_t page, bool all)
 {
-    for (unsigned i = 0; i < v->ram->nwatchers; i++) {
-        if (v->ram->watchers[i].ctx != v) {
-            v->ram->watchers[i].written(v->ram->watchers[i].ctx, gpa, len);
+    if (all && (v->use[page] & USE_CODE) != 0) {
+        blocks_written(v, ram_gpa_of_page(v->ram, page), PAGE_SIZE);
+    }
+    shadow_revoke(v->mem->s, page, all);
+}
+
+static void revoke_queued(struct vcpu *v)
+{
+    struct shadow *s = v->mem->s;
+
+    for (unsigned i = 0; i < s->nqueue; i++) {
+        revoke_now(v, s->queue[i].page, s->queue[i].all);
+    }
+    s->nqueue = 0;
+}
+
+void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all)
+{
+    struct shadow *s = v->mem->s;
+
+    if (v->use[page] == 0) {
+        return;
+    }
+    s->counters.shootdowns++;
+    if (!s->cfg.batch_shootdown) {
+        revoke_now(v, page, all);
+        return;
+    }
+    s->counters.shootdowns_batched++;
+    for (unsigned i = s->nqueue; i-- > 0;) {
+        if (s->queue[i].page == page) {
+            s->queue[i].all |= all;
+            return;
+        }
+    }
+    if (s->nqueue == SHADOW_QUEUE) {
+        revoke_queued(v);
+    }
+    s->queue[s->nqueue].page = page;
+    s->queue[s->nqueue++].all = all;
+}
+
+/* --- accessed and dirty flags ---------------------------------------------------------------- */
+
+static bool exclusive(const struct vcpu *v, uint64_t page)
+{
+    return v->owner == NULL || owner_may_write(v->owner, page, v->id);
+}
+
+/* Note bytes before they change, if they may have to come back. */
+static void note_bytes(struct vcpu *v, gpa_t gpa, const uint8_t *hva, unsigned len)
+{
+    struct undo *u = &v->mem->undo;
+
+    if (v->parallel) {
+        undo_begin(u, v, v->mem->s->nowed);
+        if (!undo_write(u, gpa, hva, len)) {
+            vcpu_need_serial(v);
         }
     }
 }
 
-/* The walk set accessed or dirty flags: stores to RAM that change no translation. */
-static void note_flags_set(struct vcpu *v, const struct walk_result *r)
+/* A store that changes no translation; code may have been decoded from there all the same. */
+static void store_flags(struct vcpu *v, gpa_t entry, uint64_t page, uint8_t flags)
 {
+    uint8_t *hva = v->ram->hva + (page << PAGE_SHIFT) + PAGE_OFFSET(entry);
+
+    note_bytes(v, entry, hva, 1);
+    if (!exclusive(v, page)) {
+        ram_tell(v->ram, v, entry, 1, true);
+    }
+    if ((v->use[page] & USE_CODE) != 0) {
+        blocks_written(v, entry, 1);
+    }
+    v->ram->flags[page] |= RAM_DIRTY;
+    *hva |= flags;
+}
+
+static void set_flags(struct vcpu *v, const struct walk_result *r)
+{
+    struct shadow *s = v->mem->s;
+
     for (unsigned i = 0; i < r->nset; i++) {
+        const struct walk_set *set = &r->set[i];
         uint64_t page;
-        if (!ram_page_of(v->ram, r->set[i], &page)) {
+        PLX_CHECK(ram_page_of(v->ram, set->entry, &page));
+        if (v->parallel) {
+            undo_begin(&v->mem->undo, v, s->nowed);
+            v->mem->undo.flags = true;
+        }
+        if (!v->parallel || exclusive(v, page)) {
+            store_flags(v, set->entry, page, set->flags);
+        } else if (!s->cfg.lazy_ad || !shadow_owe(s, set->entry, set->flags)) {
+            s->counters.lack_table_write++;
+            vcpu_lacks_page(v, page, true);
+        }
+    }
+}
+
+void vcpu_mem_settle(struct vcpu *v)
+{
+    struct shadow *s = v->mem->s;
+
+    v->parallel = false;
+    for (unsigned i = 0; i < s->nowed; i++) {
+        uint64_t page;
+        PLX_CHECK(ram_page_of(v->ram, s->owed[i].entry, &page));
+        store_flags(v, s->owed[i].entry, page, s->owed[i].flags);
+    }
+    shadow_owe_forget(s, 0);
+}
+
+void vcpu_mem_begin(struct vcpu *v)
+{
+    revoke_queued(v);
+    undo_reset(&v->mem->undo);
+    PLX_CHECK(v->parallel || v->mem->s->nowed == 0);
+}
+
+void vcpu_mem_undo(struct vcpu *v)
+{
+    struct undo *u = &v->mem->undo;
+    struct shadow *s = v->mem->s;
+
+    if (!undo_is_current(u, v)) {
+        return;
+    }
+    s->counters.undone += u->nwrites != 0 || u->flags;
+    for (unsigned i = u->nwrites; i-- > 0;) {
+        gpa_t gpa = u->write[i].gpa;
+        unsigned len = u->write[i].len;
+        uint64_t page;
+        PLX_CHECK(ram_page_of(v->ram, gpa, &page));
+        blocks_written(v, gpa, len);
+        memcpy(v->ram->hva + (page << PAGE_SHIFT) + PAGE_OFFSET(gpa), u->bytes + u->write[i].at,
+               len);
+        shadow_table_written(s, page, gpa, len);
+    }
+    shadow_owe_forget(s, u->nowed);
+    if (u->flags && u->fills_lost) {
+        shadow_drop_all(s);
+    } else if (u->flags) {
+        for (unsigned i = 0; i < u->nfills; i++) {
+            shadow_drop(s, u->fill[i]);
+        }
+    }
+    undo_reset(u);
+}
+
+/* --- translation ------------------------------------------------------------------------------ */
+
+/* walk_tables.see with several vCPUs. */
+static uint64_t see_table(void *ctx, uint64_t page, gpa_t entry)
+{
+    struct vcpu *v = ctx;
+    struct shadow *s = v->mem->s;
+
+    if (!v->parallel) {
+        (void)owner_serial(v->owner, page, v->id, OWNER_R);
+        return 0;
+    }
+    if (!owner_may_read(v->owner, page, v->id)) {
+        s->counters.lack_table_read++;
+        vcpu_lacks_page(v, page, false);
+    }
+    return (v->use[page] & USE_OWED) != 0 ? shadow_owed_flags(s, entry) : 0;
+}
+
+static void count_lack(struct shadow_counters *n, unsigned access)
+{
+    uint64_t *counter = access == MEM_W   ? &n->lack_data_write
+                        : access == MEM_X ? &n->lack_code
+                                          : &n->lack_data_read;
+    ++*counter;
+}
+
+/* The rights to @page that this access finds or gets: OWNER_*. Exactly once per access, hit or
+ * miss: in a serial part the policy counts. */
+static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
+{
+    enum owner_right want = access == MEM_W ? OWNER_W : OWNER_R;
+
+    if (v->owner == NULL) {
+        return OWNER_R | OWNER_W;
+    }
+    if (!v->parallel) {
+        return owner_serial(v->owner, page, v->id, want);
+    }
+    unsigned rights = (owner_may_read(v->owner, page, v->id) ? (unsigned)OWNER_R : 0) |
+                      (owner_may_write(v->owner, page, v->id) ? (unsigned)OWNER_W : 0);
+    if ((rights & want) == 0) {
+        count_lack(&v->mem->s->counters, access);
+        vcpu_lacks_page(v, page, want == OWNER_W);
+    }
+    return rights;
+}
+
+/* More from the same table, while it is at hand: what needs no flag set and takes no room. */
+static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_want want,
+                       const struct walk_result *r)
+{
+    struct shadow *s = v->mem->s;
+    gva_t base = PAGE_BASE(lin) & ~((gva_t)s->cfg.batch * PAGE_SIZE - 1);
+    uint64_t before = s->counters.batch_filled;
+
+    for (unsigned i = 0; i < s->cfg.batch; i++) {
+        gva_t at = base + i * PAGE_SIZE;
+        gpa_t leaf = r->entry[r->nentries - 1], page;
+        unsigned perm = r->perm;
+        if (at == PAGE_BASE(lin)) {
             continue;
         }
-        v->ram->flags[page] |= RAM_DIRTY;
-        if ((v->ram->flags[page] & RAM_CODE) != 0) {
-            blocks_written(v, r->set[i], r->entry_size);
-            notify_others(v, r->set[i], r->entry_size);
+        if (r->shift > PAGE_SHIFT) {
+            page = r->page + (at - PAGE_BASE(lin));
+        } else {
+            uint64_t value = 0;
+            leaf += (uint64_t)((int64_t)(at - PAGE_BASE(lin)) / (int64_t)PAGE_SIZE) * r->entry_size;
+            memcpy(&value, ram_page_hva(v->ram, leaf) + PAGE_OFFSET(leaf), r->entry_size);
+            perm = walk_near(&v->c, want, r, value, &page);
+        }
+        if (perm != 0) {
+            shadow_fill_near(s, first + (uint32_t)((at >> PAGE_SHIFT) & (s->entries - 1)), at, r,
+                             leaf, page, perm);
         }
     }
-}
-
-static void set_tags(struct vcpu *v, uint32_t slot)
-{
-    struct tlb_entry *e = &v->mem->tlb[slot];
-    const struct fill *f = &v->mem->fill[slot];
-
-    *e = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
-    if (f->hva == NULL) {
-        return;
-    }
-    uint64_t page = (uint64_t)(f->hva - v->ram->hva) >> PAGE_SHIFT;
-    e->addend = (uintptr_t)f->hva - f->tag;
-    if ((f->perm & MEM_R) != 0) {
-        e->rtag = f->tag;
-    }
-    if ((f->perm & MEM_X) != 0) {
-        e->xtag = f->tag;
-    }
-    if ((f->perm & MEM_W) != 0 &&
-        (v->ram->flags[page] & (RAM_DIRTY | RAM_TABLE | RAM_CODE)) == RAM_DIRTY) {
-        e->wtag = f->tag;
-    }
+    s->counters.batches += s->counters.batch_filled != before;
 }
 
 /* Translate one page's access as SDM Vol. 3A, "Paging"; raises #PF. @implicit: an access to a
  * system structure, which EFLAGS.AC does not let pass SMAP. The result is valid until the next
  * translation or drop. */
-static const struct fill *translate(struct vcpu *v, gva_t lin, unsigned access, bool user,
-                                    bool implicit)
+static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned access, bool user,
+                                            bool implicit)
 {
-    struct vcpu_mem *m = v->mem;
+    struct shadow *s = v->mem->s;
     bool ac = !user && !implicit && (v->c.cr4 & CR4_SMAP) != 0 && (v->c.rflags & FLAG_AC) != 0;
-    unsigned ctx = user ? CTX_USER : ac ? CTX_SUPER_AC : CTX_SUPER;
-    uint32_t slot = ctx * m->entries + (uint32_t)((lin >> PAGE_SHIFT) & (m->entries - 1));
-    struct fill *f = &m->fill[slot];
+    enum shadow_kind kind = user ? SHADOW_USER : ac ? SHADOW_SUPER_AC : SHADOW_SUPER;
+    uint32_t slot = shadow_slot(s, kind, lin);
+    struct shadow_entry *e = &s->entry[slot];
+    bool miss = e->tag != PAGE_BASE(lin) || (e->perm & access) == 0;
+    struct walk_result r;
+    unsigned rights = 0;
+    uint64_t page;
 
-    if (f->tag != PAGE_BASE(lin) || (f->perm & access) == 0) {
-        struct walk_result r;
+    if (miss) {
+        const struct walk_tables t = {v->ram, v->owner != NULL ? see_table : NULL, v};
         struct walk_want want = {.access = access, .user = user, .ac = ac};
-        if (walk(v->ram, &v->c, lin, want, &r) != 0) {
+        if (walk(&t, &v->c, lin, want, &r) != 0) {
             cpu_raise_pf(v, lin, r.error);
         }
-        if (m->ntables + WALK_LEVELS > TABLES_MAX) {
-            vcpu_mem_drop_all(v);
+        bool ram = ram_page_of(v->ram, r.page, &page);
+        rights = ram ? right_to(v, page, access) : 0;
+        set_flags(v, &r);
+        shadow_fill(s, slot, lin, &r);
+        if (v->parallel) {
+            undo_begin(&v->mem->undo, v, s->nowed);
+            undo_fill(&v->mem->undo, slot);
         }
-        for (unsigned i = 0; i < r.nentries; i++) {
-            note_table(v, r.entry[i], i + 1 == r.nentries ? USE_LEAF : USE_UPPER);
+        if (s->cfg.batch > 1 && r.nentries != 0) {
+            fill_batch(v, shadow_slot(s, kind, 0), lin, want, &r);
         }
-        note_flags_set(v, &r);
-        if (!f->listed) {
-            f->listed = true;
-            m->used[m->nused++] = slot;
+        if (!ram) {
+            return e;
         }
-        f->tag = PAGE_BASE(lin);
-        f->page = r.page;
-        f->leaf = r.nentries == 0 ? 0 : r.entry[r.nentries - 1];
-        f->hva = ram_page_hva(v->ram, r.page);
-        f->perm = (uint8_t)r.perm;
-        set_tags(v, slot);
+    } else {
+        s->counters.batch_hits += e->waiting;
+        e->waiting = false;
+        if (!ram_page_of(v->ram, e->page, &page)) {
+            return e;
+        }
+        rights = right_to(v, page, access);
     }
-    if (access == MEM_W && f->hva != NULL && m->tlb[slot].wtag == TLB_NONE) {
-        v->ram->flags[(uint64_t)(f->hva - v->ram->hva) >> PAGE_SHIFT] |= RAM_DIRTY;
-        set_tags(v, slot);
+    if (v->parallel && (v->use[page] & USE_OWED) != 0) {
+        vcpu_need_serial(v); /* what is to be read is not in RAM yet */
     }
-    return f;
+    if (access == MEM_W && (rights & OWNER_W) != 0) {
+        v->ram->flags[page] |= RAM_DIRTY;
+    }
+    shadow_tag(s, slot, page, rights);
+    return e;
 }
 
 gpa_t mem_fetch(struct vcpu *v, gva_t lin)
 {
-    struct vcpu_mem *m = v->mem;
+    struct shadow *s = v->mem->s;
     bool user = cpu_cpl(&v->c) == 3;
-    uint32_t slot = (user ? CTX_USER : CTX_SUPER) * m->entries +
-                    (uint32_t)((lin >> PAGE_SHIFT) & (m->entries - 1));
+    uint32_t slot = shadow_slot(s, user ? SHADOW_USER : SHADOW_SUPER, lin);
 
-    if (m->tlb[slot].xtag == PAGE_BASE(lin)) {
-        return m->fill[slot].page | PAGE_OFFSET(lin);
+    if (s->tlb[slot].xtag == PAGE_BASE(lin)) {
+        return s->entry[slot].page | PAGE_OFFSET(lin);
     }
     if ((uint64_t)((int64_t)(lin << 16) >> 16) != lin) {
         cpu_gp0(v); /* ran or branched past the canonical addresses */
@@ -356,17 +438,6 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin)
 
 /* --- pieces: an access cut at its page boundary ------------------------------------------------
  */
-
-struct piece {
-    gpa_t gpa;
-    uint8_t *hva; /* NULL: MMIO */
-    unsigned len;
-};
-
-struct span {
-    struct piece piece[2];
-    unsigned n;
-};
 
 static gva_t next_page(const struct vcpu *v, gva_t lin)
 {
@@ -386,18 +457,19 @@ static bool own_mmio(const struct vcpu *v, gpa_t gpa, unsigned len, bool write)
 }
 
 static void span_of(struct vcpu *v, gva_t lin, unsigned len, unsigned access, bool user,
-                    bool implicit, struct span *s)
+                    bool implicit, struct mem_span *s)
 {
     unsigned first = (unsigned)(PAGE_SIZE - PAGE_OFFSET(lin));
 
     s->n = 0;
     for (gva_t at = lin; len > 0; at = next_page(v, at)) {
-        const struct fill *f = translate(v, at, access, user, implicit);
+        const struct shadow_entry *e = translate(v, at, access, user, implicit);
+        uint8_t *hva = ram_page_hva(v->ram, e->page);
         unsigned part = s->n == 0 && first < len ? first : len;
-        s->piece[s->n++] = (struct piece){f->page + PAGE_OFFSET(at),
-                                          f->hva == NULL ? NULL : f->hva + PAGE_OFFSET(at), part};
-        if (f->hva == NULL && v->parallel &&
-            !own_mmio(v, f->page + PAGE_OFFSET(at), len, access == MEM_W)) {
+        s->piece[s->n++] = (struct mem_piece){e->page + PAGE_OFFSET(at),
+                                              hva == NULL ? NULL : hva + PAGE_OFFSET(at), part};
+        if (hva == NULL && v->parallel &&
+            !own_mmio(v, e->page + PAGE_OFFSET(at), len, access == MEM_W)) {
             vcpu_need_serial(v);
         }
         len -= part;
@@ -414,7 +486,7 @@ static unsigned mmio_part(unsigned len)
     return len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
 }
 
-static void piece_read(struct vcpu *v, const struct piece *p, uint8_t *out)
+static void piece_read(struct vcpu *v, const struct mem_piece *p, uint8_t *out)
 {
     if (p->hva != NULL) {
         memcpy(out, p->hva, p->len);
@@ -429,7 +501,7 @@ static void piece_read(struct vcpu *v, const struct piece *p, uint8_t *out)
 }
 
 /* Does the store change an entry that may be present? Conservative: entries of 4 and 8 bytes. */
-static bool changes_entry(const struct piece *p, const uint8_t *data)
+static bool changes_entry(const struct mem_piece *p, const uint8_t *data)
 {
     unsigned off = (unsigned)PAGE_OFFSET(p->gpa);
 
@@ -446,7 +518,7 @@ static bool changes_entry(const struct piece *p, const uint8_t *data)
     return false;
 }
 
-static void piece_write(struct vcpu *v, const struct piece *p, const uint8_t *data)
+static void piece_write(struct vcpu *v, const struct mem_piece *p, const uint8_t *data)
 {
     if (p->hva == NULL) {
         for (unsigned at = 0; at < p->len;) {
@@ -458,25 +530,26 @@ static void piece_write(struct vcpu *v, const struct piece *p, const uint8_t *da
         }
         return;
     }
-    uint8_t *flags = &v->ram->flags[(uint64_t)(p->hva - v->ram->hva) >> PAGE_SHIFT];
-    bool entry = false;
-    *flags |= RAM_DIRTY;
-    if ((*flags & (RAM_TABLE | RAM_CODE)) != 0) {
-        entry = (*flags & RAM_TABLE) != 0 && changes_entry(p, data);
-        notify_others(v, p->gpa, p->len);
-#ifndef BREAK_R7 /* make/rules.mk: decoded code that outlives a store */
-        if ((*flags & RAM_CODE) != 0) {
-            blocks_written(v, p->gpa, p->len);
-        }
-#endif
+    uint64_t page = (uint64_t)(p->hva - v->ram->hva) >> PAGE_SHIFT;
+    uint8_t use = v->use[page];
+    bool entry = (use & USE_TABLE) != 0 && changes_entry(p, data);
+    note_bytes(v, p->gpa, p->hva, p->len);
+    if (!exclusive(v, page)) {
+        ram_tell(v->ram, v, p->gpa, p->len, false);
     }
+#ifndef BREAK_R7 /* make/rules.mk: decoded code that outlives a store */
+    if ((use & USE_CODE) != 0) {
+        blocks_written(v, p->gpa, p->len);
+    }
+#endif
+    v->ram->flags[page] |= RAM_DIRTY;
     memcpy(p->hva, data, p->len);
     if (entry) {
-        tables_changed(v, p->gpa, p->len);
+        shadow_table_written(v->mem->s, page, p->gpa, p->len);
     }
 }
 
-static void span_read(struct vcpu *v, const struct span *s, void *out)
+static void span_read(struct vcpu *v, const struct mem_span *s, void *out)
 {
     piece_read(v, &s->piece[0], out);
     if (s->n > 1) {
@@ -484,7 +557,7 @@ static void span_read(struct vcpu *v, const struct span *s, void *out)
     }
 }
 
-static void span_write(struct vcpu *v, const struct span *s, const void *data)
+static void span_write(struct vcpu *v, const struct mem_span *s, const void *data)
 {
     piece_write(v, &s->piece[0], data);
     if (s->n > 1) {
@@ -521,7 +594,7 @@ static inline bool lin_plain(const struct vcpu *v, unsigned seg, uint64_t off, u
 
 uint64_t mem_read(struct vcpu *v, unsigned seg, uint64_t off, unsigned size)
 {
-    struct span s;
+    struct mem_span s;
     uint64_t value = 0;
     gva_t lin;
 
@@ -540,7 +613,7 @@ uint64_t mem_read(struct vcpu *v, unsigned seg, uint64_t off, unsigned size)
 
 void mem_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, uint64_t value)
 {
-    struct span s;
+    struct mem_span s;
     gva_t lin;
 
     if (lin_plain(v, seg, off, size, &lin)) {
@@ -558,7 +631,7 @@ void mem_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, uint64
 
 void mem_read_bytes(struct vcpu *v, unsigned seg, uint64_t off, void *out, unsigned len)
 {
-    struct span s;
+    struct mem_span s;
 
     span_of(v, seg_linear(v, seg, off, len, false), len, MEM_R, cpu_cpl(&v->c) == 3, false, &s);
     span_read(v, &s, out);
@@ -566,7 +639,7 @@ void mem_read_bytes(struct vcpu *v, unsigned seg, uint64_t off, void *out, unsig
 
 void mem_write_bytes(struct vcpu *v, unsigned seg, uint64_t off, const void *data, unsigned len)
 {
-    struct span s;
+    struct mem_span s;
 
     span_of(v, seg_linear(v, seg, off, len, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
     span_write(v, &s, data);
@@ -574,48 +647,44 @@ void mem_write_bytes(struct vcpu *v, unsigned seg, uint64_t off, const void *dat
 
 void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len)
 {
-    struct span s;
+    struct mem_span s;
 
     span_of(v, seg_linear(v, seg, off, len, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
 }
 
 uint64_t mem_rmw_begin(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, struct mem_rmw *m)
 {
-    struct span s;
+    gva_t lin;
 
     m->size = size;
-    if (lin_plain(v, seg, off, size, &m->linear)) {
-        m->hva = tlb_write(v, m->linear, size);
+    if (lin_plain(v, seg, off, size, &lin)) {
+        m->hva = tlb_write(v, lin, size);
         if (m->hva != NULL) {
             m->old = host_load(m->hva, size);
             return m->old;
         }
     }
     m->hva = NULL;
-    m->linear = seg_linear(v, seg, off, size, true);
-    m->user = cpu_cpl(&v->c) == 3;
     m->old = 0;
-    check_alignment(v, m->linear, size);
-    span_of(v, m->linear, size, MEM_W, m->user, false, &s);
-    span_read(v, &s, &m->old);
+    lin = seg_linear(v, seg, off, size, true);
+    check_alignment(v, lin, size);
+    span_of(v, lin, size, MEM_W, cpu_cpl(&v->c) == 3, false, &m->span);
+    span_read(v, &m->span, &m->old);
     return m->old;
 }
 
 void mem_rmw_end(struct vcpu *v, struct mem_rmw *m, uint64_t value)
 {
-    struct span s;
-
     if (m->hva != NULL) {
         host_store(m->hva, m->size, value);
-        return;
+    } else {
+        span_write(v, &m->span, &value);
     }
-    span_of(v, m->linear, m->size, MEM_W, m->user, false, &s);
-    span_write(v, &s, &value);
 }
 
 uint64_t mem_read_lin(struct vcpu *v, gva_t lin, unsigned size, bool user)
 {
-    struct span s;
+    struct mem_span s;
     uint64_t value = 0;
 
     span_of(v, lin, size, MEM_R, user, !user, &s);
@@ -625,7 +694,7 @@ uint64_t mem_read_lin(struct vcpu *v, gva_t lin, unsigned size, bool user)
 
 void mem_write_lin(struct vcpu *v, gva_t lin, unsigned size, uint64_t value, bool user)
 {
-    struct span s;
+    struct mem_span s;
 
     span_of(v, lin, size, MEM_W, user, !user, &s);
     span_write(v, &s, &value);

@@ -5,6 +5,11 @@
  * stale. Any of these may raise (#PF, #GP, #SS, #AC) and then does not return; a write that spans
  * pages checks both before it changes either. MMIO goes to v->ops, in the serial part.
  *
+ * In a parallel part an access may also find that the vCPU lacks a page, and then stops the run
+ * (R2). What the same instruction did to memory until then is undone, if it went through functions
+ * of this file that are not inline; an instruction that stores through the inline paths, or
+ * mem_write, lets no access follow that could lack something: it probes first.
+ *
  * seg + off variants check segmentation; _lin variants take a linear address and an explicit
  * privilege (system structures are read as supervisor: SDM Vol. 3A, "Determination of Access
  * Rights"). */
@@ -15,6 +20,7 @@
 #include <stdint.h>
 
 #include "vmm/cpu/vcpu.h"
+#include "vmm/mmu/shadow.h"
 
 enum { MEM_R = 1, MEM_W = 2, MEM_X = 4 };
 
@@ -37,14 +43,24 @@ void mem_write_bytes(struct vcpu *v, unsigned seg, uint64_t off, const void *dat
 /* Check that a write of @len bytes would succeed, setting accessed and dirty flags as it would. */
 void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len);
 
+/* An access cut at its page boundary. */
+struct mem_piece {
+    gpa_t gpa;
+    uint8_t *hva; /* NULL: MMIO */
+    unsigned len;
+};
+struct mem_span {
+    struct mem_piece piece[2];
+    unsigned n;
+};
+
 /* Read-modify-write: the page must be writable before the read counts. begin gives the old value,
  * end stores the new one and cannot fault. Nothing else may access memory in between. */
 struct mem_rmw {
-    uint8_t *hva; /* NULL: not one plain page; linear, size and user are used */
-    bool user;
-    gva_t linear;
+    uint8_t *hva; /* NULL: not one plain page; span is used */
     unsigned size;
     uint64_t old;
+    struct mem_span span;
 };
 uint64_t mem_rmw_begin(struct vcpu *v, unsigned seg, uint64_t off, unsigned size,
                        struct mem_rmw *m);
@@ -59,16 +75,7 @@ void mem_write_lin(struct vcpu *v, gva_t lin, unsigned size, uint64_t value, boo
 void mem_push(struct vcpu *v, unsigned size, uint64_t value);
 uint64_t mem_pop(struct vcpu *v, unsigned size);
 
-/* --- inline paths ------------------------------------------------------------------------
- * One entry of the translation cache of the current privilege. A tag is the linear page, or
- * TLB_NONE. wtag is set only where a store needs nothing else: D and RAM_DIRTY are set, the page
- * has neither RAM_TABLE nor RAM_CODE. xtag: fetch. */
-struct tlb_entry {
-    gva_t rtag, wtag, xtag;
-    uintptr_t addend; /* HVA = linear address + addend */
-};
-
-#define TLB_NONE UINT64_MAX
+/* --- inline paths: struct tlb_entry of shadow.h ------------------------------------------ */
 
 static inline struct tlb_entry *tlb_slot(const struct vcpu *v, gva_t lin)
 {
@@ -152,17 +159,24 @@ static inline void mem_store(struct vcpu *v, const struct insn *in, unsigned siz
 }
 
 /* --- caches ---------------------------------------------------------------------------- */
-int vcpu_mem_create(struct vcpu *v, unsigned entries); /* 0: default. PLX_ENOMEM. */
+/* @entries 0: the default; @cfg NULL: the default. Errors: PLX_ENOMEM. */
+int vcpu_mem_create(struct vcpu *v, unsigned entries, const struct shadow_config *cfg);
 void vcpu_mem_destroy(struct vcpu *v);
 void vcpu_mem_drop_all(struct vcpu *v);    /* everything; changes no result */
 void vcpu_mem_drop_writes(struct vcpu *v); /* permissions to write fast (ram_clean) */
-/* Someone else changed bytes of a page that translations were read from. */
-void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len);
-/* A page got RAM_CODE: no cached permission to write it fast may stay. */
-void vcpu_mem_protect(struct vcpu *v, gpa_t gpa);
+/* ram_watcher.written. */
+void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags);
+/* Decoded code came from @page: no cached permission to write it fast may stay. */
+void vcpu_mem_protect(struct vcpu *v, uint64_t page);
 /* engine_ops of the same names. */
 void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all);
 void vcpu_mem_settle(struct vcpu *v);
+/* The vCPU is about to run: applies what was revoked, and starts a new account for undo. */
+void vcpu_mem_begin(struct vcpu *v);
+/* The run stopped because something is lacking in a parallel part: takes back what the instruction
+ * or the delivery of an event did to memory before it found out. */
+void vcpu_mem_undo(struct vcpu *v);
+const struct shadow_counters *vcpu_mem_counters(const struct vcpu *v);
 /* Choose the cache of the current privilege; after CPL, debug state or paging changed. */
 void vcpu_mem_select(struct vcpu *v);
 

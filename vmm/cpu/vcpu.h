@@ -114,9 +114,10 @@ struct vcpu {
     struct vcpu_mem *mem;
     struct blocks *blocks;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
-    struct tlb_entry *tlb; /* of the current privilege */
+    struct tlb_entry *tlb; /* of the current address space and privilege */
     uint64_t tlb_mask;
-    uint64_t code_gen; /* counts up when a cached way from RIP to a block may be wrong */
+    uint8_t *use;      /* per page of RAM, what was derived from it: USE_* (shadow.h) */
+    uint64_t code_gen; /* counts up when a decoded block is dropped */
     uint8_t code_ctx;  /* CODE_* */
     uint64_t zero;     /* always 0: stands for an absent base or index (insn.h) */
 

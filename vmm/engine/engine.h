@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "vmm/cpu/vcpu.h"
+#include "vmm/mmu/shadow.h"
 
 struct engine_config {
     unsigned id;    /* vCPU number, also its APIC id */
@@ -20,6 +21,7 @@ struct engine_config {
     struct owner *owner; /* borrowed; NULL: the only vCPU */
     const struct vcpu_ops *ops;
     void *ops_ctx;
+    const struct shadow_config *shadow; /* NULL: the default */
     unsigned cache_entries; /* of every derived cache; 0: the default. Never changes a result. */
 };
 

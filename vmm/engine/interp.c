@@ -190,7 +190,7 @@ static enum vcpu_stop loop(struct vcpu *v)
     }
 }
 
-static void interp_run(struct vcpu *v, struct engine_run *run)
+static void run_to_stop(struct vcpu *v, struct engine_run *run)
 {
     v->t0 = run->t0;
     v->t_end = run->t_end;
@@ -199,10 +199,12 @@ static void interp_run(struct vcpu *v, struct engine_run *run)
     v->parallel = run->part == PART_PARALLEL;
     v->progress0 = v->c.progress;
     v->stop_progress = v->c.progress + run->budget;
+    vcpu_mem_begin(v);
     if (setjmp(v->fault_jmp) != 0) {
         if (v->fault_kind == FAULT_STOP) {
             shadows_undo(&v->c);
             v->cur = NULL;
+            v->step_tf = v->step_rf = false;
             run->stop = v->stop;
             return;
         }
@@ -226,10 +228,23 @@ static void interp_run(struct vcpu *v, struct engine_run *run)
     run->stop = loop(v);
 }
 
-static void watch_written(void *ctx, gpa_t gpa, uint64_t len)
+static void interp_run(struct vcpu *v, struct engine_run *run)
 {
-    vcpu_mem_written(ctx, gpa, len);
-    blocks_written(ctx, gpa, len);
+    run_to_stop(v, run);
+    if (vcpu_blocks(run->stop)) {
+        vcpu_mem_undo(v);
+    }
+}
+
+static void watch_written(void *ctx, gpa_t gpa, uint64_t len, bool flags)
+{
+    struct vcpu *v = ctx;
+    uint64_t page;
+
+    if (ram_page_of(v->ram, gpa, &page) && (v->use[page] & (USE_TABLE | USE_CODE)) != 0) {
+        vcpu_mem_written(v, gpa, len, flags);
+        blocks_written(v, gpa, len);
+    }
 }
 
 static void watch_cleaned(void *ctx)
@@ -269,7 +284,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     v->owner = cfg->owner;
     v->ops = cfg->ops;
     v->ops_ctx = cfg->ops_ctx;
-    if (vcpu_mem_create(v, cfg->cache_entries) != 0 ||
+    if (vcpu_mem_create(v, cfg->cache_entries, cfg->shadow) != 0 ||
         vcpu_blocks_create(v, cfg->cache_entries) != 0) {
         interp_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "out of memory");

@@ -84,6 +84,15 @@ void ram_unwatch(struct ram *ram, void *ctx)
     ram->nwatchers = kept;
 }
 
+void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool flags)
+{
+    for (unsigned i = 0; i < ram->nwatchers; i++) {
+        if (ram->watchers[i].ctx != ctx) {
+            ram->watchers[i].written(ram->watchers[i].ctx, gpa, len, flags);
+        }
+    }
+}
+
 /* Whole range in RAM? Ranges never wrap and may not span the hole. */
 static uint8_t *ram_range(const struct ram *ram, gpa_t gpa, uint64_t len, uint64_t *first)
 {
@@ -120,15 +129,10 @@ static void before_write(struct ram *ram, gpa_t gpa, uint64_t len, uint64_t firs
 
     for (uint64_t page = first; page <= last; page++) {
         ram->flags[page] |= RAM_DIRTY;
-        if ((ram->flags[page] & (RAM_TABLE | RAM_CODE)) == 0) {
-            continue;
-        }
         gpa_t base = ram_gpa_of_page(ram, page);
         gpa_t from = gpa > base ? gpa : base;
         gpa_t to = gpa + len < base + PAGE_SIZE ? gpa + len : base + PAGE_SIZE;
-        for (unsigned i = 0; i < ram->nwatchers; i++) {
-            ram->watchers[i].written(ram->watchers[i].ctx, from, to - from);
-        }
+        ram_tell(ram, NULL, from, to - from, false);
     }
 }
 

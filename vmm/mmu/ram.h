@@ -2,14 +2,14 @@
  * vmm/mmu/ram.h - guest RAM: one memfd, two ranges (below 3 GiB, and from 4 GiB up), flags per
  * page.
  *
- * Ownership: the VM owns it; engines and devices borrow. Threading: the VM thread (with several
- * vCPUs: flags are changed in the serial part, or by the vCPU that owns the page).
- * Determinism: contents are state; the flags are derived and in no section.
+ * Ownership: the VM owns it; engines and devices borrow. Threading: in a parallel part a page is
+ * written, and flagged, only by the vCPU that owns it (owner.h); everything else happens in serial
+ * parts or between slices. Determinism: contents are state; the flags are derived, in no section.
  *
- * Who writes RAM: vCPUs through vmm/cpu/mem.h, everyone else through ram_write. Both keep two
- * rules. A page that changes gets RAM_DIRTY. A page with RAM_TABLE (some cached translation was
- * read from it) or RAM_CODE (decoded instructions came from it) is never written behind the back
- * of the watchers, which drop what was derived (R7). */
+ * Who writes RAM: vCPUs through vmm/cpu/mem.h, everyone else through ram_write. A page that changes
+ * gets RAM_DIRTY. What vCPUs derived from a page (translations, decoded code) each of them keeps
+ * account of; a write that a vCPU may not know of by itself tells it before the bytes change:
+ * those of devices tell all, those of a vCPU all others, unless the page is exclusive to it. */
 #ifndef VMM_MMU_RAM_H
 #define VMM_MMU_RAM_H
 
@@ -20,11 +20,7 @@
 #include "base/err.h"
 #include "vmm/abi/types.h"
 
-enum {
-    RAM_DIRTY = 1, /* written since ram_clean; set before or with the write */
-    RAM_TABLE = 2, /* a cached translation was read from this page */
-    RAM_CODE = 4,  /* decoded instructions came from this page */
-};
+enum { RAM_DIRTY = 1 }; /* written since ram_clean; set before or with the write */
 
 #define RAM_LOW_END   UINT64_C(0xc0000000)  /* RAM below here ... */
 #define RAM_HIGH_BASE UINT64_C(0x100000000) /* ... and the rest from here */
@@ -32,9 +28,11 @@ enum {
 #define RAM_MAX       (UINT64_C(64) << 30)
 
 struct ram_watcher {
-    /* Bytes of a page with RAM_TABLE or RAM_CODE were changed by someone who is not the watcher's
-     * own vCPU: drop everything derived from that page. */
-    void (*written)(void *ctx, gpa_t gpa, uint64_t len);
+    /* Bytes within one page are about to be changed by someone who is not the watcher's own vCPU:
+     * drop everything derived from them. @flags: they are the accessed and dirty flags of an entry
+     * of a page table, which change no translation. Called for every page written: look up first.
+     */
+    void (*written)(void *ctx, gpa_t gpa, uint64_t len, bool flags);
     /* RAM_DIRTY was cleared on some or all pages: drop every cached permission to write without
      * passing a slow path. */
     void (*cleaned)(void *ctx);
@@ -59,6 +57,9 @@ void ram_destroy(struct ram *ram); /* NULL is a no-op */
 
 void ram_watch(struct ram *ram, const struct ram_watcher *w);
 void ram_unwatch(struct ram *ram, void *ctx);
+/* Tell every watcher but @ctx's (NULL: every one) that bytes within one page are about to change.
+ */
+void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool flags);
 
 static inline uint64_t ram_pages(const struct ram *ram)
 {

@@ -7,8 +7,6 @@
 #define PTE_P         UINT64_C(0x1)
 #define PTE_RW        UINT64_C(0x2)
 #define PTE_US        UINT64_C(0x4)
-#define PTE_A         UINT64_C(0x20)
-#define PTE_D         UINT64_C(0x40)
 #define PTE_PS        UINT64_C(0x80)
 #define PTE_NX        (UINT64_C(1) << 63)
 #define BITS(hi, lo)  ((UINT64_MAX >> (63 - (hi))) & ~((UINT64_C(1) << (lo)) - 1))
@@ -107,7 +105,22 @@ static unsigned rights(const struct cpu *c, struct walk_want want, uint64_t rw_u
     return nx ? perm & ~(unsigned)WALK_X : perm;
 }
 
-int walk(struct ram *ram, const struct cpu *c, gva_t lin, struct walk_want want,
+/* Bits that must be clear in an entry at this level. */
+static uint64_t reserved(const struct mode *m, const struct level *l, bool page)
+{
+    return l->rsvd | (page && l->shift != 12 ? l->rsvd_page : 0) |
+           (m->nx || m->entry_size == 4 ? 0 : PTE_NX);
+}
+
+static void want_flag(struct walk_result *r, gpa_t entry, uint64_t *value, uint64_t flags)
+{
+    if ((*value & flags) != flags) {
+        r->set[r->nset++] = (struct walk_set){entry, (uint8_t)(flags & ~*value)};
+        *value |= flags;
+    }
+}
+
+int walk(const struct walk_tables *t, const struct cpu *c, gva_t lin, struct walk_want want,
          struct walk_result *r)
 {
     r->nentries = 0;
@@ -125,13 +138,13 @@ int walk(struct ram *ram, const struct cpu *c, gva_t lin, struct walk_want want,
                      (want.user ? (uint32_t)PF_U : 0) |
                      (want.access == WALK_X && fetch_bit ? (uint32_t)PF_I : 0);
     uint64_t rw_us = PTE_RW | PTE_US;
-    uint8_t *at[WALK_LEVELS];
     uint64_t e[WALK_LEVELS];
     gpa_t table = m.root;
     bool nx = false;
     unsigned n = 0;
 
     r->entry_size = m.entry_size;
+    r->nx = m.nx;
     if (!present) {
         r->error = error;
         return PLX_GUEST_FAULT;
@@ -139,26 +152,29 @@ int walk(struct ram *ram, const struct cpu *c, gva_t lin, struct walk_want want,
     for (;;) {
         const struct level *l = &m.levels[n];
         uint64_t index = (lin >> l->shift) & ((UINT64_C(1) << m.index_bits) - 1);
-        uint8_t *hva = ram_page_hva(ram, table);
+        uint64_t at, owed = 0;
 
-        if (hva == NULL) {
+        if (!ram_page_of(t->ram, table, &at)) {
             r->error = error | PF_P | PF_RSVD;
             return PLX_GUEST_FAULT;
         }
         r->entry[n] = table + index * m.entry_size;
-        at[n] = hva + index * m.entry_size;
-        e[n] = load(at[n], m.entry_size);
+        if (t->see != NULL) {
+            owed = t->see(t->ctx, at, r->entry[n]);
+        }
+        e[n] = load(t->ram->hva + (at << PAGE_SHIFT) + index * m.entry_size, m.entry_size) | owed;
         if ((e[n] & PTE_P) == 0) {
             r->error = error;
             return PLX_GUEST_FAULT;
         }
         bool page = l->shift == 12 || (l->may_map && m.large && (e[n] & PTE_PS) != 0);
-        uint64_t rsvd = l->rsvd | (page && l->shift != 12 ? l->rsvd_page : 0) |
-                        (m.nx || m.entry_size == 4 ? 0 : PTE_NX);
-        if ((e[n] & rsvd) != 0) {
+        if ((e[n] & reserved(&m, l, page)) != 0) {
             r->error = error | PF_P | PF_RSVD;
             return PLX_GUEST_FAULT;
         }
+        r->above = rw_us;
+        r->nx_above = nx;
+        r->shift = l->shift;
         rw_us &= e[n];
         nx = nx || (m.nx && (e[n] & PTE_NX) != 0);
         n++;
@@ -175,18 +191,32 @@ int walk(struct ram *ram, const struct cpu *c, gva_t lin, struct walk_want want,
         r->error = error | PF_P;
         return PLX_GUEST_FAULT;
     }
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t set = PTE_A | (i == n - 1 && want.access == WALK_W ? PTE_D : 0);
-        if ((e[i] & set) != set) {
-            e[i] |= set;
-            memcpy(at[i], &e[i], m.entry_size);
-            r->set[r->nset++] = r->entry[i];
-        }
+    for (unsigned i = 0; i + 1 < n; i++) {
+        want_flag(r, r->entry[i], &e[i], WALK_A);
     }
-    if ((e[n - 1] & PTE_D) == 0) {
+    want_flag(r, r->entry[n - 1], &e[n - 1], WALK_A | (want.access == WALK_W ? WALK_D : 0));
+    if ((e[n - 1] & WALK_D) == 0) {
         perm &= ~(unsigned)WALK_W;
     }
     r->perm = perm;
     r->nentries = n;
+    r->leaf_value = e[n - 1];
     return 0;
+}
+
+unsigned walk_near(const struct cpu *c, struct walk_want want, const struct walk_result *r,
+                   uint64_t entry, gpa_t *page)
+{
+    uint64_t rsvd = r->entry_size == 4 ? 0 : PTE_HIGH_RSVD | (r->nx ? 0 : PTE_NX);
+    bool nx = r->nx_above || (r->nx && (entry & PTE_NX) != 0);
+
+    if ((c->efer & EFER_LMA) == 0 && r->entry_size == 8) {
+        rsvd = PAE_HIGH_RSVD | (r->nx ? 0 : PTE_NX);
+    }
+    if ((entry & (PTE_P | WALK_A)) != (PTE_P | WALK_A) || (entry & rsvd) != 0) {
+        return 0;
+    }
+    unsigned perm = rights(c, want, r->above & entry, nx);
+    *page = entry & (r->entry_size == 4 ? BITS(31, 12) : PTE_ADDR);
+    return (entry & WALK_D) != 0 ? perm : perm & ~(unsigned)WALK_W;
 }

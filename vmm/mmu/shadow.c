@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/mmu/shadow.c - see shadow.h. */
+#include "vmm/mmu/shadow.h"
+
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "vmm/mmu/owner.h"
+
+enum { ENTRIES_DEFAULT = 2048, ENTRIES_MIN = 16, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static int open_space(struct shadow *s, unsigned i)
+{
+    struct shadow_space *sp = &s->space[i];
+
+    sp->used = plx_calloc(s->slots, sizeof *sp->used);
+    sp->tops = plx_calloc(SHADOW_TOPS, sizeof *sp->tops);
+    return sp->used == NULL || sp->tops == NULL ? PLX_ENOMEM : 0;
+}
+
+int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attention,
+                  unsigned entries, struct shadow **out)
+{
+    struct shadow *s = plx_calloc(1, sizeof *s);
+    int rc = 0;
+
+    *out = NULL;
+    if (s == NULL) {
+        return PLX_ENOMEM;
+    }
+    s->cfg = *cfg;
+    s->ram = ram;
+    s->attention = attention;
+    s->nspaces = cfg->tagged ? SHADOW_SPACES : 1;
+    s->entries = ENTRIES_MIN;
+    while (s->entries < (entries == 0 ? (unsigned)ENTRIES_DEFAULT : entries) &&
+           s->entries < ENTRIES_DEFAULT) {
+        s->entries *= 2;
+    }
+    s->slots = s->entries * SHADOW_KINDS;
+    s->tlb = plx_calloc((size_t)s->slots * s->nspaces, sizeof *s->tlb);
+    s->entry = plx_calloc((size_t)s->slots * s->nspaces, sizeof *s->entry);
+    s->use = plx_calloc(ram_pages(ram), sizeof *s->use);
+    s->page = plx_calloc(ram_pages(ram), sizeof *s->page);
+    s->by_leaf = plx_calloc(BUCKETS, sizeof *s->by_leaf);
+    s->by_dir = plx_calloc(BUCKETS, sizeof *s->by_dir);
+    for (unsigned i = 0; i < s->nspaces && rc == 0; i++) {
+        rc = open_space(s, i);
+    }
+    if (rc != 0 || s->tlb == NULL || s->entry == NULL || s->use == NULL || s->page == NULL ||
+        s->by_leaf == NULL || s->by_dir == NULL) {
+        shadow_destroy(s);
+        return PLX_ENOMEM;
+    }
+    shadow_select(s, &(struct shadow_key){0});
+    memset(&s->counters, 0, sizeof s->counters);
+    *out = s;
+    return 0;
+}
+
+void shadow_destroy(struct shadow *s)
+{
+    if (s != NULL) {
+        for (unsigned i = 0; i < s->nspaces; i++) {
+            plx_free(s->space[i].used);
+            plx_free(s->space[i].tops);
+        }
+        plx_free(s->tlb);
+        plx_free(s->entry);
+        plx_free(s->use);
+        plx_free(s->page);
+        plx_free(s->by_leaf);
+        plx_free(s->by_dir);
+        plx_free(s);
+    }
+}
+
+/* --- links: page, leaf and directory to entries -------------------------------------------------- */
+
+/* The entries of one table lie in a row. */
+static uint32_t bucket_of(gpa_t entry)
+{
+    uint64_t page = entry >> PAGE_SHIFT, n = PAGE_OFFSET(entry) >> 3;
+
+    return ((uint32_t)(page * UINT64_C(0x9e3779b97f4a7c15) >> (64 - BUCKET_BITS)) + (uint32_t)n) &
+           (BUCKETS - 1);
+}
+
+/* One of the three links of an entry, by its offset. */
+static struct shadow_link *link_of(struct shadow *s, uint32_t number, size_t off)
+{
+    return (struct shadow_link *)(void *)((char *)&s->entry[number - 1] + off);
+}
+
+#define BY_PAGE offsetof(struct shadow_entry, by_page)
+#define BY_LEAF offsetof(struct shadow_entry, by_leaf)
+#define BY_DIR  offsetof(struct shadow_entry, by_dir)
+
+static void push(struct shadow *s, uint32_t *head, uint32_t slot, size_t off)
+{
+    *link_of(s, slot + 1, off) = (struct shadow_link){*head, 0};
+    if (*head != 0) {
+        link_of(s, *head, off)->prev = slot + 1;
+    }
+    *head = slot + 1;
+}
+
+static void pull(struct shadow *s, uint32_t *head, uint32_t slot, size_t off)
+{
+    struct shadow_link l = *link_of(s, slot + 1, off);
+
+    if (l.prev != 0) {
+        link_of(s, l.prev, off)->next = l.next;
+    } else {
+        *head = l.next;
+    }
+    if (l.next != 0) {
+        link_of(s, l.next, off)->prev = l.prev;
+    }
+}
+
+void shadow_guard(struct shadow *s, uint64_t page, bool reads)
+{
+    for (uint32_t n = s->page[page].entries; n != 0; n = s->entry[n - 1].by_page.next) {
+        struct tlb_entry *t = &s->tlb[n - 1];
+        t->wtag = TLB_NONE;
+        if (reads) {
+            *s->attention = *s->attention || t->xtag != TLB_NONE;
+            t->rtag = TLB_NONE;
+            t->xtag = TLB_NONE;
+        }
+    }
+}
+
+/* @page gains a use for which stores to it must be seen. */
+static void add_use(struct shadow *s, uint64_t page, uint8_t use)
+{
+    if ((s->use[page] & USE_GUARDED) == 0) {
+        shadow_guard(s, page, false);
+    }
+    s->use[page] |= use;
+}
+
+/* Table entries are in RAM, or there would have been no translation. */
+static uint64_t page_of(const struct shadow *s, gpa_t entry)
+{
+    uint64_t page;
+
+    PLX_CHECK(ram_page_of(s->ram, entry, &page));
+    return page;
+}
+
+static void link_leaf(struct shadow *s, uint32_t slot, gpa_t leaf)
+{
+    uint64_t page = page_of(s, leaf);
+
+    push(s, &s->by_leaf[bucket_of(leaf)], slot, BY_LEAF);
+    if (s->page[page].nleaf++ == 0) {
+        add_use(s, page, USE_LEAF);
+    }
+}
+
+static void link_dir(struct shadow *s, uint32_t slot, gpa_t dir)
+{
+    uint64_t page = page_of(s, dir);
+
+    push(s, &s->by_dir[bucket_of(dir)], slot, BY_DIR);
+    if (s->page[page].ndir++ == 0) {
+        add_use(s, page, USE_DIR);
+    }
+}
+
+static void unlink_entry(struct shadow *s, uint32_t slot)
+{
+    struct shadow_entry *e = &s->entry[slot];
+    uint64_t page;
+
+    if (ram_page_of(s->ram, e->page, &page)) {
+        pull(s, &s->page[page].entries, slot, BY_PAGE);
+        if (s->page[page].entries == 0) {
+            s->use[page] &= (uint8_t)~USE_DATA;
+        }
+    }
+    if (e->leaf != SHADOW_NONE) {
+        page = page_of(s, e->leaf);
+        pull(s, &s->by_leaf[bucket_of(e->leaf)], slot, BY_LEAF);
+        if (--s->page[page].nleaf == 0) {
+            s->use[page] &= (uint8_t)~USE_LEAF;
+        }
+    }
+    if (e->dir != SHADOW_NONE) {
+        page = page_of(s, e->dir);
+        pull(s, &s->by_dir[bucket_of(e->dir)], slot, BY_DIR);
+        if (--s->page[page].ndir == 0) {
+            s->use[page] &= (uint8_t)~USE_DIR;
+        }
+    }
+}
+
+void shadow_drop(struct shadow *s, uint32_t slot)
+{
+    if (s->entry[slot].tag == TLB_NONE) {
+        return;
+    }
+    unlink_entry(s, slot);
+    if (s->tlb[slot].xtag != TLB_NONE) {
+        *s->attention = true;
+    }
+    s->entry[slot].tag = TLB_NONE;
+    s->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+}
+
+/* --- spaces ------------------------------------------------------------------------------------ */
+
+static void empty_space(struct shadow *s, unsigned i)
+{
+    struct shadow_space *sp = &s->space[i];
+
+    for (uint32_t k = 0; k < sp->nused; k++) {
+        s->counters.drops_space += s->entry[sp->used[k]].tag != TLB_NONE;
+        shadow_drop(s, sp->used[k]);
+        s->entry[sp->used[k]].listed = false;
+    }
+    sp->nused = 0;
+    for (unsigned k = 0; k < sp->ntops; k++) {
+        struct shadow_page *p = &s->page[sp->tops[k]];
+        p->tops &= (uint8_t) ~(1U << i);
+        if (p->tops == 0) {
+            s->use[sp->tops[k]] &= (uint8_t)~USE_TOP;
+        }
+    }
+    sp->ntops = 0;
+}
+
+static unsigned choose_space(struct shadow *s)
+{
+    unsigned oldest = 0;
+
+    for (unsigned i = 0; i < s->nspaces; i++) {
+        if (!s->space[i].live) {
+            return i;
+        }
+        if (s->space[i].used_at < s->space[oldest].used_at) {
+            oldest = i;
+        }
+    }
+    s->counters.space_evictions++;
+    return oldest;
+}
+
+static void claim_space(struct shadow *s, unsigned i, const struct shadow_key *key)
+{
+    struct shadow_space *sp = &s->space[i];
+
+    if (sp->live) {
+        empty_space(s, i);
+    } else {
+        for (uint32_t slot = i * s->slots; slot < (i + 1) * s->slots; slot++) {
+            s->entry[slot].tag = TLB_NONE;
+            s->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+        }
+        sp->live = true;
+    }
+    sp->key = *key;
+}
+
+void shadow_select(struct shadow *s, const struct shadow_key *key)
+{
+    unsigned i = 0;
+
+    s->counters.switches++;
+    while (i < s->nspaces &&
+           (!s->space[i].live || memcmp(&s->space[i].key, key, sizeof *key) != 0)) {
+        i++;
+    }
+    if (i == s->nspaces) {
+        i = choose_space(s);
+        claim_space(s, i, key);
+    } else {
+        s->counters.switch_hits++;
+    }
+    s->current = i;
+    s->space[i].used_at = ++s->clock;
+    *s->attention = true;
+}
+
+void shadow_drop_all(struct shadow *s)
+{
+    for (unsigned i = 0; i < s->nspaces; i++) {
+        empty_space(s, i);
+    }
+    *s->attention = true;
+}
+
+void shadow_drop_writes(struct shadow *s)
+{
+    for (unsigned i = 0; i < s->nspaces; i++) {
+        for (uint32_t k = 0; k < s->space[i].nused; k++) {
+            s->tlb[s->space[i].used[k]].wtag = TLB_NONE;
+        }
+    }
+}
+
+/* --- filling ------------------------------------------------------------------------------------ */
+
+static void note_tops(struct shadow *s, const struct walk_result *r)
+{
+    struct shadow_space *sp = &s->space[s->current];
+
+    for (unsigned i = 0; i + 2 < r->nentries; i++) {
+        uint64_t page = page_of(s, r->entry[i]);
+        struct shadow_page *p = &s->page[page];
+        if ((p->tops >> s->current & 1) == 0) {
+            add_use(s, page, USE_TOP);
+            p->tops |= (uint8_t)(1U << s->current);
+            sp->tops[sp->ntops++] = page;
+        }
+    }
+}
+
+static void put(struct shadow *s, uint32_t slot, gva_t lin, gpa_t page, unsigned perm, gpa_t leaf,
+                gpa_t dir)
+{
+    struct shadow_space *sp = &s->space[s->current];
+    struct shadow_entry *e = &s->entry[slot];
+    uint64_t index;
+
+    if (!e->listed) {
+        e->listed = true;
+        sp->used[sp->nused++] = slot;
+    }
+    e->tag = PAGE_BASE(lin);
+    e->page = page;
+    e->leaf = leaf;
+    e->dir = dir;
+    e->perm = (uint8_t)perm;
+    if (ram_page_of(s->ram, page, &index)) {
+        push(s, &s->page[index].entries, slot, BY_PAGE);
+        s->use[index] |= USE_DATA;
+    }
+    if (leaf != SHADOW_NONE) {
+        link_leaf(s, slot, leaf);
+    }
+    if (dir != SHADOW_NONE) {
+        link_dir(s, slot, dir);
+    }
+}
+
+static gpa_t dir_of(const struct walk_result *r)
+{
+    return r->nentries < 2 ? SHADOW_NONE : r->entry[r->nentries - 2];
+}
+
+void shadow_fill(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r)
+{
+    unsigned n = r->nentries;
+
+    if (s->entry[slot].tag != TLB_NONE) {
+        s->counters.evictions += s->entry[slot].tag != PAGE_BASE(lin);
+        shadow_drop(s, slot);
+    }
+    if (s->space[s->current].ntops + WALK_LEVELS > SHADOW_TOPS) {
+        empty_space(s, s->current);
+        *s->attention = true;
+    }
+    note_tops(s, r);
+    put(s, slot, lin, r->page, r->perm, n == 0 ? SHADOW_NONE : r->entry[n - 1], dir_of(r));
+    s->entry[slot].waiting = false;
+    s->counters.fills++;
+}
+
+void shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
+                      gpa_t leaf, gpa_t page, unsigned perm)
+{
+    if (s->entry[slot].tag != TLB_NONE) {
+        return;
+    }
+    put(s, slot, lin, page, perm, leaf, dir_of(r));
+    s->entry[slot].waiting = true;
+    s->counters.batch_filled++;
+}
+
+void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
+{
+    struct tlb_entry *t = &s->tlb[slot];
+    const struct shadow_entry *e = &s->entry[slot];
+    uint8_t use = s->use[page];
+
+    t->addend = (uintptr_t)s->ram->hva + (page << PAGE_SHIFT) - e->tag;
+    if ((rights & OWNER_R) != 0 && (use & USE_OWED) == 0) {
+        t->rtag = (e->perm & WALK_R) != 0 ? e->tag : TLB_NONE;
+        t->xtag = (e->perm & WALK_X) != 0 ? e->tag : TLB_NONE;
+    }
+    if ((rights & OWNER_W) != 0 && (e->perm & WALK_W) != 0 && (use & USE_GUARDED) == 0 &&
+        (s->ram->flags[page] & RAM_DIRTY) != 0) {
+        t->wtag = e->tag;
+    }
+}
+
+/* --- what takes entries away ---------------------------------------------------------------------- */
+
+/* Drop the entries that came from the guest's entries in [from, to) of one table. */
+static void drop_range(struct shadow *s, uint32_t *heads, size_t off, gpa_t from, gpa_t to,
+                       const uint16_t *left, uint64_t *counter)
+{
+    size_t field = off == BY_LEAF ? offsetof(struct shadow_entry, leaf)
+                                  : offsetof(struct shadow_entry, dir);
+
+    for (gpa_t at = from & ~UINT64_C(7); at < to && *left != 0; at += 8) {
+        for (uint32_t n = heads[bucket_of(at)], next; n != 0; n = next) {
+            gpa_t entry;
+            memcpy(&entry, (const char *)&s->entry[n - 1] + field, sizeof entry);
+            next = link_of(s, n, off)->next;
+            if ((entry & ~UINT64_C(7)) == at) {
+                shadow_drop(s, n - 1);
+                ++*counter;
+            }
+        }
+    }
+}
+
+static void drop_tables(struct shadow *s, uint64_t page, gpa_t from, gpa_t to, uint64_t *counter)
+{
+    struct shadow_page *p = &s->page[page];
+
+    if ((s->use[page] & USE_TOP) != 0) {
+        for (unsigned i = 0; i < s->nspaces; i++) {
+            if ((p->tops >> i & 1) != 0) {
+                empty_space(s, i);
+            }
+        }
+    }
+    if ((s->use[page] & USE_DIR) != 0) {
+        drop_range(s, s->by_dir, BY_DIR, from, to, &p->ndir, counter);
+    }
+    if ((s->use[page] & USE_LEAF) != 0) {
+        drop_range(s, s->by_leaf, BY_LEAF, from, to, &p->nleaf, counter);
+    }
+}
+
+void shadow_table_written(struct shadow *s, uint64_t page, gpa_t gpa, uint64_t len)
+{
+    if ((s->use[page] & USE_TABLE) != 0) {
+        drop_tables(s, page, gpa, gpa + len, &s->counters.drops_store);
+    }
+}
+
+void shadow_revoke(struct shadow *s, uint64_t page, bool all)
+{
+    uint8_t use = s->use[page];
+
+    if ((use & USE_DATA) != 0) {
+        shadow_guard(s, page, all);
+    }
+    if (all && (use & USE_TABLE) != 0) {
+        gpa_t base = ram_gpa_of_page(s->ram, page);
+        drop_tables(s, page, base, base + PAGE_SIZE, &s->counters.drops_revoke);
+    }
+}
+
+/* --- flags owed ------------------------------------------------------------------------------------ */
+
+bool shadow_owe(struct shadow *s, gpa_t entry, uint8_t flags)
+{
+    uint64_t page = page_of(s, entry);
+
+    if (s->nowed == SHADOW_OWED) {
+        return false;
+    }
+    s->owed[s->nowed++] = (struct shadow_owed){entry, flags};
+    s->counters.owed++;
+    if ((s->use[page] & USE_OWED) == 0) {
+        s->use[page] |= USE_OWED;
+        shadow_guard(s, page, true); /* what is read there is not in RAM yet */
+    }
+    return true;
+}
+
+uint8_t shadow_owed_flags(const struct shadow *s, gpa_t entry)
+{
+    uint8_t flags = 0;
+
+    for (unsigned i = 0; i < s->nowed; i++) {
+        if (s->owed[i].entry == entry) {
+            flags |= s->owed[i].flags;
+        }
+    }
+    return flags;
+}
+
+void shadow_owe_forget(struct shadow *s, unsigned n)
+{
+    for (unsigned i = n; i < s->nowed; i++) {
+        s->use[page_of(s, s->owed[i].entry)] &= (uint8_t)~USE_OWED;
+    }
+    s->nowed = n;
+    for (unsigned i = 0; i < n; i++) { /* pages that still owe something */
+        s->use[page_of(s, s->owed[i].entry)] |= USE_OWED;
+    }
+}

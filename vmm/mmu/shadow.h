@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/mmu/shadow.h - shadow page tables of one vCPU: what walks of the guest's tables found, ready
+ * for the inline lookup of vmm/cpu/mem.h.
+ *
+ * A space is one set of page tables under one set of control bits. Each has three tables of
+ * entries, one per kind of access: supervisor, user, and supervisor data accesses that EFLAGS.AC
+ * lets pass SMAP. With `tagged' several spaces are kept and a load of CR3 selects among them; else
+ * there is one, emptied by each change.
+ *
+ * Never stale (ARCHITECTURE.md, "Memory"). An entry is linked to the page it maps, to the guest's
+ * table entry that maps it and to the one above; tables further up are known per space. So a store
+ * to a table, a page taken away and a page that must not be written behind our back find what
+ * depends on them without a search. What is here implies the right to read every table page it
+ * came from; the tags of an entry imply the right to use its page that way.
+ *
+ * Ownership: one per vCPU; ram and attention are borrowed. Threading: the vCPU's thread; any other
+ * only while the vCPU is parked. Determinism: in no section, dropping anything changes no result;
+ * but owed flags are part of what a parallel part did and are stored before it ends (R7). */
+#ifndef VMM_MMU_SHADOW_H
+#define VMM_MMU_SHADOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/abi/types.h"
+#include "vmm/mmu/ram.h"
+#include "vmm/mmu/walk.h"
+
+enum shadow_kind { SHADOW_SUPER, SHADOW_USER, SHADOW_SUPER_AC, SHADOW_KINDS };
+
+/* What the inline lookup sees of an entry. A tag is the linear page, or TLB_NONE; wtag is set only
+ * where a store needs nothing else: D and RAM_DIRTY are set, the page is ours alone and nothing of
+ * ours was derived from it. xtag: fetch. */
+struct tlb_entry {
+    gva_t rtag, wtag, xtag;
+    uintptr_t addend; /* HVA = linear address + addend */
+};
+
+#define TLB_NONE    UINT64_MAX
+#define SHADOW_NONE UINT64_MAX
+
+/* The rest of it. Links are numbers of entries plus 1, over all spaces; 0 ends a list. */
+struct shadow_link {
+    uint32_t next, prev;
+};
+struct shadow_entry {
+    gva_t tag;       /* linear page, or TLB_NONE: free */
+    gpa_t page;      /* mapped */
+    gpa_t leaf, dir; /* the guest's entry that maps it, and the one above, or SHADOW_NONE */
+    struct shadow_link by_page, by_leaf, by_dir;
+    uint8_t perm;  /* WALK_*; W also where a store must take the slow path */
+    bool listed;   /* in its space's list of used entries */
+    bool waiting;  /* filled in a batch, not used yet */
+};
+
+/* What a translation depends on beside the tables. */
+struct shadow_key {
+    uint64_t cr0, cr3, cr4, efer, pdpte[4];
+};
+
+struct shadow_space {
+    struct shadow_key key;
+    bool live;
+    uint64_t used_at; /* of shadow.clock */
+    uint32_t *used;   /* entries filled since the space was emptied */
+    uint32_t nused;
+    uint64_t *tops;   /* pages of tables above the last two levels */
+    unsigned ntops;
+};
+
+/* Uses of a page of RAM, shadow.use: what this vCPU derived from it. */
+enum {
+    USE_DATA = 1,  /* an entry maps it */
+    USE_LEAF = 2,  /* the last level of tables of an entry */
+    USE_DIR = 4,   /* the one above */
+    USE_TOP = 8,   /* further up */
+    USE_CODE = 16, /* decoded instructions (vmm/cpu/block.c) */
+    USE_OWED = 32, /* a table with flags that are set but not stored yet */
+    USE_TABLE = USE_LEAF | USE_DIR | USE_TOP,
+    USE_GUARDED = USE_TABLE | USE_CODE | USE_OWED /* no wtag */
+};
+
+struct shadow_page { /* the counts behind use */
+    uint32_t entries; /* first that maps it */
+    uint16_t nleaf, ndir;
+    uint8_t tops; /* bit i: space i has it among its tops */
+};
+
+enum { SHADOW_SPACES = 8, SHADOW_TOPS = 64, SHADOW_OWED = 64, SHADOW_QUEUE = 64 };
+
+struct shadow_config {
+    bool tagged;         /* keep spaces across loads of CR3 */
+    unsigned batch;      /* entries of a table looked at on a miss, a power of two up to 64; 1: one */
+    bool lazy_ad;        /* owe accessed and dirty flags in the parallel part */
+    bool batch_shootdown; /* keep revocations until the vCPU runs next */
+};
+
+#define SHADOW_DEFAULT ((struct shadow_config){true, 8, true, true})
+
+/* No state, no influence. */
+#define SHADOW_COUNTERS(X)                                                   \
+    X(fills, "entries filled on a miss")                                     \
+    X(batches, "misses that filled more than one entry")                     \
+    X(batch_filled, "entries filled beside the one asked for")               \
+    X(batch_hits, "of these, later used")                                    \
+    X(switches, "changes of the address space")                              \
+    X(switch_hits, "of these, to a space that was kept")                     \
+    X(space_evictions, "spaces given up for another")                        \
+    X(evictions, "entries given up for another")                             \
+    X(drops_store, "entries dropped by stores to page tables")               \
+    X(drops_revoke, "entries dropped when a page table was taken away")      \
+    X(drops_space, "entries dropped with their space")                       \
+    X(owed, "accessed and dirty flags owed")                                 \
+    X(shootdowns, "pages taken away")                                        \
+    X(shootdowns_batched, "of these, kept until the vCPU ran")               \
+    X(lack_table_read, "stops in a parallel part: a page table to read")     \
+    X(lack_table_write, "a page table to write")                             \
+    X(lack_data_read, "a page to read")                                      \
+    X(lack_data_write, "a page to write")                                    \
+    X(lack_code, "a page to fetch from")                                     \
+    X(undone, "instructions undone because a later access lacked something")
+
+struct shadow_counters {
+#define X(name, text) uint64_t name;
+    SHADOW_COUNTERS(X)
+#undef X
+};
+
+struct shadow_owed {
+    gpa_t entry;
+    uint8_t flags;
+};
+
+struct shadow {
+    struct shadow_config cfg;
+    struct ram *ram;
+    bool *attention; /* set when what runs may be mapped no longer */
+    unsigned entries; /* per kind, a power of two */
+    unsigned nspaces, current;
+    uint32_t slots; /* per space */
+    uint64_t clock;
+    struct tlb_entry *tlb;      /* of all spaces */
+    struct shadow_entry *entry; /* as many */
+    struct shadow_space space[SHADOW_SPACES];
+    uint8_t *use;             /* per page of RAM: USE_* */
+    struct shadow_page *page; /* as many */
+    uint32_t *by_leaf, *by_dir; /* heads of lists, by a hash of the guest's entry */
+    struct shadow_owed owed[SHADOW_OWED];
+    unsigned nowed;
+    struct {
+        uint64_t page;
+        bool all;
+    } queue[SHADOW_QUEUE]; /* revocations to apply */
+    unsigned nqueue;
+    struct shadow_counters counters;
+};
+
+/* @entries: per kind and space, 0: the default. On error *out is NULL. Errors: PLX_ENOMEM. */
+int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attention,
+                  unsigned entries, struct shadow **out);
+void shadow_destroy(struct shadow *s); /* NULL is a no-op */
+
+/* The space of @key becomes the current one. */
+void shadow_select(struct shadow *s, const struct shadow_key *key);
+
+/* Where the current space would have @lin. */
+static inline uint32_t shadow_slot(const struct shadow *s, enum shadow_kind kind, gva_t lin)
+{
+    return s->current * s->slots + (uint32_t)kind * s->entries +
+           (uint32_t)((lin >> PAGE_SHIFT) & (s->entries - 1));
+}
+
+/* Put what a walk found at @slot, without tags. Whatever was there goes. */
+void shadow_fill(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r);
+/* One entry beside it, if that costs no other: @page through the guest's entry @leaf. */
+void shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
+                      gpa_t leaf, gpa_t page, unsigned perm);
+void shadow_drop(struct shadow *s, uint32_t slot);
+
+/* Set the tags of a filled entry that maps RAM, as far as @rights (OWNER_*) goes. */
+void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights);
+
+void shadow_drop_all(struct shadow *s);
+void shadow_drop_writes(struct shadow *s); /* every wtag */
+/* @page got a use: entries may not write it unseen (@reads: nor read it). */
+void shadow_guard(struct shadow *s, uint64_t page, bool reads);
+/* Bytes in [gpa, gpa + len) of @page changed: drop what came from present entries there. */
+void shadow_table_written(struct shadow *s, uint64_t page, gpa_t gpa, uint64_t len);
+/* The vCPU may not write @page any more and, with @all, not read it. */
+void shadow_revoke(struct shadow *s, uint64_t page, bool all);
+
+/* Flags set by this vCPU and not stored yet. owe: false: no room. forget: the last ones, from @n
+ * on, were not owed after all, or are stored. */
+bool shadow_owe(struct shadow *s, gpa_t entry, uint8_t flags);
+uint8_t shadow_owed_flags(const struct shadow *s, gpa_t entry);
+void shadow_owe_forget(struct shadow *s, unsigned n);
+
+#endif
