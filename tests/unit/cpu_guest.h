@@ -126,7 +126,8 @@ static inline void g_select_mode(struct guest *g, enum guest_mode mode, unsigned
     engine_interp.state_changed(g->v);
 }
 
-static inline void g_open_with(struct guest *g, unsigned cache_entries)
+static inline void g_open_smp(struct guest *g, const struct shadow_config *shadow,
+                              unsigned cache_entries)
 {
     memset(g, 0, sizeof *g);
     g->vector = -1;
@@ -136,6 +137,7 @@ static inline void g_open_with(struct guest *g, unsigned cache_entries)
                                 .ram = g->ram,
                                 .ops = &g_ops,
                                 .ops_ctx = g,
+                                .shadow = shadow,
                                 .cache_entries = cache_entries};
     assert_int_equal(engine_interp.create(&cfg, &g->v, NULL), 0);
 
@@ -178,6 +180,11 @@ static inline void g_open_with(struct guest *g, unsigned cache_entries)
     g_select_mode(g, GUEST64, 0);
     g->run =
         (struct engine_run){.budget = 100000, .t_end = UINT64_MAX, .rate = 65536, .alone = true};
+}
+
+static inline void g_open_with(struct guest *g, unsigned cache_entries)
+{
+    g_open_smp(g, NULL, cache_entries);
 }
 
 static inline void g_open(struct guest *g)

@@ -78,7 +78,8 @@ void shadow_destroy(struct shadow *s)
     }
 }
 
-/* --- links: page, leaf and directory to entries -------------------------------------------------- */
+/* --- links: page, leaf and directory to entries --------------------------------------------------
+ */
 
 /* The entries of one table lie in a row. */
 static uint32_t bucket_of(gpa_t entry)
@@ -213,7 +214,8 @@ void shadow_drop(struct shadow *s, uint32_t slot)
     s->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
 }
 
-/* --- spaces ------------------------------------------------------------------------------------ */
+/* --- spaces ------------------------------------------------------------------------------------
+ */
 
 static void empty_space(struct shadow *s, unsigned i)
 {
@@ -304,7 +306,8 @@ void shadow_drop_writes(struct shadow *s)
     }
 }
 
-/* --- filling ------------------------------------------------------------------------------------ */
+/* --- filling ------------------------------------------------------------------------------------
+ */
 
 static void note_tops(struct shadow *s, const struct walk_result *r)
 {
@@ -400,14 +403,15 @@ void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
     }
 }
 
-/* --- what takes entries away ---------------------------------------------------------------------- */
+/* --- what takes entries away
+ * ---------------------------------------------------------------------- */
 
 /* Drop the entries that came from the guest's entries in [from, to) of one table. */
 static void drop_range(struct shadow *s, uint32_t *heads, size_t off, gpa_t from, gpa_t to,
                        const uint16_t *left, uint64_t *counter)
 {
-    size_t field = off == BY_LEAF ? offsetof(struct shadow_entry, leaf)
-                                  : offsetof(struct shadow_entry, dir);
+    size_t field =
+        off == BY_LEAF ? offsetof(struct shadow_entry, leaf) : offsetof(struct shadow_entry, dir);
 
     for (gpa_t at = from & ~UINT64_C(7); at < to && *left != 0; at += 8) {
         for (uint32_t n = heads[bucket_of(at)], next; n != 0; n = next) {
@@ -461,7 +465,8 @@ void shadow_revoke(struct shadow *s, uint64_t page, bool all)
     }
 }
 
-/* --- flags owed ------------------------------------------------------------------------------------ */
+/* --- flags owed
+ * ------------------------------------------------------------------------------------ */
 
 bool shadow_owe(struct shadow *s, gpa_t entry, uint8_t flags)
 {

@@ -48,9 +48,9 @@ struct shadow_entry {
     gpa_t page;      /* mapped */
     gpa_t leaf, dir; /* the guest's entry that maps it, and the one above, or SHADOW_NONE */
     struct shadow_link by_page, by_leaf, by_dir;
-    uint8_t perm;  /* WALK_*; W also where a store must take the slow path */
-    bool listed;   /* in its space's list of used entries */
-    bool waiting;  /* filled in a batch, not used yet */
+    uint8_t perm; /* WALK_*; W also where a store must take the slow path */
+    bool listed;  /* in its space's list of used entries */
+    bool waiting; /* filled in a batch, not used yet */
 };
 
 /* What a translation depends on beside the tables. */
@@ -64,7 +64,7 @@ struct shadow_space {
     uint64_t used_at; /* of shadow.clock */
     uint32_t *used;   /* entries filled since the space was emptied */
     uint32_t nused;
-    uint64_t *tops;   /* pages of tables above the last two levels */
+    uint64_t *tops; /* pages of tables above the last two levels */
     unsigned ntops;
 };
 
@@ -80,7 +80,7 @@ enum {
     USE_GUARDED = USE_TABLE | USE_CODE | USE_OWED /* no wtag */
 };
 
-struct shadow_page { /* the counts behind use */
+struct shadow_page {  /* the counts behind use */
     uint32_t entries; /* first that maps it */
     uint16_t nleaf, ndir;
     uint8_t tops; /* bit i: space i has it among its tops */
@@ -89,35 +89,35 @@ struct shadow_page { /* the counts behind use */
 enum { SHADOW_SPACES = 8, SHADOW_TOPS = 64, SHADOW_OWED = 64, SHADOW_QUEUE = 64 };
 
 struct shadow_config {
-    bool tagged;         /* keep spaces across loads of CR3 */
-    unsigned batch;      /* entries of a table looked at on a miss, a power of two up to 64; 1: one */
-    bool lazy_ad;        /* owe accessed and dirty flags in the parallel part */
+    bool tagged;    /* keep spaces across loads of CR3 */
+    unsigned batch; /* entries of a table looked at on a miss, a power of two up to 64; 1: one */
+    bool lazy_ad;   /* owe accessed and dirty flags in the parallel part */
     bool batch_shootdown; /* keep revocations until the vCPU runs next */
 };
 
 #define SHADOW_DEFAULT ((struct shadow_config){true, 8, true, true})
 
 /* No state, no influence. */
-#define SHADOW_COUNTERS(X)                                                   \
-    X(fills, "entries filled on a miss")                                     \
-    X(batches, "misses that filled more than one entry")                     \
-    X(batch_filled, "entries filled beside the one asked for")               \
-    X(batch_hits, "of these, later used")                                    \
-    X(switches, "changes of the address space")                              \
-    X(switch_hits, "of these, to a space that was kept")                     \
-    X(space_evictions, "spaces given up for another")                        \
-    X(evictions, "entries given up for another")                             \
-    X(drops_store, "entries dropped by stores to page tables")               \
-    X(drops_revoke, "entries dropped when a page table was taken away")      \
-    X(drops_space, "entries dropped with their space")                       \
-    X(owed, "accessed and dirty flags owed")                                 \
-    X(shootdowns, "pages taken away")                                        \
-    X(shootdowns_batched, "of these, kept until the vCPU ran")               \
-    X(lack_table_read, "stops in a parallel part: a page table to read")     \
-    X(lack_table_write, "a page table to write")                             \
-    X(lack_data_read, "a page to read")                                      \
-    X(lack_data_write, "a page to write")                                    \
-    X(lack_code, "a page to fetch from")                                     \
+#define SHADOW_COUNTERS(X)                                               \
+    X(fills, "entries filled on a miss")                                 \
+    X(batches, "misses that filled more than one entry")                 \
+    X(batch_filled, "entries filled beside the one asked for")           \
+    X(batch_hits, "of these, later used")                                \
+    X(switches, "changes of the address space")                          \
+    X(switch_hits, "of these, to a space that was kept")                 \
+    X(space_evictions, "spaces given up for another")                    \
+    X(evictions, "entries given up for another")                         \
+    X(drops_store, "entries dropped by stores to page tables")           \
+    X(drops_revoke, "entries dropped when a page table was taken away")  \
+    X(drops_space, "entries dropped with their space")                   \
+    X(owed, "accessed and dirty flags owed")                             \
+    X(shootdowns, "pages taken away")                                    \
+    X(shootdowns_batched, "of these, kept until the vCPU ran")           \
+    X(lack_table_read, "stops in a parallel part: a page table to read") \
+    X(lack_table_write, "a page table to write")                         \
+    X(lack_data_read, "a page to read")                                  \
+    X(lack_data_write, "a page to write")                                \
+    X(lack_code, "a page to fetch from")                                 \
     X(undone, "instructions undone because a later access lacked something")
 
 struct shadow_counters {
@@ -134,7 +134,7 @@ struct shadow_owed {
 struct shadow {
     struct shadow_config cfg;
     struct ram *ram;
-    bool *attention; /* set when what runs may be mapped no longer */
+    bool *attention;  /* set when what runs may be mapped no longer */
     unsigned entries; /* per kind, a power of two */
     unsigned nspaces, current;
     uint32_t slots; /* per space */
@@ -142,8 +142,8 @@ struct shadow {
     struct tlb_entry *tlb;      /* of all spaces */
     struct shadow_entry *entry; /* as many */
     struct shadow_space space[SHADOW_SPACES];
-    uint8_t *use;             /* per page of RAM: USE_* */
-    struct shadow_page *page; /* as many */
+    uint8_t *use;               /* per page of RAM: USE_* */
+    struct shadow_page *page;   /* as many */
     uint32_t *by_leaf, *by_dir; /* heads of lists, by a hash of the guest's entry */
     struct shadow_owed owed[SHADOW_OWED];
     unsigned nowed;
