@@ -7,6 +7,7 @@
 
 #include "ops/cmd.h"
 #include "ops/opt.h"
+#include "ops/shadow_opt.h"
 #include "replica/against.h"
 #include "replica/replay.h"
 #include "vmm/sched/team.h"
@@ -56,6 +57,11 @@ static int set_against(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
+static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
+{
+    return shadow_opt(v[0], &((struct request *)ctx)->cfg.shadow, err);
+}
+
 static const struct opt options[] = {
     {"until", "SLICE", "stop after this slice", set_until},
     {"digest-log", "FILE", "write one line a digest: slice, digest", set_digest_log},
@@ -65,6 +71,8 @@ static const struct opt options[] = {
      set_threads},
     {"against", "WHAT",
      "find where it parts from a second recording, or from itself under conditions", set_against},
+    {"shadow", SHADOW_OPT_VALUES,
+     "how translations are kept; with several vCPUs lazy-ad as recorded", set_shadow},
     {0},
 };
 
@@ -172,7 +180,7 @@ static int run_alone(const struct request *q, struct plx_err *err)
 
 int cmd_replay(int argc, char **argv)
 {
-    struct request q = {.cfg = {.engine = &engine_interp}};
+    struct request q = {.cfg = {.engine = &engine_interp, .shadow = SHADOW_DEFAULT}};
     struct plx_err err = {{0}};
     int first, rc;
 

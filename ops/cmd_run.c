@@ -11,6 +11,7 @@
 #include "ops/cmd_run.h"
 #include "ops/opt.h"
 #include "ops/runner.h"
+#include "ops/shadow_opt.h"
 #include "vmm/boot/boot.h"
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/sched/team.h"
@@ -25,6 +26,7 @@ struct run_options {
     const char *console;    /* file; NULL: the terminal */
     unsigned console_input; /* port that the terminal types into */
     const struct engine_ops *engine;
+    struct shadow_config shadow;
     uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
     bool stats;
     unsigned ndisks, nnets;
@@ -75,6 +77,11 @@ NUMBER_OPTION(digest_every, "the number of slices", 1, UINT32_MAX)
 NUMBER_OPTION(chaos, "the seed", 1, UINT64_MAX)
 NUMBER_OPTION(timeout_s, "the seconds", 1, TIMEOUT_MAX_S)
 #undef NUMBER_OPTION
+
+static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
+{
+    return shadow_opt(v[0], &((struct run_options *)ctx)->shadow, err);
+}
 
 static int set_stats(void *ctx, char *const *v, struct plx_err *err)
 {
@@ -220,6 +227,9 @@ static const struct opt options[] = {
      set_save_at},
     {"load", "FILE", "go on from a saved state instead of a kernel", set_load},
     {"chaos", "SEED", "delay and drop everything that must not matter, at random", set_chaos},
+    {"shadow", SHADOW_OPT_VALUES,
+     "how translations are kept; with several vCPUs results depend on lazy-ad (on, 8, on, on)",
+     set_shadow},
     {"stats", NULL, "print counters of rounds and vCPUs at the end", set_stats},
     {"timeout", "SECONDS", "end the run after this time, with exit code 124", set_timeout_s},
     {0},
@@ -425,6 +435,7 @@ static int open_all(struct run *r, struct plx_err *err)
 
     r->cfg.engine = r->o.engine;
     r->cfg.chaos = r->o.chaos;
+    r->cfg.shadow = &r->o.shadow;
     r->cfg.threads = (unsigned)r->o.threads;
     if (r->o.load != NULL) {
         rc = vm_load_config(r->o.load, &r->cfg.machine, err);
@@ -555,7 +566,7 @@ int cmd_run(int argc, char **argv)
 
 int cmd_run_image(int argc, char **argv, const struct run_image *image)
 {
-    struct run r = {.image = image};
+    struct run r = {.image = image, .o.shadow = SHADOW_DEFAULT};
     struct plx_err err = {{0}}, close_err = {{0}};
     struct runner_config rc_cfg = {0};
     struct runner_result result = {0};

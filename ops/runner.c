@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "ops/monitor.h"
+#include "ops/shadow_opt.h"
 #include "vmm/sched/pacer.h"
 #include "vmm/tunables.h"
 
@@ -117,6 +118,7 @@ void runner_print_counters(struct vm *vm, FILE *to)
                       i, vm_vcpu(vm, i)->c.retired, v->lacks_read, v->lacks_write, v->needs_serial,
                       v->halts, v->yields);
     }
+    shadow_print_counters(vm, to);
 }
 
 static void end(struct runner *r, enum runner_end how)

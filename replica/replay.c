@@ -164,6 +164,7 @@ static int open_all(struct replay *r, struct plx_err *err)
 {
     struct vm_config vc = {.engine = r->cfg->engine,
                            .cache_entries = r->cfg->cache_entries,
+                           .shadow = r->cfg->shadow.batch != 0 ? &r->cfg->shadow : NULL,
                            .chaos = r->cfg->chaos,
                            .threads = r->cfg->threads};
     uint64_t origin;

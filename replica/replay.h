@@ -13,6 +13,7 @@ struct replay_config {
     const char *dir;
     const struct engine_ops *engine;
     unsigned cache_entries, threads; /* as vm_config */
+    struct shadow_config shadow;     /* as vm_config; batch 0: the default */
     uint64_t chaos;
     uint64_t until;         /* stop after this slice; 0: all */
     const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */

@@ -332,7 +332,7 @@ static void on_revoke(void *ctx, unsigned vcpu, uint64_t page, bool all)
 
 static const struct owner_ops owner_wiring = {.revoke = on_revoke};
 
-static int create_owner(struct pc *pc, struct plx_err *err)
+static int create_owner(struct pc *pc, const struct shadow_config *shadow, struct plx_err *err)
 {
     struct machine *m = &pc->m;
     int rc;
@@ -342,12 +342,14 @@ static int create_owner(struct pc *pc, struct plx_err *err)
     }
     rc = owner_create(ram_pages(m->ram), m->cfg.vcpus, &owner_wiring, pc, &pc->owner, err);
     if (rc == 0) {
+        pc->owner->eager = !shadow->lazy_ad;
         machine_add_device(m, "owner", OWNER_SECTION_VERSION, &owner_section_ops, pc->owner);
     }
     return rc;
 }
 
-static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *err)
+static int create_vcpus(struct pc *pc, const struct shadow_config *shadow, unsigned cache_entries,
+                        struct plx_err *err)
 {
     struct machine *m = &pc->m;
     int rc = 0;
@@ -361,6 +363,7 @@ static int create_vcpus(struct pc *pc, unsigned cache_entries, struct plx_err *e
                                           .owner = pc->owner,
                                           .ops = &vcpu_wiring,
                                           .ops_ctx = cpu,
+                                          .shadow = shadow,
                                           .cache_entries = cache_entries};
         const struct lapic_wires wires = {extint_take, vcpu_init, vcpu_sipi, vcpu_wake, cpu};
 
@@ -458,8 +461,8 @@ static int create_pci(struct pc *pc, struct plx_err *err)
 }
 
 int pc_create(const struct machine_config *cfg, const struct machine_host *host,
-              const struct engine_ops *engine, unsigned cache_entries, struct pc **out,
-              struct plx_err *err)
+              const struct engine_ops *engine, const struct shadow_config *shadow,
+              unsigned cache_entries, struct pc **out, struct plx_err *err)
 {
     struct pc *pc = plx_calloc(1, sizeof *pc);
     int rc;
@@ -473,10 +476,10 @@ int pc_create(const struct machine_config *cfg, const struct machine_host *host,
     rc = pc->devices == NULL ? plx_fail(err, PLX_ENOMEM, "out of memory for the PC")
                              : machine_init(&pc->m, cfg, host, err);
     if (rc == 0) {
-        rc = create_owner(pc, err);
+        rc = create_owner(pc, shadow, err);
     }
     if (rc == 0) {
-        rc = create_vcpus(pc, cache_entries, err);
+        rc = create_vcpus(pc, shadow, cache_entries, err);
     }
     if (rc == 0) {
         rc = create_devices(pc, err);

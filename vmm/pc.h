@@ -41,8 +41,8 @@ struct pc {
  * it points to outlive the PC. Errors: those of machine_init, PLX_ENOMEM, of the engine's create.
  */
 int pc_create(const struct machine_config *cfg, const struct machine_host *host,
-              const struct engine_ops *engine, unsigned cache_entries, struct pc **out,
-              struct plx_err *err);
+              const struct engine_ops *engine, const struct shadow_config *shadow,
+              unsigned cache_entries, struct pc **out, struct plx_err *err);
 void pc_destroy(struct pc *pc); /* NULL is a no-op */
 
 #endif

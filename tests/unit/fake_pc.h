@@ -233,11 +233,12 @@ static void fake_sooner(void *ctx, uint64_t deadline)
 }
 
 int pc_create(const struct machine_config *cfg, const struct machine_host *host,
-              const struct engine_ops *engine, unsigned cache_entries, struct pc **out,
-              struct plx_err *err)
+              const struct engine_ops *engine, const struct shadow_config *shadow,
+              unsigned cache_entries, struct pc **out, struct plx_err *err)
 {
     struct pc *pc = plx_calloc(1, sizeof *pc);
-    struct engine_config ec = {.vcpus = 1, .bsp = true, .cache_entries = cache_entries};
+    struct engine_config ec = {
+        .vcpus = 1, .bsp = true, .shadow = shadow, .cache_entries = cache_entries};
     int rc;
 
     *out = NULL;

@@ -191,6 +191,7 @@ struct smp_config {
     unsigned vcpus;
     uint32_t times;
     unsigned threads, cache_entries;
+    const struct shadow_config *shadow; /* NULL: the default */
     uint64_t chaos;
 };
 
@@ -225,6 +226,7 @@ static inline struct vm *smp_vm(const struct smp_config *c)
                             .engine = &engine_interp,
                             .cache_entries = c->cache_entries,
                             .threads = c->threads,
+                            .shadow = c->shadow,
                             .chaos = c->chaos};
     struct boot_config boot = {.kernel = {smp_image, (size_t)(smp_image_end - smp_image)}};
     struct plx_err err = {.msg = ""};

@@ -295,6 +295,7 @@ static void open_smp(struct smp *s, const struct shadow_config *cfg, unsigned en
 {
     g_open_smp(&s->g, cfg, entries);
     assert_int_equal(owner_create(PAGES, 2, &owner_ops, s, &s->o, NULL), 0);
+    s->o->eager = !cfg->lazy_ad;
     s->g.v->owner = s->o;
     s->npages = 0;
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {

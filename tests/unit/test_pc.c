@@ -57,7 +57,7 @@ static uint64_t clock_now(void *ctx)
 static int setup(void **state)
 {
     (void)state;
-    assert_int_equal(pc_create(&config, &host, &fake_engine, 0, &pc, NULL), 0);
+    assert_int_equal(pc_create(&config, &host, &fake_engine, &SHADOW_DEFAULT, 0, &pc, NULL), 0);
     output_list_init(&outputs);
     now = 0;
     pc->m.out = &outputs;
@@ -268,7 +268,7 @@ static void bad_configurations_are_refused(void **state)
     for (unsigned i = 0; i < 5; i++) {
         struct plx_err err = {0};
 
-        assert_true(pc_create(&cfgs[i], &host, &fake_engine, 0, &p, &err) < 0);
+        assert_true(pc_create(&cfgs[i], &host, &fake_engine, &SHADOW_DEFAULT, 0, &p, &err) < 0);
         assert_null(p);
         assert_true(err.msg[0] != '\0');
     }
@@ -285,7 +285,7 @@ static void the_largest_machine_fits(void **state)
     for (unsigned i = 0; i < DISKS_MAX; i++) {
         cfg.disks[i].sectors = 2048;
     }
-    assert_int_equal(pc_create(&cfg, &host, &fake_engine, 0, &p, NULL), 0);
+    assert_int_equal(pc_create(&cfg, &host, &fake_engine, &SHADOW_DEFAULT, 0, &p, NULL), 0);
     assert_true(p->m.ndevices + VCPUS_MAX + 1 <= sizeof p->m.devices / sizeof p->m.devices[0]);
     pc_destroy(p);
 }
@@ -297,7 +297,8 @@ static void creation_unwinds_from_every_allocation_failure(void **state)
     int k = 0;
 
     (void)state;
-    for (plx_heap_fail_at(k); pc_create(&config, &host, &fake_engine, 0, &p, NULL) != 0;
+    for (plx_heap_fail_at(k);
+         pc_create(&config, &host, &fake_engine, &SHADOW_DEFAULT, 0, &p, NULL) != 0;
          plx_heap_fail_at(++k)) {
         assert_null(p);
     }

@@ -65,11 +65,14 @@ static void same(const struct outcome *a, const struct outcome *b, const struct 
 /* The program under every kind of host, all with the same digests; the outcome in *o. */
 static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, struct outcome *o)
 {
+    static const struct shadow_config plain = {.batch = 1, .lazy_ad = true},
+                                      wide = {true, SHADOW_BATCH_MAX, true, true};
     static const struct smp_config hosts[] = {
         {.threads = 2},
         {.threads = 2, .chaos = 1},
         {.threads = 4, .chaos = 2, .cache_entries = 16},
-        {.threads = 1, .cache_entries = 16},
+        {.threads = 1, .cache_entries = 16, .shadow = &plain},
+        {.threads = 2, .shadow = &wide},
     };
     const char *runs = getenv("RUNS");
     struct smp_config cfg = {.program = program, .vcpus = vcpus, .times = times, .threads = 1};

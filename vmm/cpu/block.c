@@ -24,12 +24,11 @@ struct single {
     struct insn insn;
 };
 
-/* A short cut from RIP in 64-bit mode: true while the generation is the same and RIP may be fetched
- * from the same page. */
+/* A short cut from RIP in 64-bit mode: true while the key is the same and RIP may be fetched from
+ * the same place. */
 struct jump {
-    uint64_t rip;
-    uint64_t key;     /* generation and context; 0: free */
-    uintptr_t addend; /* of the page, tlb_entry */
+    uintptr_t hva; /* of the first byte */
+    uint64_t key;  /* v->code_key */
     struct block *block;
 };
 
@@ -54,7 +53,7 @@ int vcpu_blocks_create(struct vcpu *v, unsigned entries)
         return PLX_ENOMEM;
     }
     decode_init();
-    v->code_gen++;
+    v->code_key += CODE_STEP;
     v->blocks = b;
     b->max = entries == 0 || entries > BLOCKS_DEFAULT ? BLOCKS_DEFAULT
              : entries < BLOCKS_MIN                   ? BLOCKS_MIN
@@ -116,7 +115,7 @@ void vcpu_blocks_drop(struct vcpu *v)
     }
     b->nlisted = 0;
     b->n = 0;
-    v->code_gen++;
+    v->code_key += CODE_STEP;
     memset(b->hash, 0, (b->hash_mask + 1) * sizeof(struct block *));
     v->attention = true;
 }
@@ -165,7 +164,7 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
-            v->code_gen++;
+            v->code_key += CODE_STEP;
             v->attention = true;
         } else {
             p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
@@ -370,20 +369,24 @@ static struct block *find(struct vcpu *v, const struct insn **one)
 
 const struct insn *block_at(struct vcpu *v, unsigned *n)
 {
-    struct jump *j = &v->blocks->jumps[(v->c.rip ^ v->c.rip >> 12) % JUMPS];
-    const struct tlb_entry *e = tlb_slot(v, v->c.rip);
-    uint64_t key = v->code_gen << 2 | v->code_ctx;
+    uint64_t rip = v->c.rip;
+    struct jump *j = &v->blocks->jumps[(rip ^ rip >> 12) % JUMPS];
+    const struct tlb_entry *e = tlb_slot(v, rip);
     const struct insn *one;
 
-    if (j->rip != v->c.rip || j->key != key || e->xtag != PAGE_BASE(v->c.rip) ||
-        e->addend != j->addend || v->code_ctx == CODE_NOT_64) {
+    if (PLX_UNLIKELY(e->xtag != PAGE_BASE(rip) || j->hva != rip + e->addend ||
+                     j->key != v->code_key)) {
         struct block *block = find(v, &one);
         if (block == NULL) {
             *n = 1;
             return one;
         }
-        /* finding may have dropped others: the generation as it is now */
-        *j = (struct jump){v->c.rip, v->code_gen << 2 | v->code_ctx, e->addend, block};
+        if (code_kind(v) == CODE_NOT_64) {
+            *n = block->n;
+            return block->insns;
+        }
+        /* finding may have dropped others: the key as it is now */
+        *j = (struct jump){rip + e->addend, v->code_key, block};
     }
     *n = j->block->n;
     return j->block->insns;

@@ -13,8 +13,14 @@
 
 enum { BLOCK_INSNS_MAX = 32 };
 
-/* v->code_ctx: whose address space RIP is in. Only 64-bit mode has short cuts from RIP to block. */
-enum { CODE_SUPER, CODE_USER, CODE_NOT_64 };
+/* v->code_key: whose address space RIP is in, plus CODE_STEP for each time that blocks were
+ * dropped. Only 64-bit mode has short cuts from RIP to block. */
+enum { CODE_SUPER, CODE_USER, CODE_NOT_64, CODE_STEP = 4 };
+
+static inline unsigned code_kind(const struct vcpu *v)
+{
+    return (unsigned)(v->code_key % CODE_STEP);
+}
 
 struct block {
     struct block *hash_next;

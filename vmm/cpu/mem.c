@@ -68,7 +68,7 @@ void vcpu_mem_select(struct vcpu *v)
     struct vcpu_mem *m = v->mem;
     bool user = cpu_cpl(&v->c) == 3;
 
-    v->code_ctx = !m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER;
+    v->code_key += (!m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER) - code_kind(v);
     if (v->debug) {
         v->tlb = &m->none;
         v->tlb_mask = 0;
@@ -231,7 +231,7 @@ static void set_flags(struct vcpu *v, const struct walk_result *r)
         }
         if (!v->parallel || exclusive(v, page)) {
             store_flags(v, set->entry, page, set->flags);
-        } else if (!s->cfg.lazy_ad || !shadow_owe(s, set->entry, set->flags)) {
+        } else if (v->owner->eager || !shadow_owe(s, set->entry, set->flags)) {
             s->counters.lack_table_write++;
             vcpu_lacks_page(v, page, true);
         }

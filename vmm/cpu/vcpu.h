@@ -117,8 +117,7 @@ struct vcpu {
     struct tlb_entry *tlb; /* of the current address space and privilege */
     uint64_t tlb_mask;
     uint8_t *use;      /* per page of RAM, what was derived from it: USE_* (shadow.h) */
-    uint64_t code_gen; /* counts up when a decoded block is dropped */
-    uint8_t code_ctx;  /* CODE_* */
+    uint64_t code_key; /* CODE_*, and a count of dropped decoded blocks (CODE_STEP) */
     uint64_t zero;     /* always 0: stands for an absent base or index (insn.h) */
 
     /* Fault in flight: cpu_raise fills it and jumps. */

@@ -130,6 +130,7 @@ static void owner_save(const void *dev, struct wbuf *out)
 {
     const struct owner *o = dev;
 
+    wbuf_u8(out, o->eager);
     wbuf_varint(out, o->npages);
     for (uint64_t page = 0; page < o->npages;) {
         const struct owner_page *p = &o->pages[page];
@@ -165,7 +166,12 @@ static int owner_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
     if (rc != 0) {
         return rc;
     }
+    uint8_t eager = rbuf_u8(in);
     npages = rbuf_varint(in);
+    if (!in->failed && (rc = section_field("owner: eager", eager <= 1, eager, err)) != 0) {
+        return rc;
+    }
+    o->eager = eager != 0;
     rc = section_field("owner: pages", in->failed || npages == o->npages, npages, err);
     for (uint64_t page = 0; rc == 0 && page < o->npages;) {
         uint64_t run = rbuf_varint(in);

@@ -54,6 +54,7 @@ struct owner {
     struct owner_page *pages;
     uint64_t npages;
     unsigned vcpus;
+    bool eager; /* accessed and dirty flags take their table page instead of being owed (R7) */
     const struct owner_ops *ops;
     void *ctx;
     struct owner_counters counters;
@@ -85,7 +86,7 @@ unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_
 
 /* Section "owner" of a machine with several vCPUs: runs of equal pages. reset and load leave it to
  * the caller to drop what engines derived. */
-enum { OWNER_SECTION_VERSION = 1 };
+enum { OWNER_SECTION_VERSION = 2 };
 extern const struct device_ops owner_section_ops; /* dev: struct owner */
 
 #endif

@@ -86,6 +86,7 @@ struct shadow_page {  /* the counts behind use */
     uint8_t tops; /* bit i: space i has it among its tops */
 };
 
+enum { SHADOW_BATCH_MAX = 64 };
 enum { SHADOW_SPACES = 8, SHADOW_TOPS = 64, SHADOW_OWED = 64, SHADOW_QUEUE = 64 };
 
 struct shadow_config {

@@ -116,7 +116,8 @@ int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
         prng_seed(&vm->chaos, cfg->chaos);
         entries = entries == 0 ? CHAOS_CACHE_ENTRIES : entries;
     }
-    rc = pc_create(&cfg->machine, &vm->cfg.host, cfg->engine, entries, &vm->pc, err);
+    rc = pc_create(&cfg->machine, &vm->cfg.host, cfg->engine,
+                   cfg->shadow != NULL ? cfg->shadow : &SHADOW_DEFAULT, entries, &vm->pc, err);
     if (rc != 0) {
         goto err_free;
     }

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * ops/shadow_opt.h - the value of --shadow: how vCPUs keep translations. */
+#ifndef OPS_SHADOW_OPT_H
+#define OPS_SHADOW_OPT_H
+
+#include <stdio.h>
+
+#include "base/err.h"
+#include "vmm/mmu/shadow.h"
+#include "vmm/sched/vm.h"
+
+#define SHADOW_OPT_VALUES "tagged=on|off,batch=N,lazy-ad=on|off,batch-shootdown=on|off"
+
+/* Change in *@cfg what @text names. Errors: PLX_EINVAL, PLX_ERANGE, with a message. */
+int shadow_opt(const char *text, struct shadow_config *cfg, struct plx_err *err);
+
+/* One line: the counters of all vCPUs together that are not 0, as name=value. */
+void shadow_print_counters(struct vm *vm, FILE *to);
+
+#endif

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Shadow page tables and ownership of several vCPUs: what is cached, kept over loads of CR3, filled
+ * ahead, owed or not yet dropped must not show. Worlds that differ in all of that, one of which
+ * forgets everything before each instruction, run the same random instructions on three vCPUs:
+ * loads, stores, read-modify-writes, strings and fetches through pages that alias each other and
+ * the tables, edits of the tables, loads of CR3. In parallel parts each world runs its vCPUs in an
+ * order of its own. Bugs hunted: a stale translation or instruction on any vCPU, a right that is
+ * used but was not given, an access that stops on a miss but not on a hit, a flag that comes too
+ * late, twice or in another order. The seed is printed; SEED= in the environment replays it. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/check.h"
+#include "base/prng.h"
+#include "tests/unit/cpu_guest.h"
+#include "vmm/mmu/owner.h"
+
+enum {
+    CPUS = 3,
+    SPACES = 3,
+    ROUNDS = 4000,
+    COMPARE_EVERY = 20,
+    PAGES = G_RAM >> PAGE_SHIFT,
+    WINDOW = 0x80, /* first page of the linear window whose mappings change */
+    POOL = 24,     /* pages in it, and as many that it maps to, one to one at first */
+    TABLES = 0x80000 + (POOL + 4) * 0x1000, /* per space: PML4, PDPT, PD, PT */
+    CODE = 0x600,       /* in each page of the pool: mov eax, imm32 */
+    SCRATCH = 0x140000, /* 4 pages that strings are copied to */
+};
+
+struct world {
+    const char *name;
+    struct shadow_config cfg;
+    unsigned entries;
+    bool forgets, backwards;
+    struct ram *ram;
+    struct owner *o;
+    struct guest g[CPUS]; /* one RAM; each has its own vCPU */
+};
+
+static void revoke(void *ctx, unsigned vcpu, uint64_t page, bool all)
+{
+    struct world *w = ctx;
+
+    engine_interp.revoke(w->g[vcpu].v, page, all);
+}
+
+static const struct owner_ops owner_ops = {revoke};
+
+/* --- the world ------------------------------------------------------------------------------ */
+
+enum op { LOAD, STORE, ADD, XCHG_SPLIT, MOVS, FETCH, EDIT, SWITCH, PUSH_MEM, OPS };
+
+static const struct {
+    uint8_t bytes[8], len;
+} code[OPS] = {
+    [LOAD] = {{0x48, 0x8b, 0x03}, 3},                   /* mov rax, [rbx] */
+    [STORE] = {{0x48, 0x89, 0x03}, 3},                  /* mov [rbx], rax */
+    [ADD] = {{0x48, 0x01, 0x03}, 3},                    /* add [rbx], rax */
+    [XCHG_SPLIT] = {{0x48, 0x87, 0x83, 0xfc, 0x0f}, 7}, /* xchg [rbx+0xffc], rax */
+    [MOVS] = {{0xf3, 0x48, 0xa5}, 3},                   /* rep movsq */
+    [EDIT] = {{0x48, 0x89, 0x03}, 3},                   /* mov [rbx], rax */
+    [SWITCH] = {{0x0f, 0x22, 0xd8}, 3},                 /* mov cr3, rax */
+    [PUSH_MEM] = {{0xff, 0x33}, 2},                     /* push [rbx] */
+};
+
+static gpa_t table(unsigned space, unsigned level)
+{
+    return TABLES + (space * 4 + level) * PAGE_SIZE;
+}
+
+static void fill_ram(struct guest *g)
+{
+    for (unsigned s = 0; s < SPACES; s++) {
+        for (unsigned level = 0; level < 3; level++) {
+            g_put(g, table(s, level), table(s, level + 1) | 7, 8);
+        }
+        g_put(g, table(s, 2) + 8, 0x200000 | 0x87, 8);
+        for (uint64_t i = 0; i < 512; i++) {
+            g_put(g, table(s, 3) + i * 8, i << 12 | 7, 8);
+        }
+    }
+    for (uint64_t i = 0; i < POOL; i++) {
+        g_put(g, (WINDOW + i) * PAGE_SIZE + CODE, 0xb8 | i << 8, 5);
+    }
+    for (unsigned op = 0; op < OPS; op++) {
+        g_code(g, G_CODE + op * 16, code[op].bytes, sizeof code[op].bytes);
+    }
+}
+
+static void open_world(struct world *w)
+{
+    assert_int_equal(ram_create(G_RAM, &w->ram, NULL), 0);
+    assert_int_equal(owner_create(PAGES, CPUS, &owner_ops, w, &w->o, NULL), 0);
+    w->o->eager = !w->cfg.lazy_ad;
+    for (unsigned i = 0; i < CPUS; i++) {
+        struct guest *g = &w->g[i];
+        g_open_smp(g, &w->cfg, w->entries); /* lays out RAM and registers ... */
+        struct cpu c = g->v->c;
+        if (i == 0) {
+            memcpy(w->ram->hva, g->ram->hva, G_RAM);
+        }
+        g_close(g); /* ... for a vCPU on the RAM of all */
+        g->ram = w->ram;
+        struct engine_config cfg = {.id = i,
+                                    .bsp = true,
+                                    .vcpus = CPUS,
+                                    .ram = w->ram,
+                                    .owner = w->o,
+                                    .ops = &g_ops,
+                                    .ops_ctx = g,
+                                    .shadow = &w->cfg,
+                                    .cache_entries = w->entries};
+        assert_int_equal(engine_interp.create(&cfg, &g->v, NULL), 0);
+        g->v->c = c;
+        g->v->c.cr3 = table(i % SPACES, 0);
+        engine_interp.state_changed(g->v);
+    }
+    fill_ram(&w->g[0]);
+}
+
+static void close_world(struct world *w)
+{
+    for (unsigned i = 0; i < CPUS; i++) {
+        engine_interp.destroy(w->g[i].v);
+    }
+    owner_destroy(w->o);
+    ram_destroy(w->ram);
+}
+
+/* --- what happens --------------------------------------------------------------------------- */
+
+struct step {
+    enum op op;
+    gva_t to, from;
+    uint64_t value;
+};
+
+static gva_t window(struct prng *rng)
+{
+    return (WINDOW + prng_below(rng, POOL)) * PAGE_SIZE;
+}
+
+static struct step choose(struct prng *rng)
+{
+    struct step s = {.op = (enum op)prng_below(rng, OPS), .from = window(rng)};
+
+    /* As an entry of a table this is one of the window, or of nothing that is used. */
+    s.to = window(rng) + (prng_below(rng, 2) != 0 ? CODE + 1 : (WINDOW + prng_below(rng, 64)) * 8);
+    s.value = prng_below(rng, 1000);
+    if (s.op == SWITCH) {
+        s.value = table((unsigned)prng_below(rng, SPACES), 0);
+    } else if (s.op == EDIT) {
+        static const uint64_t rights[] = {7, 7, 7, 5, 0x67, 0x27, 0, 3};
+        unsigned space = (unsigned)prng_below(rng, SPACES);
+        uint64_t page = WINDOW + prng_below(rng, POOL);
+        if (prng_below(rng, 8) == 0) {
+            page = table((unsigned)prng_below(rng, SPACES), 3) >> PAGE_SHIFT;
+        }
+        s.to = table(space, 3) + (WINDOW + prng_below(rng, POOL)) * 8;
+        s.value = page << PAGE_SHIFT | rights[prng_below(rng, PLX_COUNT(rights))];
+        if (prng_below(rng, 40) == 0) { /* an upper level: the same again, without its A flag */
+            unsigned level = (unsigned)prng_below(rng, 3);
+            s.to = table(space, level);
+            s.value = table(space, level + 1) | 7;
+        }
+    } else if (s.op == XCHG_SPLIT) {
+        s.to = PAGE_BASE(s.to);
+    } else if (s.op == MOVS) {
+        s.to = SCRATCH + prng_below(rng, 4) * PAGE_SIZE / 2;
+    }
+    return s;
+}
+
+static void set_up(struct vcpu *v, const struct step *s)
+{
+    struct cpu *c = &v->c;
+
+    c->halted = 0;
+    c->gpr[RBX] = s->to;
+    c->gpr[RDI] = s->to & ~UINT64_C(7);
+    c->gpr[RSI] = s->from;
+    c->gpr[RCX] = 700; /* past the end of a page */
+    c->gpr[RAX] = s->value;
+    c->gpr[RSP] = G_STACK + 0x800 + v->id * 0x2000;
+    c->rip = s->op == FETCH ? PAGE_BASE(s->to) + CODE : G_CODE + (uint64_t)s->op * 16;
+}
+
+static enum vcpu_stop go(struct world *w, unsigned i, enum engine_part part, uint64_t budget)
+{
+    if (w->forgets) {
+        engine_interp.drop(w->g[i].v);
+    }
+    w->g[i].run.part = part;
+    w->g[i].run.alone = false;
+    return g_run(&w->g[i], budget);
+}
+
+/* One instruction of each vCPU (a string of several steps), in parallel, the rest serially. */
+static void play(struct world *w, const struct step *steps, bool together)
+{
+    bool rest[CPUS];
+
+    for (unsigned i = 0; i < CPUS; i++) {
+        set_up(w->g[i].v, &steps[i]);
+        rest[i] = true;
+    }
+    if (together) {
+        for (unsigned k = 0; k < CPUS; k++) {
+            unsigned i = w->backwards ? CPUS - 1 - k : k;
+            rest[i] = vcpu_blocks(go(w, i, PART_PARALLEL, steps[i].op == MOVS ? 100 : 1));
+        }
+        for (unsigned i = 0; i < CPUS; i++) {
+            engine_interp.settle(w->g[i].v);
+        }
+    }
+    for (unsigned i = 0; i < CPUS; i++) {
+        if (rest[i]) {
+            (void)go(w, i, PART_SERIAL, steps[i].op == MOVS ? 60 : 1);
+        }
+    }
+}
+
+static void compare(const struct world *a, const struct world *b, unsigned round)
+{
+    const char *what = memcmp(a->ram->hva, b->ram->hva, G_RAM) != 0 ? "RAM"
+                       : memcmp(a->o->pages, b->o->pages, PAGES * sizeof *a->o->pages) != 0
+                           ? "ownership"
+                           : NULL;
+
+    for (unsigned i = 0; i < CPUS && what == NULL; i++) {
+        what = memcmp(&a->g[i].v->c, &b->g[i].v->c, sizeof(struct cpu)) != 0 ? "a vCPU" : NULL;
+    }
+    if (what != NULL) {
+        fail_msg("round %u: %s differs between %s and %s", round, what, a->name, b->name);
+    }
+}
+
+static void run_worlds(struct world *worlds, unsigned n)
+{
+    const char *seed_text = getenv("SEED");
+    uint64_t seed = seed_text != NULL ? strtoull(seed_text, NULL, 0) : 0x5ad0;
+    struct step steps[CPUS];
+    struct prng rng;
+
+    print_message("seed %llx\n", (unsigned long long)seed);
+    prng_seed(&rng, seed);
+    for (unsigned k = 0; k < n; k++) {
+        open_world(&worlds[k]);
+    }
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        bool together = prng_below(&rng, 4) != 0;
+        for (unsigned i = 0; i < CPUS; i++) {
+            steps[i] = choose(&rng);
+        }
+        for (unsigned k = 0; k < n; k++) {
+            play(&worlds[k], steps, together);
+        }
+        if (round % COMPARE_EVERY == 0) {
+            if (prng_below(&rng, 8) == 0) { /* a device writes over code and tables */
+                gpa_t gpa = window(&rng);
+                for (unsigned k = 0; k < n; k++) {
+                    g_put(&worlds[k].g[0], gpa + CODE + 1, round, 4);
+                    g_put(&worlds[k].g[0], table(1, 3) + (gpa >> 9), gpa | 7, 8);
+                }
+            }
+            for (unsigned k = 1; k < n; k++) {
+                compare(&worlds[0], &worlds[k], round);
+            }
+        }
+    }
+}
+
+static void close_worlds(struct world *worlds, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++) {
+        close_world(&worlds[k]);
+    }
+}
+
+static struct shadow_counters all_counters(const struct world *w)
+{
+    struct shadow_counters sum = {0};
+
+    for (unsigned i = 0; i < CPUS; i++) {
+        const struct shadow_counters *c = vcpu_mem_counters(w->g[i].v);
+#define X(name, text) sum.name += c->name;
+        SHADOW_COUNTERS(X)
+#undef X
+    }
+    return sum;
+}
+
+static void print_counters(const struct shadow_counters *c)
+{
+#define X(name, text) print_message(#name " %llu, ", (unsigned long long)c->name);
+    SHADOW_COUNTERS(X)
+#undef X
+    print_message("\n");
+}
+
+/* Each feature is at work, or the comparison says nothing about it. */
+static void no_switch_changes_a_result(void **state)
+{
+    static struct world worlds[] = {
+        {.name = "all on", .cfg = {true, 8, true, true}},
+        {.name = "forgetful", .cfg = {false, 1, true, false}, .forgets = true},
+        {.name = "all off", .cfg = {false, 1, true, false}, .backwards = true},
+        {.name = "small", .cfg = {true, 64, true, true}, .entries = 16, .backwards = true},
+    };
+
+    (void)state;
+    run_worlds(worlds, PLX_COUNT(worlds));
+    struct shadow_counters c = all_counters(&worlds[0]);
+    print_counters(&c);
+    assert_true(c.switch_hits > 100 && c.batch_hits > 100 && c.owed > 100 && c.undone > 10);
+    assert_true(c.drops_store > 100 && c.drops_revoke > 100 && c.shootdowns_batched > 100);
+    assert_true(c.lack_table_read != 0 && c.lack_data_read != 0 && c.lack_data_write != 0);
+    assert_true(c.lack_code != 0);
+    close_worlds(worlds, PLX_COUNT(worlds));
+}
+
+/* Without owed flags other vCPUs stop, but again all worlds alike. */
+static void eager_flags_change_it_alike(void **state)
+{
+    static struct world worlds[] = {
+        {.name = "all on", .cfg = {true, 8, false, true}},
+        {.name = "forgetful", .cfg = {false, 1, false, false}, .forgets = true, .backwards = true},
+    };
+
+    (void)state;
+    run_worlds(worlds, PLX_COUNT(worlds));
+    struct shadow_counters c = all_counters(&worlds[0]);
+    print_counters(&c);
+    assert_true(c.owed == 0 && c.lack_table_write > 100);
+    close_worlds(worlds, PLX_COUNT(worlds));
+}
+
+/* --- one by one ----------------------------------------------------------------------------- */
+
+static uint64_t load(struct world *w, unsigned i, gva_t lin, enum engine_part part,
+                     enum vcpu_stop want)
+{
+    set_up(w->g[i].v, &(struct step){.op = LOAD, .to = lin});
+    enum vcpu_stop stop = go(w, i, part, 1);
+    assert_int_equal(stop, want);
+    return w->g[i].v->c.gpr[RAX];
+}
+
+/* A flag is owed where the table is shared: the vCPU's walks see it, its loads wait for it, the
+ * table shows it when it is settled, and one flag more than fit needs the page. */
+static void flags_are_owed_and_settled(void **state)
+{
+    static struct world w = {.cfg = {true, 1, true, true}};
+    gpa_t pt = table(0, 3);
+    struct shadow_counters c;
+
+    (void)state;
+    open_world(&w);
+    load(&w, 0, G_CODE, PART_SERIAL, VCPU_BUDGET); /* upper levels and code: flags in place */
+    (void)owner_serial(w.o, pt >> PAGE_SHIFT, 1, OWNER_W);
+    (void)owner_serial(w.o, pt >> PAGE_SHIFT, 2, OWNER_R); /* shared */
+    load(&w, 0, 0x90000, PART_PARALLEL, VCPU_BUDGET);
+    assert_int_equal(g_get(&w.g[0], pt + 0x90 * 8) & 0x60, 0);
+    c = all_counters(&w);
+    assert_int_equal(c.owed, 1);
+    load(&w, 0, 0x90008, PART_PARALLEL, VCPU_BUDGET);
+    assert_int_equal(all_counters(&w).owed, 1);
+    load(&w, 0, pt + 8, PART_PARALLEL, VCPU_SERIAL);
+    engine_interp.settle(w.g[0].v);
+    assert_int_equal(g_get(&w.g[0], pt + 0x90 * 8) & 0x60, 0x20);
+    assert_true((w.ram->flags[pt >> PAGE_SHIFT] & RAM_DIRTY) != 0);
+    assert_int_equal(w.o->pages[pt >> PAGE_SHIFT].holder, OWNER_SHARED);
+    /* the first load through its own entry would owe a flag to what it reads */
+    load(&w, 0, pt + 8, PART_PARALLEL, VCPU_SERIAL);
+    engine_interp.settle(w.g[0].v);
+    load(&w, 0, pt + 8, PART_SERIAL, VCPU_BUDGET);
+    assert_int_equal(load(&w, 0, pt + 0x90 * 8, PART_PARALLEL, VCPU_BUDGET) & 0x60, 0x20);
+    engine_interp.settle(w.g[0].v);
+    for (uint64_t i = 0; i < SHADOW_OWED; i++) {
+        load(&w, 0, (0x100 + i) << PAGE_SHIFT, PART_PARALLEL, VCPU_BUDGET);
+    }
+    load(&w, 0, (0x100 + SHADOW_OWED) << PAGE_SHIFT, PART_PARALLEL, VCPU_PAGES);
+    assert_int_equal(w.g[0].v->lack.page, pt >> PAGE_SHIFT);
+    assert_true(w.g[0].v->lack.write);
+    engine_interp.settle(w.g[0].v);
+    close_world(&w);
+}
+
+/* A space is found again, with its entries, and is not when something up its tree changed. */
+static void spaces_are_kept(void **state)
+{
+    static struct world w = {.cfg = {true, 1, true, true}};
+    uint64_t fills;
+
+    (void)state;
+    open_world(&w);
+    for (unsigned pass = 0; pass < 2; pass++) {
+        for (unsigned s = 0; s < SPACES; s++) {
+            fills = all_counters(&w).fills;
+            set_up(w.g[0].v, &(struct step){.op = SWITCH, .value = table(s, 0)});
+            (void)go(&w, 0, PART_SERIAL, 1);
+            load(&w, 0, 0x90000, PART_SERIAL, VCPU_BUDGET);
+        }
+    }
+    assert_int_equal(all_counters(&w).fills, fills);
+    g_put(&w.g[0], table(0, 0), 0, 8); /* the first one's root: nothing is mapped any more */
+    load(&w, 0, 0x90008, PART_SERIAL, VCPU_BUDGET);
+    assert_int_equal(all_counters(&w).fills, fills);
+    w.g[0].v->c.cr3 = table(0, 0);
+    vcpu_context_changed(w.g[0].v);
+    set_up(w.g[0].v, &(struct step){.op = LOAD, .to = 0x90000});
+    assert_int_equal(go(&w, 0, PART_SERIAL, 1), VCPU_SHUTDOWN);
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_switch_changes_a_result),
+        cmocka_unit_test(eager_flags_change_it_alike),
+        cmocka_unit_test(flags_are_owed_and_settled),
+        cmocka_unit_test(spaces_are_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
