@@ -109,9 +109,12 @@ int disk_verb_relink(struct disk_args *a, struct plx_err *err)
 int disk_verb_resize(struct disk_args *a, struct plx_err *err)
 {
     struct disk *d;
-    int rc = a->bytes == 0 ? plx_fail(err, PLX_EINVAL, "--size is missing")
-                           : chain_open(io_host(), a->argv[0], DISK_FOR_WRITE, &d, err);
+    int rc;
 
+    if (a->bytes == 0) {
+        return plx_fail(err, PLX_EINVAL, "--size is missing");
+    }
+    rc = chain_open(io_host(), a->argv[0], DISK_FOR_WRITE, &d, err);
     if (rc != 0) {
         return rc;
     }
@@ -174,7 +177,7 @@ static int qemu_img(const char *const *args, char *out, size_t cap, struct plx_e
     pid_t pid;
 
     argv[n] = (char *)(uintptr_t) "qemu-img";
-    while (args[n] != NULL && n < PLX_COUNT(argv) - 2) {
+    while (n < PLX_COUNT(argv) - 2 && args[n] != NULL) {
         argv[n + 1] = (char *)(uintptr_t)args[n];
         n++;
     }

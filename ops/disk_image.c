@@ -81,7 +81,7 @@ int disk_image_sha256(const char *path, uint8_t out[SHA256_LEN], struct plx_err 
     unsigned n = chain_depth(d);
     layers = plx_calloc(n, SHA256_LEN);
     if (layers == NULL) {
-        rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        rc = io_no_memory(path, err);
     }
     for (unsigned i = 0; rc == 0 && i < n; i++) {
         rc = sha256_file(vhdx_file(chain_layer(d, i))->path, layers + (size_t)i * SHA256_LEN, err);

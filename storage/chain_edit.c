@@ -26,8 +26,7 @@ int chain_create_child(struct io_space *s, const char *path, const char *parent,
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     struct disk *d = NULL;
     struct io_file *f = NULL;
-    int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open(s, parent, 0, &d, err);
+    int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, parent, 0, &d, err);
 
     if (rc == 0) {
         struct disk_guid id = vhdx_identity(chain_layer(d, 0));
@@ -78,7 +77,7 @@ static int commit_all(struct vhdx *child, struct disk *parent, uint64_t bytes,
                       const struct disk_progress *p, struct plx_err *err)
 {
     uint8_t *buf = plx_calloc(1, PART);
-    int rc = buf == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", parent->path) : 0;
+    int rc = buf == NULL ? io_no_memory(parent->path, err) : 0;
 
     for (uint64_t off = 0, n = 0; off < bytes && rc == 0; off += n) {
         rc = commit_run(child, parent, off, bytes - off, buf, &n, err);
@@ -100,8 +99,7 @@ int chain_commit(struct io_space *s, const char *path, const struct disk_progres
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     uint64_t bytes = 0;
     /* The whole chain is judged once; then the child is held, and its parent opened for writing. */
-    int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open(s, path, DISK_FOR_WRITE, &d, err);
+    int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
     if (rc == 0 && chain_depth(d) < 2) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent to commit to", path);
@@ -198,7 +196,7 @@ static int rebase_all(struct disk *d, struct disk *parent, const struct disk_pro
                       struct plx_err *err)
 {
     uint8_t *buf = plx_calloc(2, PART);
-    int rc = buf == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", d->path) : 0;
+    int rc = buf == NULL ? io_no_memory(d->path, err) : 0;
 
     for (uint64_t off = 0; off < d->geo.bytes && rc == 0;) {
         struct vhdx_run run;
@@ -223,8 +221,7 @@ int chain_rebase(struct io_space *s, const char *path, const char *parent,
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     struct disk *d = NULL, *to = NULL;
     uint64_t a[2], b[2];
-    int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open(s, path, DISK_FOR_WRITE, &d, err);
+    int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
     if (rc == 0 && chain_depth(d) < 2) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent that another could replace", path);
@@ -285,8 +282,8 @@ int chain_relink(struct io_space *s, const char *path, const char *parent, bool 
     char found[VHDX_PATH_MAX], a[DISK_GUID_TEXT], b[DISK_GUID_TEXT];
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     struct vhdx *child = NULL, *v = NULL;
-    int rc = link == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                          : chain_open_layer(s, path, 0, true, &child, err);
+    int rc =
+        link == NULL ? io_no_memory(path, err) : chain_open_layer(s, path, 0, true, &child, err);
 
     if (rc == 0 && vhdx_parent(child) == NULL) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent", path);

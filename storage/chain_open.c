@@ -251,11 +251,11 @@ static int open_parent(struct io_space *s, struct chain *c, unsigned flags, stru
 
 static int add_layer(struct chain *c, struct vhdx *v, struct plx_err *err)
 {
-    struct vhdx **grown = plx_realloc(c->layers, (c->n + 1) * sizeof *grown);
+    struct vhdx **grown = plx_realloc(c->layers, (c->n + 1) * sizeof(struct vhdx *));
 
     if (grown == NULL) {
         (void)vhdx_close(v, NULL);
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", c->path);
+        return io_no_memory(c->path, err);
     }
     c->layers = grown;
     c->layers[c->n++] = v;
@@ -272,7 +272,7 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
 
     *out = NULL;
     if (c == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        return io_no_memory(path, err);
     }
     c->d.writable = (flags & DISK_FOR_WRITE) != 0;
     rc = chain_open_layer(s, path, flags, c->d.writable, &v, err);

@@ -40,7 +40,7 @@ int disk_copy(struct disk *from, struct disk *to, const struct disk_progress *p,
     int rc = 0;
 
     if (buf == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", from->path);
+        return io_no_memory(from->path, err);
     }
     for (uint64_t off = 0; off < total && rc == 0;) {
         struct disk_extent e;

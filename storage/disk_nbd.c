@@ -175,7 +175,10 @@ static void request_done(struct disk_request *d)
     struct request *r = (struct request *)d;
 
     if (d->rc != 0) {
-        log_warn("nbd: %s", d->err.msg[0] != 0 ? d->err.msg : plx_strerror(d->rc));
+        /* A client's own mistakes are for it to hear. */
+        bool mistake = d->rc == PLX_EINVAL || d->rc == PLX_ERANGE || d->rc == PLX_EACCES;
+        log_line(mistake ? LOG_DEBUG : LOG_WARN, "nbd: %s",
+                 d->err.msg[0] != 0 ? d->err.msg : plx_strerror(d->rc));
     }
     answer(r->client, r, nbd_error(d->rc));
 }
@@ -421,18 +424,16 @@ static void serve_client(struct client *c)
     }
 }
 
-static void *client_main(void *arg)
+/* Everything a client needs, from its first byte to its last. */
+static void client_life(struct client *c, const struct nbd_config *cfg)
 {
-    struct client *c = arg;
-    struct server *s = c->server;
     struct timeval limit = {.tv_sec = HAND_SECONDS};
     struct plx_err err;
-    const uint64_t one = 1;
 
     (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     c->in = plx_calloc(1, IN_BYTES);
-    if (c->in != NULL && io_queue_create(s->cfg->queue, UNDER_WAY_MAX, &c->q, &err) == 0) {
-        if (nbd_handshake(c->fd, s->cfg, &c->s) && io_set_nonblock(c->fd) == 0) {
+    if (c->in != NULL && io_queue_create(cfg->queue, UNDER_WAY_MAX, &c->q, &err) == 0) {
+        if (nbd_handshake(c->fd, cfg, &c->s) && io_set_nonblock(c->fd) == 0) {
             serve_client(c);
         }
         while (io_queue_pending(c->q) != 0) { /* their answers go nowhere */
@@ -455,6 +456,24 @@ static void *client_main(void *arg)
         plx_free(r);
     }
     plx_free(c->in);
+}
+
+void nbd_serve_client(int fd, const struct nbd_config *cfg)
+{
+    struct server s = {.cfg = cfg};
+    struct client c = {.server = &s, .fd = fd};
+
+    c.out_last = &c.out;
+    client_life(&c, cfg);
+}
+
+static void *client_main(void *arg)
+{
+    struct client *c = arg;
+    struct server *s = c->server;
+    const uint64_t one = 1;
+
+    client_life(c, s->cfg);
     (void)pthread_mutex_lock(&s->lock);
     c->running = false;
     (void)pthread_mutex_unlock(&s->lock);

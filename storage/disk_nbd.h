@@ -30,6 +30,10 @@ struct nbd_config {
  * Errors: of the listening socket, of the last flush. */
 int nbd_serve(const struct nbd_config *cfg, struct plx_err *err);
 
+/* One client on the connected socket @fd (borrowed), until it leaves or has to go, here on this
+ * thread. Of @cfg the disk, name, readonly and queue count. */
+void nbd_serve_client(int fd, const struct nbd_config *cfg);
+
 /* A listening unix socket; a stale one (nobody listens) is replaced. Errors: PLX_EBUSY, PLX_EINVAL
  * (too long a path), those of bind(2). */
 int nbd_listen(const char *path, int *fd, struct plx_err *err);

@@ -118,7 +118,7 @@ int disk_raw_open(struct io_file *f, struct disk **out, struct plx_err *err)
     }
     struct raw *r = plx_calloc(1, sizeof *r);
     if (r == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        return io_no_memory(f->path, err);
     }
     *r = (struct raw){.d = {.ops = &raw_ops,
                             .geo = {.bytes = size, .logical_sector = 512, .physical_sector = 4096},

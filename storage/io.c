@@ -171,7 +171,7 @@ static int sync_folder(const char *path, struct plx_err *err)
     int rc = 0;
 
     if (folder == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        return io_no_memory(path, err);
     }
     if (slash != NULL && slash != path) {
         folder[slash - path] = 0;
@@ -219,13 +219,12 @@ static int host_open(struct io_space *s, const char *path, unsigned flags, struc
     (void)s;
     *out = NULL;
     if (h == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        return io_no_memory(path, err);
     }
     h->f = (struct io_file){
         .ops = &host_ops, .path = plx_strdup(path), .writable = (flags & IO_WRITE) != 0, .fd = -1};
     h->temporary = (flags & IO_TEMPORARY) != 0;
-    int rc = h->f.path == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path)
-                               : open_file(path, flags, &h->f, err);
+    int rc = h->f.path == NULL ? io_no_memory(path, err) : open_file(path, flags, &h->f, err);
     if (rc != 0) {
         host_close(&h->f);
         return rc;

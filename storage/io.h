@@ -69,6 +69,13 @@ struct io_space {
 
 struct io_space *io_host(void); /* never fails, never freed */
 
+/* PLX_ENOMEM and its message; inline, so that analyzers see that it is not 0. */
+static inline int io_no_memory(const char *path, struct plx_err *err)
+{
+    (void)plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+    return PLX_ENOMEM;
+}
+
 /* Errors of open: PLX_ENOENT, PLX_EEXIST, PLX_EACCES, PLX_EINVAL (not a regular file or block
  * device), PLX_EIO, PLX_ENOMEM. */
 static inline int io_open(struct io_space *s, const char *path, unsigned flags,

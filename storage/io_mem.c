@@ -240,7 +240,7 @@ static int change(struct io_file *f, struct change ch, struct plx_err *err)
     if (!goes_well_locked(m)) {
         rc = injected(f, err);
     } else if (!record_locked(m, &ch) || !apply(&file->now, &ch, 0, UINT64_MAX / IO_SECTOR / 2)) {
-        rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        rc = io_no_memory(f->path, err);
     }
     (void)pthread_mutex_unlock(&m->lock);
     return rc;
@@ -420,16 +420,16 @@ static int mem_open(struct io_space *s, const char *path, unsigned flags, struct
     (void)pthread_mutex_lock(&m->lock);
     struct mem_file *file = find_locked(m, path);
     if (o == NULL || copy == NULL) {
-        rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        rc = io_no_memory(path, err);
     } else if (file != NULL && (flags & IO_CREATE) != 0) {
         rc = plx_fail(err, PLX_EEXIST, "cannot create %s: it exists", path);
     } else if (file == NULL && (flags & (IO_CREATE | IO_TRUNCATE)) == 0) {
         rc = plx_fail(err, PLX_ENOENT, "cannot open %s: No such file or directory", path);
     } else if (file == NULL && (file = add_locked(m, path)) == NULL) {
-        rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", path);
+        rc = io_no_memory(path, err);
     }
     (void)pthread_mutex_unlock(&m->lock);
-    if (rc != 0) {
+    if (rc != 0 || o == NULL || file == NULL) {
         plx_free(o);
         plx_free(copy);
         return rc;

@@ -31,6 +31,7 @@ struct list {
 
 struct io_queue {
     bool uring;
+    bool no_nowait; /* a file system does not say what is in memory: the ring knows */
     struct io_uring ring;
     unsigned depth, in_ring;
     int event;
@@ -174,19 +175,21 @@ static void prepare(struct io_uring_sqe *e, struct io_request *r)
     io_uring_sqe_set_data(e, r);
 }
 
-/* Done without waiting for anything but memory, or not begun (or begun: r->moved says). */
-static bool at_once(struct io_request *r)
+/* Done without waiting for anything but memory; else r->moved says how far. */
+static bool at_once(struct io_queue *q, struct io_request *r)
 {
     struct iovec v = {(uint8_t *)r->buf + r->moved, r->len - r->moved};
     ssize_t n = 0;
 
-    if (r->kind == IO_KIND_SYNC || v.iov_len > AT_ONCE) {
+    if (r->kind == IO_KIND_SYNC || v.iov_len > AT_ONCE ||
+        (r->kind == IO_KIND_READ && q->no_nowait)) {
         return false;
     }
     n = r->kind == IO_KIND_READ
             ? preadv2(r->file->fd, &v, 1, (off_t)(r->off + r->moved), RWF_NOWAIT)
             : pwrite(r->file->fd, v.iov_base, v.iov_len, (off_t)(r->off + r->moved));
     r->moved += n > 0 ? (size_t)n : 0;
+    q->no_nowait = q->no_nowait || (n < 0 && errno == EOPNOTSUPP);
     return r->moved == r->len;
 }
 
@@ -197,7 +200,7 @@ static void start_ready(struct io_queue *q)
 
     while (q->in_ring < q->depth && (r = q->ready.first) != NULL) {
         struct io_uring_sqe *e;
-        if (at_once(r)) {
+        if (at_once(q, r)) {
             (void)list_take(&q->ready);
             r->rc = 0;
             list_add(&q->nothing, r);

@@ -92,7 +92,7 @@ int vhdx_units_init(struct vhdx *v, struct plx_err *err)
     }
     v->units = (size + VHDX_MIB - 1) / VHDX_MIB;
     if (!make_room(v, v->units)) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        return io_no_memory(v->f->path, err);
     }
     v->free_units = v->units;
     rc = claim(v, 0, VHDX_MIB, "the header", 0, err);
@@ -138,9 +138,8 @@ int vhdx_alloc(struct vhdx *v, uint64_t count, uint64_t *unit, struct plx_err *e
         v->free_units -= rc == 0 ? count : 0;
     } else {
         *unit = v->units;
-        rc = make_room(v, v->units + count)
-                 ? io_truncate(v->f, (v->units + count) * VHDX_MIB, err)
-                 : plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        rc = make_room(v, v->units + count) ? io_truncate(v->f, (v->units + count) * VHDX_MIB, err)
+                                            : io_no_memory(v->f->path, err);
         v->units += rc == 0 ? count : 0;
     }
     if (rc == 0) {

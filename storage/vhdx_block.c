@@ -34,12 +34,12 @@ struct vhdx_bitmap_page *vhdx_bitmap(struct vhdx *v, uint64_t chunk, unsigned pa
         drop_clean_pages(v);
     }
     if (v->bitmaps[chunk] == NULL) {
-        v->bitmaps[chunk] = plx_calloc(VHDX_BITMAP_PAGES, sizeof **v->bitmaps);
+        v->bitmaps[chunk] = plx_calloc(VHDX_BITMAP_PAGES, sizeof(struct vhdx_bitmap_page *));
     }
     struct vhdx_bitmap_page *p = plx_calloc(1, sizeof *p);
     if (v->bitmaps[chunk] == NULL || p == NULL) {
         plx_free(p);
-        (void)plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        (void)io_no_memory(v->f->path, err);
         return NULL;
     }
     if (VHDX_STATE(e) != VHDX_FULL) { /* judged at open, but for a file somebody is writing */
@@ -447,7 +447,7 @@ static int flush_once(struct vhdx *v, struct plx_err *err)
     (void)pthread_mutex_lock(&v->lock);
     uint64_t mine = ++v->flush_started;
     if (!take_snapshot(v, &s)) {
-        rc = vhdx_lost(v, plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path));
+        rc = vhdx_lost(v, io_no_memory(v->f->path, err));
     }
     (void)pthread_mutex_unlock(&v->lock);
     if (rc == 0) {

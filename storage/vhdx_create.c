@@ -81,7 +81,7 @@ static int write_metadata(struct io_file *f, const struct vhdx_create *c,
         add_item(items, &n, &values, &vhdx_id_locator, 0, locator.data, locator.len);
     }
     if (rc != 0 || values.failed) {
-        rc = plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        rc = io_no_memory(f->path, err);
     } else {
         vhdx_items_encode(items, n, table);
         rc = io_write(f, table, VHDX_TABLE, meta_at, err);
@@ -104,7 +104,7 @@ static int write_blocks(struct io_file *f, const struct disk_geometry *g, uint64
     uint64_t *bat = plx_calloc(n, 8);
 
     if (bat == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        return io_no_memory(f->path, err);
     }
     for (uint64_t b = 0; b < blocks; b++) {
         bat[b + b / ratio] = (first + b * g->block) | VHDX_FULL;
@@ -129,7 +129,7 @@ static int write_tables(struct io_file *f, const struct vhdx_region *bat, struct
     int rc;
 
     if (table == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        return io_no_memory(f->path, err);
     }
     vhdx_regions_encode(bat, &meta, table);
     rc = io_write(f, table, VHDX_TABLE, VHDX_REGIONS_1, err);

@@ -157,7 +157,7 @@ static int commit_entry(struct vhdx *v, const struct vhdx_patch *p, unsigned n, 
     uint8_t *entry = plx_calloc(1, len);
 
     if (entry == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        return io_no_memory(v->f->path, err);
     }
     if (rc == 0) {
         encode_entry(&h, p, n, entry);
@@ -288,7 +288,7 @@ static bool find_sequence(const struct log *l, uint32_t *tail, uint32_t *last)
     uint64_t best = 0;
 
     for (uint32_t start = 0; start < l->pages; start++) {
-        uint32_t at = start, end = start, covered = 0;
+        uint32_t at = start, end, covered = 0;
         if (l->at[start].length == 0) {
             continue;
         }
@@ -384,13 +384,14 @@ static int read_log(struct vhdx *v, struct log *l, struct plx_err *err)
     l->pages = l->length / VHDX_PAGE;
     l->id = v->h.log;
     if (l->length > VHDX_LOG_MAX) {
-        return plx_fail(err, PLX_ENOTSUP, "%s: a log of %u bytes is more than we replay (%u)",
-                        v->f->path, l->length, (unsigned)VHDX_LOG_MAX);
+        (void)plx_fail(err, PLX_ENOTSUP, "%s: a log of %u bytes is more than we replay (%u)",
+                       v->f->path, l->length, (unsigned)VHDX_LOG_MAX);
+        return PLX_ENOTSUP;
     }
     l->ring = plx_calloc(2, l->length);
     l->at = plx_calloc(l->pages, sizeof *l->at);
     if (l->ring == NULL || l->at == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        return io_no_memory(v->f->path, err);
     }
     rc = io_read(v->f, l->ring, l->length, v->h.log_offset, err);
     if (rc == 0) {

@@ -119,16 +119,18 @@ static int put_item(struct vhdx *v, const struct disk_guid *id, uint32_t flags, 
                         v->f->path, len);
     }
     if (table == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        return io_no_memory(v->f->path, err);
     }
+    PLX_CHECK(v->items != NULL); /* since it was opened */
     bool added = it == NULL;
-    it = added ? &v->items[v->nitems++] : it;
+    size_t nr = added ? v->nitems++ : (size_t)(it - v->items);
+    it = &v->items[nr];
     before = *it;
     *it = (struct vhdx_item){.id = *id, .off = place, .len = len, .flags = flags};
     vhdx_items_encode(v->items, v->nitems, table);
     edit_put(&e, v->meta_at.off + place, data, len);
     /* Only the pages of the table that hold this item and the count. */
-    uint64_t page = (32 + 32 * (uint64_t)(it - v->items)) / VHDX_PAGE * VHDX_PAGE;
+    uint64_t page = (32 + 32 * (uint64_t)nr) / VHDX_PAGE * VHDX_PAGE;
     edit_put(&e, v->meta_at.off, table, VHDX_PAGE);
     if (page != 0) {
         edit_put(&e, v->meta_at.off + page, table + page, VHDX_PAGE);
@@ -171,7 +173,7 @@ int vhdx_notes(struct vhdx *v, struct wbuf *out, struct plx_err *err)
     }
     uint8_t *p = wbuf_grow(out, it->len);
     if (p == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        return io_no_memory(v->f->path, err);
     }
     return io_read(v->f, p, it->len, v->meta_at.off + it->off, err);
 }
@@ -189,7 +191,7 @@ int vhdx_note(struct vhdx *v, const char *line, struct plx_err *err)
             const uint8_t *nl = memchr(text.data + skip, '\n', text.len - skip - 1);
             skip = nl == NULL ? text.len - NOTES_MAX : (size_t)(nl - text.data) + 1;
         }
-        rc = text.failed ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path)
+        rc = text.failed ? io_no_memory(v->f->path, err)
                          : put_item(v, &vhdx_id_notes, VHDX_ITEM_USER, text.data + skip,
                                     (uint32_t)(text.len - skip), err);
     }
@@ -241,13 +243,13 @@ static int grow_table(struct vhdx *v, uint64_t entries, uint64_t chunks, struct 
             v->bat_dirty = dirty;
         }
         if (bat == NULL || dirty == NULL) {
-            return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+            return io_no_memory(v->f->path, err);
         }
     }
     if (v->has_parent && chunks > v->nchunks) {
         void *grown = plx_realloc(v->bitmaps, chunks * sizeof *v->bitmaps);
         if (grown == NULL) {
-            return plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+            return io_no_memory(v->f->path, err);
         }
         v->bitmaps = grown;
         memset(v->bitmaps + v->nchunks, 0, (chunks - v->nchunks) * sizeof *v->bitmaps);
@@ -281,7 +283,7 @@ static int move_table(struct edit *e, uint64_t entries, struct vhdx_region *at)
 
     *at = (struct vhdx_region){.len = (bytes + VHDX_MIB - 1) / VHDX_MIB * VHDX_MIB};
     if (table == NULL) {
-        e->rc = plx_fail(e->err, PLX_ENOMEM, "%s: out of memory", v->f->path);
+        e->rc = io_no_memory(v->f->path, e->err);
     }
     if (e->rc == 0) {
         e->rc = vhdx_alloc(v, at->len / VHDX_MIB, &unit, e->err);
@@ -418,7 +420,7 @@ int vhdx_check(struct vhdx *v, struct vhdx_report *out, struct plx_err *err)
     static const uint64_t tables[] = {VHDX_REGIONS_1, VHDX_REGIONS_2};
     uint8_t page[VHDX_PAGE], *table = plx_calloc(2, VHDX_TABLE);
     struct vhdx_header h;
-    int rc = table == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path) : 0;
+    int rc = table == NULL ? io_no_memory(v->f->path, err) : 0;
 
     *out = (struct vhdx_report){.blocks = v->nblocks, .leaked_units = v->free_units};
     for (unsigned i = 0; i < 2 && rc == 0; i++) {
@@ -456,7 +458,7 @@ int vhdx_repair(struct vhdx *v, struct plx_err *err)
     static const uint64_t tables[] = {VHDX_REGIONS_1, VHDX_REGIONS_2};
     uint8_t *table = plx_calloc(2, VHDX_TABLE);
     bool valid[2] = {false, false};
-    int rc = table == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", v->f->path) : 0;
+    int rc = table == NULL ? io_no_memory(v->f->path, err) : 0;
 
     for (unsigned i = 0; i < 2 && rc == 0; i++) {
         rc = io_read(v->f, table + (size_t)i * VHDX_TABLE, VHDX_TABLE, tables[i], err);

@@ -45,9 +45,8 @@ static int open_regions(struct vhdx *v, struct plx_err *err)
 {
     static const uint64_t at[] = {VHDX_REGIONS_1, VHDX_REGIONS_2};
     uint8_t *table = plx_calloc(1, VHDX_TABLE);
-    uint64_t size;
-    int rc = table == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path_of(v))
-                           : io_size(v->f, &size, err);
+    uint64_t size = 0;
+    int rc = table == NULL ? io_no_memory(path_of(v), err) : io_size(v->f, &size, err);
 
     for (unsigned i = 0; rc == 0 && i < 2; i++) {
         rc = io_read(v->f, table, VHDX_TABLE, at[i], err);
@@ -83,7 +82,7 @@ static bool known_item(const struct disk_guid *id)
 static int open_items(struct vhdx *v, struct plx_err *err)
 {
     uint8_t *table = plx_calloc(1, VHDX_TABLE);
-    int rc = table == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path_of(v))
+    int rc = table == NULL ? io_no_memory(path_of(v), err)
                            : io_read(v->f, table, VHDX_TABLE, v->meta_at.off, err);
 
     if (rc == 0) {
@@ -94,7 +93,7 @@ static int open_items(struct vhdx *v, struct plx_err *err)
     }
     if (rc == 0) {
         v->items = plx_calloc(VHDX_ENTRIES_MAX, sizeof *v->items);
-        rc = v->items == NULL ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path_of(v)) : 0;
+        rc = v->items == NULL ? io_no_memory(path_of(v), err) : 0;
     }
     for (unsigned i = 0; rc == 0 && i < v->nitems; i++) {
         struct vhdx_item *it = &v->items[i];
@@ -148,7 +147,7 @@ static int open_locator(struct vhdx *v, struct plx_err *err)
     uint8_t *data = plx_calloc(1, it->len);
     v->parent = plx_calloc(1, sizeof *v->parent);
     int rc = data == NULL || v->parent == NULL
-                 ? plx_fail(err, PLX_ENOMEM, "%s: out of memory", path_of(v))
+                 ? io_no_memory(path_of(v), err)
                  : io_read(v->f, data, it->len, v->meta_at.off + it->off, err);
     if (rc == 0) {
         rc = vhdx_locator_decode(data, it->len, path_of(v), v->parent, err);
@@ -159,7 +158,7 @@ static int open_locator(struct vhdx *v, struct plx_err *err)
 
 static int open_parameters(struct vhdx *v, struct plx_err *err)
 {
-    uint32_t params[2];
+    uint32_t params[2] = {0, 0};
     struct disk_geometry *g = &v->geo;
     int rc = read_item(v, &vhdx_id_file_parameters, "parameters", params, 8, err);
 
@@ -306,7 +305,7 @@ int vhdx_open(struct io_file *f, unsigned flags, struct vhdx **out, struct plx_e
 
     *out = NULL;
     if (v == NULL) {
-        return plx_fail(err, PLX_ENOMEM, "%s: out of memory", f->path);
+        return io_no_memory(f->path, err);
     }
     v->f = f;
     v->writable = (flags & VHDX_WRITE) != 0;
