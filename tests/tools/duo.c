@@ -3,7 +3,8 @@
  * the compare-and-swap on roles in memory. For tests and for finding what a pair does wrong.
  *
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
- *       [--after-ms N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F] [--net]
+ *       [--after-ms N] [--vcpus N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F]
+ * [--net]
  *       [--scrub-ms N] [--flip SEED] [--flip-disk SEED] [--taps NAME,NAME] [--exec COMMAND]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
@@ -55,11 +56,12 @@ struct side {
 
 static struct {
     uint64_t memory;
+    uint32_t vcpus;
     const char *mark, *kill, *disk, *state, *taps, *exec;
     uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip, flip_disk;
     bool net;
     uint32_t digest;
-} opt = {.memory = 256, .mark = "redis ready", .timeout_s = 60, .digest = 64};
+} opt = {.memory = 256, .vcpus = 1, .mark = "redis ready", .timeout_s = 60, .digest = 64};
 
 static struct side side[2];
 static struct {
@@ -254,7 +256,7 @@ static void start(int i, char **argv)
     s.secret_key.len = 32;
     s.bind_endpoint = side[i].endpoint;
     s.memory = opt.memory << 20;
-    s.vcpus = 1;
+    s.vcpus = opt.vcpus;
     s.kernel = argv[0];
     s.initrd = argv[1];
     s.cmdline = argv[2];
@@ -624,23 +626,13 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"mem", 1, NULL, 'm'},
-                                          {"mark", 1, NULL, 'k'},
-                                          {"kill", 1, NULL, 'x'},
-                                          {"stop-ms", 1, NULL, 's'},
-                                          {"after-ms", 1, NULL, 'a'},
-                                          {"disk", 1, NULL, 'd'},
-                                          {"chaos", 1, NULL, 'c'},
-                                          {"digest", 1, NULL, 'g'},
-                                          {"timeout", 1, NULL, 't'},
-                                          {"state", 1, NULL, 'S'},
-                                          {"net", 0, NULL, 'n'},
-                                          {"flip", 1, NULL, 'f'},
-                                          {"scrub-ms", 1, NULL, 'u'},
-                                          {"flip-disk", 1, NULL, 'F'},
-                                          {"taps", 1, NULL, 'T'},
-                                          {"exec", 1, NULL, 'e'},
-                                          {0}};
+    static const struct option longs[] = {
+        {"mem", 1, NULL, 'm'},     {"vcpus", 1, NULL, 'v'},    {"mark", 1, NULL, 'k'},
+        {"kill", 1, NULL, 'x'},    {"stop-ms", 1, NULL, 's'},  {"after-ms", 1, NULL, 'a'},
+        {"disk", 1, NULL, 'd'},    {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},
+        {"timeout", 1, NULL, 't'}, {"state", 1, NULL, 'S'},    {"net", 0, NULL, 'n'},
+        {"flip", 1, NULL, 'f'},    {"scrub-ms", 1, NULL, 'u'}, {"flip-disk", 1, NULL, 'F'},
+        {"taps", 1, NULL, 'T'},    {"exec", 1, NULL, 'e'},     {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -648,6 +640,9 @@ static void parse(int argc, char **argv)
         switch (c) {
         case 'm':
             opt.memory = n;
+            break;
+        case 'v':
+            opt.vcpus = (uint32_t)n;
             break;
         case 'k':
             opt.mark = optarg;
