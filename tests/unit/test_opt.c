@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "ops/opt.h"
+#include "ops/shadow_opt.h"
 
 struct seen {
     uint64_t number;
@@ -105,9 +106,30 @@ static void mistakes_are_named(void **state)
     }
 }
 
+static void the_value_of_shadow(void **state)
+{
+    static const char *const wrong[] = {"",        "tagged",     "tagged=yes", "batch=0",
+                                        "batch=3", "batch=9",    "batch=65",   "batch=128",
+                                        "lazy=on", "tagged=on,,"};
+    struct shadow_config c = SHADOW_DEFAULT;
+    struct plx_err err;
+
+    (void)state;
+    assert_int_equal(shadow_opt("tagged=off,batch=64,batch-shootdown=off", &c, &err), 0);
+    assert_true(!c.tagged && c.batch == 64 && c.lazy_ad && !c.batch_shootdown);
+    assert_int_equal(shadow_opt("lazy-ad=off", &c, &err), 0);
+    assert_true(!c.tagged && !c.lazy_ad);
+    for (size_t i = 0; i < PLX_COUNT(wrong); i++) {
+        err.msg[0] = '\0';
+        assert_true(shadow_opt(wrong[i], &c, &err) < 0);
+        assert_true(err.msg[0] != '\0');
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_value_of_shadow),
         cmocka_unit_test(values_arrive),
         cmocka_unit_test(mistakes_are_named),
     };
