@@ -113,6 +113,7 @@ SETTER(output_format, v[0])
 SETTER(type, v[0])
 SETTER(socket, v[0])
 SETTER(name, v[0])
+SETTER(store, v[0])
 SETTER(force, true)
 SETTER(repair, true)
 SETTER(shrink, true)
@@ -178,6 +179,7 @@ static const struct opt convert_options[] = {
 static const struct opt serve_options[] = {
     {"socket", "PATH", "the unix socket to listen at", set_socket},
     {"format", "FORMAT", "vhdx or raw; by default by the name", set_format},
+    {"store", "DIR", "FILE is an image NAME[:TAG] of this store, read-only", set_store},
     {"name", "NAME", "of the export; \"\" by default", set_name},
     {"readonly", NULL, "refuse changes, and share the file with other readers", set_readonly},
     {"once", NULL, "end when the last client has gone", set_once},

@@ -12,7 +12,7 @@
 #include "storage/chain.h"
 
 struct disk_args {
-    const char *parent, *format, *output_format, *type, *socket, *name;
+    const char *parent, *format, *output_format, *type, *socket, *name, *store;
     uint64_t bytes, block, sector;
     bool force, repair, shrink, json, readonly, once, threads;
     char **argv; /* what stands after the options */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/cmd_disk_edit.c - the verbs of `pollux disk` that make and change disks, and the one that
- * serves them. */
+ * ops/cmd_disk_edit.c - the verbs of `pollux disk` that make and change disks. */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -9,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -128,41 +126,6 @@ int disk_verb_resize(struct disk_args *a, struct plx_err *err)
     }
     int closed = disk_close(d, rc == 0 ? err : NULL);
     return rc == 0 ? closed : rc;
-}
-
-/* --- serve ---------------------------------------------------------------------------------- */
-
-int disk_verb_serve(struct disk_args *a, struct plx_err *err)
-{
-    struct nbd_config cfg = {.name = a->name != NULL ? a->name : "",
-                             .readonly = a->readonly,
-                             .once = a->once,
-                             .queue = a->threads ? IO_QUEUE_THREADS : IO_QUEUE_AUTO};
-    sigset_t stop;
-    int rc;
-
-    if (a->socket == NULL) {
-        return plx_fail(err, PLX_EINVAL, "--socket is missing");
-    }
-    (void)sigemptyset(&stop);
-    (void)sigaddset(&stop, SIGINT);
-    (void)sigaddset(&stop, SIGTERM);
-    (void)sigprocmask(SIG_BLOCK, &stop, NULL);
-    rc = disk_open(io_host(), a->argv[0], a->format, a->readonly ? 0 : DISK_FOR_WRITE, &cfg.disk,
-                   err);
-    if (rc == 0) {
-        rc = nbd_listen(a->socket, &cfg.listen_fd, err);
-        if (rc == 0) {
-            cfg.stop_fd = signalfd(-1, &stop, SFD_CLOEXEC);
-            rc = nbd_serve(&cfg, err);
-            (void)unlink(a->socket);
-            (void)close(cfg.listen_fd);
-            (void)close(cfg.stop_fd);
-        }
-        int closed = disk_close(cfg.disk, rc == 0 ? err : NULL);
-        rc = rc == 0 ? closed : rc;
-    }
-    return rc;
 }
 
 /* --- convert -------------------------------------------------------------------------------- */
