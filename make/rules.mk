@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # Every rule of determinism (ARCHITECTURE.md, "Determinism") broken on purpose, one at a time: the
-# file that keeps the rule is built with -DBREAK_Rn and linked with tests/unit/test_rules.c, whose
+# files that keep the rule are built with -DBREAK_Rn and linked with tests/unit/test_rules.c, whose
 # test of that rule must then fail. tests/unit/broken_rules.sh builds and runs them all.
-#
-# With one vCPU there is no parallel part. What R2 leaves is that a round runs exactly its budget,
-# whatever the host is like; what R3 leaves is that devices see the clock of the vCPU as it runs.
 
 RULES := R1 R2 R3 R4 R5 R6 R7 R8 R9
-RULE_R1 := vmm/sched/cpu_section.c
-RULE_R2 := vmm/sched/rounds.c
+RULE_R1 := vmm/sched/cpu_section.c vmm/sched/rounds.c
+RULE_R2 := vmm/cpu/mem.c
 RULE_R3 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R4 := vmm/sched/vm.c
-RULE_R5 := vmm/sched/vm.c
+RULE_R5 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R6 := vmm/cpu/sys_misc.c
 RULE_R7 := vmm/cpu/mem.c
 RULE_R8 := vmm/mmu/ram.c

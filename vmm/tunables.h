@@ -15,9 +15,6 @@
 #define SLICE_SPAN_MAX_NS 100000000 /* D: a record may ask for no more */
 #define ROUND_QUANTUM     200000    /* D: progress budget of one vCPU in one round */
 /* Rounds with several runnable vCPUs; ARCHITECTURE.md, "Rounds". Progress unless said otherwise. */
-#ifndef PARALLEL_PARTS
-#define PARALLEL_PARTS 0 /* D: 0 until engines keep the ownership of pages: vCPUs take turns */
-#endif
 #define PAR_QUANTUM_MIN                                                      \
     4000 /* D: a parallel part lasts at least this, unless the clock cuts it \
           */
@@ -48,7 +45,7 @@
 
 /* Ownership of pages by vCPUs (vmm/mmu/owner.c). */
 #define OWNER_HOT  6  /* D: a page that changed hands this often is contended */
-#define OWNER_COOL 64 /* D: writes by one vCPU alone after which it is no more */
+#define OWNER_COOL 16 /* D: spells in which one vCPU alone wrote it, after which it is no more */
 
 #define DIGEST_EVERY_SLICES 64
 #define SCRUB_NS            UINT64_C(60000000000) /* all of RAM is re-hashed within this much virtual time */

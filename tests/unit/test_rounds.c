@@ -100,14 +100,34 @@ static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, s
     plx_free(other);
 }
 
+/* Both compute: the parts are parallel, and on two threads. */
+static void work_is_done_at_the_same_time(void **state)
+{
+    const struct smp_config cfg = {
+        .program = smp_compute, .vcpus = 2, .times = 40000, .threads = 2, .meet = true};
+    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct vm_counters c;
+
+    (void)state;
+    run(&cfg, o, &c);
+    assert_true(o->ended);
+    assert_int_equal(c.threads, 2);
+    uint64_t rounds = c.rounds_alone + c.rounds_parallel + c.rounds_shared;
+    assert_true(c.rounds_parallel > 10);
+    assert_true(c.rounds_parallel * 10 > rounds * 9);
+    assert_int_equal(c.parts_together, c.rounds_parallel);
+    assert_true(c.parallel_retired > c.serial_retired * 10);
+    plx_free(o);
+}
+
 static void locked_counters_lose_nothing(void **state)
 {
     struct outcome o;
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
-        everywhere(smp_locked, vcpus, 20000, &o);
-        assert_int_equal(o.words[0], vcpus * 20000);
+        everywhere(smp_locked, vcpus, 4000, &o);
+        assert_int_equal(o.words[0], vcpus * 4000);
     }
 }
 
@@ -118,9 +138,9 @@ static void racing_counters_race_alike(void **state)
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
-        everywhere(smp_racing, vcpus, 20000, &o);
-        assert_true(o.words[0] <= vcpus * 20000);
-        assert_true(o.words[0] >= 20000);
+        everywhere(smp_racing, vcpus, 4000, &o);
+        assert_true(o.words[0] <= vcpus * 4000);
+        assert_true(o.words[0] >= 4000);
     }
 }
 
@@ -129,7 +149,7 @@ static void private_work_is_the_same(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_compute, 3, 2000, &o);
+    everywhere(smp_compute, 3, 600, &o);
 }
 
 static void messages_arrive_whole_and_in_order(void **state)
@@ -137,16 +157,16 @@ static void messages_arrive_whole_and_in_order(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_message, 2, 150, &o);
+    everywhere(smp_message, 2, 40, &o);
     assert_int_equal(o.words[7], 0);
-    everywhere(smp_message, 3, 50, &o);
+    everywhere(smp_message, 3, 20, &o);
     assert_int_equal(o.words[7], 0);
 }
 
 static void locks_exclude_and_everybody_gets_on(void **state)
 {
     static const uint8_t *const locks[] = {smp_tas, smp_tas_pause, smp_ticket};
-    static const uint32_t times[] = {2000, 1000, 300};
+    static const uint32_t times[] = {400, 200, 60};
     struct outcome o;
 
     (void)state;
@@ -164,8 +184,8 @@ static void dekker_excludes_and_gets_on(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_dekker, 2, 2000, &o);
-    assert_int_equal(o.words[2], 4000);
+    everywhere(smp_dekker, 2, 500, &o);
+    assert_int_equal(o.words[2], 1000);
 }
 
 static void interrupts_between_vcpus_arrive(void **state)
@@ -173,9 +193,9 @@ static void interrupts_between_vcpus_arrive(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_ipi, 2, 500, &o);
-    assert_int_equal(o.words[0], 500);
-    assert_int_equal(o.words[1], 500);
+    everywhere(smp_ipi, 2, 200, &o);
+    assert_int_equal(o.words[0], 200);
+    assert_int_equal(o.words[1], 200);
 }
 
 static void the_clock_never_goes_back_between_vcpus(void **state)
@@ -184,7 +204,7 @@ static void the_clock_never_goes_back_between_vcpus(void **state)
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
-        everywhere(smp_warp, vcpus, 2000, &o);
+        everywhere(smp_warp, vcpus, 500, &o);
         assert_int_equal(o.words[4], 0);
     }
 }
@@ -194,7 +214,7 @@ static void stores_are_seen_in_one_order(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_store_buffer, 2, 300, &o);
+    everywhere(smp_store_buffer, 2, 60, &o);
     assert_int_equal(o.words[8], 0);
 }
 
@@ -203,12 +223,13 @@ static void strings_stop_between_iterations(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_strings, 3, 40, &o);
+    everywhere(smp_strings, 3, 20, &o);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(work_is_done_at_the_same_time),
         cmocka_unit_test(locked_counters_lose_nothing),
         cmocka_unit_test(racing_counters_race_alike),
         cmocka_unit_test(private_work_is_the_same),

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "tests/unit/sched_guest.h"
+#include "tests/unit/smp_guest.h"
 
 enum { SLICES = 240, EVERY = 8, DIGESTS = SLICES / EVERY };
 
@@ -82,8 +83,8 @@ static void r1_state_is_what_the_sections_hold(void **state)
     }
 }
 
-/* R2: rounds run exactly their budgets, whatever the size of the caches. */
-static void r2_rounds_run_exactly_their_budget(void **state)
+/* R1: engines stop exactly at their budgets, whatever the size of the caches. */
+static void r1_engines_stop_at_an_exact_budget(void **state)
 {
     struct hash128 plain[DIGESTS], small[DIGESTS];
 
@@ -93,6 +94,69 @@ static void r2_rounds_run_exactly_their_budget(void **state)
     same(plain, small);
     digests_of(0, 23, NULL, small);
     same(plain, small);
+}
+
+/* A program of smp_guest.h on two threads, to its end; digests after every slice. */
+static void play_smp(const uint8_t *program, unsigned vcpus, uint32_t times,
+                     struct hash128 digests[DIGESTS], struct vm **out)
+{
+    const struct smp_config cfg = {
+        .program = program, .vcpus = vcpus, .times = times, .threads = 2};
+    struct vm *vm = smp_vm(&cfg);
+    struct output_list outputs;
+
+    output_list_init(&outputs);
+    memset(digests, 0, DIGESTS * sizeof *digests);
+    for (unsigned i = 0; i < 4 * SLICES && smp_slice(vm, &outputs); i++) {
+        struct vm_digest d;
+        vm_digest(vm, vm_scrub_pages(vm), &d, NULL, NULL);
+        digests[i % DIGESTS] = hash128_add(digests[i % DIGESTS], d.all);
+    }
+    assert_true(vm_stopped(vm, NULL, NULL));
+    output_list_free(&outputs);
+    if (out != NULL) {
+        *out = vm;
+    } else {
+        vm_destroy(vm);
+    }
+}
+
+/* R2: what is not a vCPU's own stops it in a parallel part, so no update is lost. */
+static void r2_pages_have_owners(void **state)
+{
+    struct hash128 digests[DIGESTS];
+    struct vm_counters c;
+    struct vm *vm;
+
+    (void)state;
+    play_smp(smp_locked, 2, 50000, digests, &vm);
+    assert_int_equal(word(vm, SMP_SHARED), 100000);
+    vm_counters(vm, &c);
+    assert_true(c.vcpu[0].lacks_write > 0 && c.vcpu[1].lacks_write > 0);
+    vm_destroy(vm);
+}
+
+/* R3: those who are served after a parallel part are served in an order that is state. */
+static void r3_the_serial_order_is_state(void **state)
+{
+    struct hash128 a[DIGESTS], b[DIGESTS];
+
+    (void)state;
+    play_smp(smp_racing, 3, 20000, a, NULL);
+    play_smp(smp_racing, 3, 20000, b, NULL);
+    same(a, b);
+}
+
+/* R5: what happened later, as seen through memory, has the later clock. */
+static void r5_clocks_agree_with_memory(void **state)
+{
+    struct hash128 digests[DIGESTS];
+    struct vm *vm;
+
+    (void)state;
+    play_smp(smp_warp, 3, 2000, digests, &vm);
+    assert_int_equal(word(vm, SMP_OTHER + 16), 0);
+    vm_destroy(vm);
 }
 
 /* R3: the clock of the PM timer moves while the vCPU runs; the guest counted when it did not. */
@@ -219,10 +283,13 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(r1_state_is_what_the_sections_hold),
-        cmocka_unit_test(r2_rounds_run_exactly_their_budget),
+        cmocka_unit_test(r1_engines_stop_at_an_exact_budget),
+        cmocka_unit_test(r2_pages_have_owners),
         cmocka_unit_test(r3_devices_see_the_running_clock),
+        cmocka_unit_test(r3_the_serial_order_is_state),
         cmocka_unit_test(r4_interrupts_come_at_the_same_boundary),
         cmocka_unit_test(r5_time_is_virtual),
+        cmocka_unit_test(r5_clocks_agree_with_memory),
         cmocka_unit_test(r6_randomness_is_an_input),
         cmocka_unit_test(r7_translations_are_never_stale),
         cmocka_unit_test(r8_devices_write_before_the_watchers_eyes),

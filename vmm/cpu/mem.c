@@ -18,12 +18,17 @@
 #include "vmm/cpu/undo.h"
 #include "vmm/mmu/walk.h"
 
+enum { NOW_MAX = 256 };
+
 struct vcpu_mem {
     struct shadow *s;
     struct shadow_key key; /* of the current space */
     bool is64;
     struct tlb_entry none; /* what v->tlb points to while breakpoints watch data */
     struct undo undo;
+    /* Pages that are written fast in this serial run, though they are not ours (OWNER_NOW). */
+    uint64_t now[NOW_MAX];
+    unsigned nnow;
 };
 
 /* --- creation, address spaces ---------------------------------------------------------------- */
@@ -254,6 +259,10 @@ void vcpu_mem_settle(struct vcpu *v)
 void vcpu_mem_begin(struct vcpu *v)
 {
     revoke_queued(v);
+    for (unsigned i = 0; i < v->mem->nnow; i++) {
+        shadow_guard(v->mem->s, v->mem->now[i], false);
+    }
+    v->mem->nnow = 0;
     undo_reset(&v->mem->undo);
     PLX_CHECK(v->parallel || v->mem->s->nowed == 0);
 }
@@ -315,8 +324,7 @@ static void count_lack(struct shadow_counters *n, unsigned access)
     ++*counter;
 }
 
-/* The rights to @page that this access finds or gets: OWNER_*. Exactly once per access, hit or
- * miss: in a serial part the policy counts. */
+/* The rights to @page that this access finds or gets: OWNER_*. */
 static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
 {
     enum owner_right want = access == MEM_W ? OWNER_W : OWNER_R;
@@ -334,6 +342,19 @@ static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
         vcpu_lacks_page(v, page, want == OWNER_W);
     }
     return rights;
+}
+
+/* A contended page that nobody else derived anything from may be written fast until the run ends:
+ * nobody else can derive anything before. */
+static bool may_write_now(struct vcpu *v, uint64_t page)
+{
+    struct vcpu_mem *m = v->mem;
+
+    if (m->nnow == NOW_MAX || ram_derived(v->ram, v, page)) {
+        return false;
+    }
+    m->now[m->nnow++] = page;
+    return true;
 }
 
 /* More from the same table, while it is at hand: what needs no flag set and takes no room. */
@@ -413,6 +434,9 @@ static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned 
     }
     if (v->parallel && (v->use[page] & USE_OWED) != 0) {
         vcpu_need_serial(v); /* what is to be read is not in RAM yet */
+    }
+    if (access == MEM_W && (rights & OWNER_NOW) != 0 && may_write_now(v, page)) {
+        rights |= OWNER_W;
     }
     if (access == MEM_W && (rights & OWNER_W) != 0) {
         v->ram->flags[page] |= RAM_DIRTY;

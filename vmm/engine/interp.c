@@ -252,6 +252,13 @@ static void watch_cleaned(void *ctx)
     vcpu_mem_drop_writes(ctx);
 }
 
+static bool watch_derived(void *ctx, uint64_t page)
+{
+    const struct vcpu *v = ctx;
+
+    return (v->use[page] & (USE_TABLE | USE_CODE)) != 0;
+}
+
 static void interp_destroy(struct vcpu *v)
 {
     if (v != NULL) {
@@ -289,7 +296,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
         interp_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
-    ram_watch(v->ram, &(struct ram_watcher){watch_written, watch_cleaned, v});
+    ram_watch(v->ram, &(struct ram_watcher){watch_written, watch_cleaned, watch_derived, v});
     cpu_reset(&v->c, cfg->id);
     v->c.wait_sipi = !cfg->bsp;
     interp_state_changed(v);

@@ -4,8 +4,8 @@
  * Policy (R3). A page moves to whoever writes it, and becomes shared again when another vCPU reads
  * it; each time that takes something from somebody the page gets hotter. A page that is hot is
  * contended: it stays shared, is read by all in parallel, and is written in serial parts only,
- * where a write costs its vCPU one stop but takes nothing from the others. When one vCPU has
- * written it OWNER_COOL times without any other in between, it is given to that vCPU again. */
+ * where a write costs its vCPU one stop but takes nothing from the others. When it was written in
+ * OWNER_COOL spells of serial runs in a row, and by one vCPU alone, it is given to that vCPU. */
 #include "vmm/mmu/owner.h"
 
 #include <string.h>
@@ -15,17 +15,23 @@
 #include "vmm/dev/section.h"
 #include "vmm/tunables.h"
 
+enum { WRITTEN_MIN = 1024 };
+
 int owner_create(uint64_t npages, unsigned vcpus, const struct owner_ops *ops, void *ctx,
                  struct owner **out, struct plx_err *err)
 {
     struct owner *o = plx_calloc(1, sizeof *o);
 
     *out = NULL;
+    PLX_CHECK(vcpus <= 16); /* bits of owner.wrote */
     if (o != NULL) {
         o->pages = plx_calloc(npages, sizeof *o->pages);
+        o->wrote = plx_calloc(npages, sizeof *o->wrote);
+        o->written = plx_calloc(WRITTEN_MIN, sizeof *o->written);
+        o->written_max = WRITTEN_MIN;
     }
-    if (o == NULL || o->pages == NULL) {
-        plx_free(o);
+    if (o == NULL || o->pages == NULL || o->wrote == NULL || o->written == NULL) {
+        owner_destroy(o);
         return plx_fail(err, PLX_ENOMEM, "out of memory for the ownership of pages");
     }
     o->npages = npages;
@@ -40,6 +46,8 @@ void owner_destroy(struct owner *o)
 {
     if (o != NULL) {
         plx_free(o->pages);
+        plx_free(o->wrote);
+        plx_free(o->written);
         plx_free(o);
     }
 }
@@ -75,22 +83,46 @@ static void give(struct owner *o, uint64_t page, unsigned vcpu)
     revoke_others(o, page, vcpu);
 }
 
-/* A write to a contended page. True: it has cooled down, and may move. */
-static bool cools(struct owner *o, uint64_t page, unsigned vcpu)
+static void note_written(struct owner *o, uint64_t page, unsigned vcpu)
 {
-    struct owner_page *p = &o->pages[page];
+    uint16_t bit = (uint16_t)(1U << vcpu);
 
-    if (p->writer != vcpu + 1) {
-        p->writer = (uint8_t)(vcpu + 1);
-        p->streak = 0;
+    if (o->wrote[page] == 0) {
+        if (o->nwritten == o->written_max) {
+            o->written_max *= 2;
+            o->written = plx_realloc(o->written, o->written_max * sizeof *o->written);
+            PLX_CHECK(o->written != NULL); /* a few kilobytes: nothing sensible is left to do */
+        }
+        o->written[o->nwritten++] = page;
     }
-    if (++p->streak < OWNER_COOL) {
-        o->counters.in_place++;
-        return false;
+    o->counters.in_place += (o->wrote[page] & bit) == 0;
+    o->wrote[page] |= bit;
+}
+
+void owner_settle(struct owner *o)
+{
+    for (uint64_t i = 0; i < o->nwritten; i++) {
+        uint64_t page = o->written[i];
+        struct owner_page *p = &o->pages[page];
+        unsigned by = o->wrote[page], first = (unsigned)__builtin_ctz(by);
+
+        o->wrote[page] = 0;
+        if ((by & (by - 1)) != 0) {
+            p->writer = 0;
+            p->streak = 0;
+            continue;
+        }
+        if (p->writer != first + 1) {
+            p->writer = (uint8_t)(first + 1);
+            p->streak = 0;
+        }
+        if (++p->streak == OWNER_COOL) {
+            p->heat = OWNER_HOT / 2;
+            o->counters.cooled++;
+            give(o, page, first);
+        }
     }
-    p->heat = OWNER_HOT / 2;
-    o->counters.cooled++;
-    return true;
+    o->nwritten = 0;
 }
 
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want)
@@ -110,8 +142,9 @@ unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_
     if (p->holder != OWNER_SHARED) {
         share(o, page); /* taken from another vCPU: hotter */
     }
-    if (p->heat >= OWNER_HOT && !cools(o, page, vcpu)) {
-        return OWNER_R;
+    if (p->heat >= OWNER_HOT) {
+        note_written(o, page, vcpu);
+        return OWNER_R | OWNER_NOW;
     }
     give(o, page, vcpu);
     return OWNER_R | OWNER_W;
@@ -124,12 +157,15 @@ static void owner_reset(void *dev)
     struct owner *o = dev;
 
     memset(o->pages, 0, o->npages * sizeof *o->pages);
+    memset(o->wrote, 0, o->npages * sizeof *o->wrote);
+    o->nwritten = 0;
 }
 
 static void owner_save(const void *dev, struct wbuf *out)
 {
     const struct owner *o = dev;
 
+    PLX_CHECK(o->nwritten == 0);
     wbuf_u8(out, o->eager);
     wbuf_varint(out, o->npages);
     for (uint64_t page = 0; page < o->npages;) {

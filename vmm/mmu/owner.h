@@ -26,7 +26,11 @@
 #include "base/err.h"
 #include "vmm/device.h"
 
-enum owner_right { OWNER_R = 1, OWNER_W = 2 };
+enum owner_right {
+    OWNER_R = 1,
+    OWNER_W = 2,
+    OWNER_NOW = 4, /* may write without asking again, until its run ends */
+};
 
 enum { OWNER_SHARED = 0 }; /* of owner_page.holder; else 1 + the vCPU */
 
@@ -34,8 +38,8 @@ enum { OWNER_SHARED = 0 }; /* of owner_page.holder; else 1 + the vCPU */
 struct owner_page {
     uint8_t holder;
     uint8_t heat;   /* how often it changed hands of late; from OWNER_HOT on it is contended */
-    uint8_t writer; /* 1 + the vCPU that wrote it last in a serial part while it was contended */
-    uint8_t streak; /* writes by that vCPU in a row */
+    uint8_t writer; /* 1 + the vCPU that alone wrote it, while it was contended, of late */
+    uint8_t streak; /* for how many spells in a row */
 };
 
 struct owner_ops {
@@ -46,12 +50,16 @@ struct owner_ops {
 struct owner_counters {    /* no state */
     uint64_t to_exclusive; /* moves to one vCPU */
     uint64_t to_shared;    /* moves from one vCPU to all */
-    uint64_t in_place;     /* serial writes to a contended page */
+    uint64_t in_place;     /* contended pages written, once a vCPU and spell */
     uint64_t cooled;       /* contended pages given to one vCPU again */
 };
 
 struct owner {
     struct owner_page *pages;
+    /* The spell: serial runs since the last parallel part or start of a slice. */
+    uint16_t *wrote;   /* per page: the vCPUs that wrote it in place */
+    uint64_t *written; /* pages with wrote != 0 */
+    uint64_t nwritten, written_max;
     uint64_t npages;
     unsigned vcpus;
     bool eager; /* accessed and dirty flags take their table page instead of being owed (R7) */
@@ -70,19 +78,28 @@ static inline bool owner_may_read(const struct owner *o, uint64_t page, unsigned
 {
     uint8_t holder = o->pages[page].holder;
 
+#ifdef BREAK_R2 /* make/rules.mk: a parallel part without ownership */
+    return true;
+#endif
     return holder == OWNER_SHARED || holder == vcpu + 1;
 }
 
 static inline bool owner_may_write(const struct owner *o, uint64_t page, unsigned vcpu)
 {
+#ifdef BREAK_R2 /* make/rules.mk: as above */
+    return true;
+#endif
     return o->pages[page].holder == vcpu + 1;
 }
 
 /* Serial part: @vcpu reads (@want OWNER_R) or writes (OWNER_W) @page, now. Moves the page if the
  * policy says so and returns the rights, OWNER_*, that @vcpu has from now on: always OWNER_R, and
  * OWNER_W only if the page is exclusive to it. A write to a page that stays shared is done all the
- * same, and nothing that lets a later write pass may be cached. */
+ * same; OWNER_NOW says that others like it may follow unasked until the run ends. Asking again in
+ * the same spell changes nothing, so it does not matter who remembers what. */
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want);
+/* A spell of serial runs ends: before each parallel part, and at the end of a slice. */
+void owner_settle(struct owner *o);
 
 /* Section "owner" of a machine with several vCPUs: runs of equal pages. reset and load leave it to
  * the caller to drop what engines derived. */

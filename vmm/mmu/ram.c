@@ -93,6 +93,17 @@ void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool fl
     }
 }
 
+bool ram_derived(const struct ram *ram, const void *ctx, uint64_t page)
+{
+    for (unsigned i = 0; i < ram->nwatchers; i++) {
+        const struct ram_watcher *w = &ram->watchers[i];
+        if (w->ctx != ctx && w->derived != NULL && w->derived(w->ctx, page)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Whole range in RAM? Ranges never wrap and may not span the hole. */
 static uint8_t *ram_range(const struct ram *ram, gpa_t gpa, uint64_t len, uint64_t *first)
 {

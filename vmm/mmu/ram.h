@@ -36,6 +36,8 @@ struct ram_watcher {
     /* RAM_DIRTY was cleared on some or all pages: drop every cached permission to write without
      * passing a slow path. */
     void (*cleaned)(void *ctx);
+    /* Did the watcher derive anything from the page of RAM? May be NULL: no. */
+    bool (*derived)(void *ctx, uint64_t page);
     void *ctx;
 };
 
@@ -60,6 +62,8 @@ void ram_unwatch(struct ram *ram, void *ctx);
 /* Tell every watcher but @ctx's (NULL: every one) that bytes within one page are about to change.
  */
 void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool flags);
+/* Would any of them have to be told? */
+bool ram_derived(const struct ram *ram, const void *ctx, uint64_t page);
 
 static inline uint64_t ram_pages(const struct ram *ram)
 {

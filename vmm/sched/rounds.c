@@ -155,7 +155,7 @@ static uint64_t run_serial(struct vm *vm, struct vcpu *v, uint64_t budget, bool 
     struct engine_run run = {.budget = budget, .part = PART_SERIAL, .rate = rate, .alone = alone};
     uint64_t retired = v->c.retired, done;
 
-#ifdef BREAK_R2 /* make/rules.mk: a budget that depends on something that is no state */
+#ifdef BREAK_R1 /* make/rules.mk: a budget that depends on something that is no state */
     run.budget += vm->cfg.cache_entries % 3;
 #endif
     prepare(vm, v, &run);
@@ -279,6 +279,9 @@ static unsigned run_part(struct vm *vm, uint32_t set, uint64_t quantum, uint32_t
     unsigned n = 0;
     uint64_t most = 0;
 
+    if (vm->pc->owner != NULL) {
+        owner_settle(vm->pc->owner);
+    }
     for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
         struct part *p = &vm->parts[n];
         if ((set >> i & 1) == 0) {
@@ -301,6 +304,9 @@ static unsigned run_part(struct vm *vm, uint32_t set, uint64_t quantum, uint32_t
         count_stop(vm, p->v, p->run.stop);
         vm->cfg.engine->settle(p->v);
     }
+#ifdef BREAK_R5 /* make/rules.mk: the serial part begins when the parallel one did */
+    most = 0;
+#endif
     advance_clock(vm, most, rate);
     return n;
 }
@@ -396,9 +402,6 @@ static bool in_parallel(struct vm *vm, uint32_t set, uint64_t until, uint32_t ra
     struct rounds *r = &vm->rounds;
     uint64_t needs = r->calm ? 1 : (uint64_t)__builtin_popcount(set) * SERVE_RESERVE * 2;
 
-    if (!PARALLEL_PARTS) {
-        return false;
-    }
     if (r->shared_left > 0) {
         if (--r->shared_left == 0) {
             r->score = 0;

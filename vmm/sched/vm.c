@@ -88,7 +88,8 @@ static uint64_t clock_now(void *ctx)
 static int create_team(struct vm *vm, struct plx_err *err)
 {
     unsigned vcpus = vm->m->cfg.vcpus;
-    struct team_config cfg = {.threads = vm->cfg.threads, .chaos = vm->cfg.chaos};
+    struct team_config cfg = {
+        .threads = vm->cfg.threads, .meet = vm->cfg.threads_meet, .chaos = vm->cfg.chaos};
 
     if (vcpus == 1) {
         return 0;
@@ -403,6 +404,9 @@ int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, str
     }
     if (rc == 0) {
         run_rounds(vm, r->start_ns + r->span_ns, r->rate);
+    }
+    if (vm->pc->owner != NULL) {
+        owner_settle(vm->pc->owner);
     }
     vm->m->out = NULL;
     if (rc == 0 && vm->cfg.chaos != 0) {

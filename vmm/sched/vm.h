@@ -32,6 +32,7 @@ struct vm_config {
     const struct shadow_config *shadow;
     uint64_t chaos;   /* not 0: seed for dropping everything droppable at random */
     unsigned threads; /* that run vCPUs; 0: one a vCPU, or a core. No result depends on it. */
+    bool threads_meet; /* team_config.meet */
 };
 
 /* A machine at reset with empty RAM and a stopped clock at 0. Then vmm/boot loads a kernel into
