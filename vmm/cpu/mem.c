@@ -73,7 +73,8 @@ void vcpu_mem_select(struct vcpu *v)
     struct vcpu_mem *m = v->mem;
     bool user = cpu_cpl(&v->c) == 3;
 
-    v->code_key += (!m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER) - code_kind(v);
+    v->code_key -= code_kind(v);
+    v->code_key += !m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER;
     if (v->debug) {
         v->tlb = &m->none;
         v->tlb_mask = 0;
