@@ -102,7 +102,7 @@ int disk_close(struct disk *d, struct plx_err *err);
 
 enum disk_op_kind { DISK_OP_READ, DISK_OP_WRITE, DISK_OP_ZERO, DISK_OP_DISCARD, DISK_OP_FLUSH };
 
-enum { DISK_PIECES = 8 }; /* more than this many pieces: the blocking way */
+enum { DISK_PIECES = 32 }; /* more than this many pieces: the blocking way */
 
 struct disk_request {
     enum disk_op_kind op;

@@ -84,7 +84,7 @@ static struct request *take_request(struct client *c, size_t len)
             return NULL;
         }
     }
-    if (r->cap < len) {
+    if (r->buf == NULL || r->cap < len) {
         size_t cap = len < POOLED ? POOLED : len;
         void *buf = NULL;
         free(r->buf);
