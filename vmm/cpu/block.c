@@ -24,10 +24,10 @@ struct single {
     struct insn insn;
 };
 
-/* A short cut from RIP in 64-bit mode: true while the key is the same and RIP may be fetched from
- * the same place. */
+/* A short cut to a block in 64-bit mode, for whatever RIP may be fetched from there. It goes with
+ * its block; the key counts when all go. */
 struct jump {
-    uintptr_t hva; /* of the first byte */
+    uintptr_t hva; /* of the first byte; 0: free */
     uint64_t key;  /* v->code_key */
     struct block *block;
 };
@@ -135,6 +135,22 @@ static void unhash(struct blocks *b, struct block *block)
     *at = block->hash_next;
 }
 
+static struct jump *jump_at(struct blocks *b, uintptr_t hva)
+{
+    return &b->jumps[(hva ^ hva >> 12) % JUMPS];
+}
+
+static void forget_jump(const struct vcpu *v, const struct block *block)
+{
+    uintptr_t hva =
+        (uintptr_t)ram_page_hva(v->ram, block->gpa) + (uintptr_t)PAGE_OFFSET(block->gpa);
+    struct jump *j = jump_at(v->blocks, hva);
+
+    if (j->block == block) {
+        *j = (struct jump){0};
+    }
+}
+
 static uint64_t chunks_of(uint64_t off, uint64_t len)
 {
     unsigned first = (unsigned)(off >> CHUNK_SHIFT);
@@ -164,7 +180,7 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
-            v->code_key += CODE_STEP;
+            forget_jump(v, block);
             v->attention = true;
         } else {
             p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
@@ -370,12 +386,13 @@ static struct block *find(struct vcpu *v, const struct insn **one)
 const struct insn *block_at(struct vcpu *v, unsigned *n)
 {
     uint64_t rip = v->c.rip;
-    struct jump *j = &v->blocks->jumps[(rip ^ rip >> 12) % JUMPS];
     const struct tlb_entry *e = tlb_slot(v, rip);
+    struct jump *j = jump_at(v->blocks, rip + e->addend);
     const struct insn *one;
 
+    /* In user mode and in supervisor mode alike: the tag has said that RIP may be fetched from. */
     if (PLX_UNLIKELY(e->xtag != PAGE_BASE(rip) || j->hva != rip + e->addend ||
-                     j->key != v->code_key)) {
+                     (j->key ^ v->code_key) > CODE_USER)) {
         struct block *block = find(v, &one);
         if (block == NULL) {
             *n = 1;
@@ -385,7 +402,8 @@ const struct insn *block_at(struct vcpu *v, unsigned *n)
             *n = block->n;
             return block->insns;
         }
-        /* finding may have dropped others: the key as it is now */
+        /* finding may have dropped others, and moved what is at RIP */
+        j = jump_at(v->blocks, rip + e->addend);
         *j = (struct jump){rip + e->addend, v->code_key, block};
     }
     *n = j->block->n;
