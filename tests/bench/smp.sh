@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What a second vCPU brings and costs: the workloads of tests/bench/work on a guest with 2 vCPUs
+# against the same on one with 1, timed on this host from outside; the boot; the size of logs.
+. "$(dirname "$0")/lib.sh"
+[ "$(nproc)" -ge 2 ] || die "two vCPUs want two cores"
+work=build/guest-work
+make -s guest PROFILE=work >&2 || die "no guest with the workloads"
+repeat=${REPEAT:-3}
+declare -A ms
+
+# stamps FILE: prefixes each line of a growing stream with the host's milliseconds
+stamps() { while IFS= read -r line; do echo "$(now_ms) $line"; done >"$1"; }
+
+# run VCPUS THREADS: every workload on THREADS threads; ms[NAME,VCPUS] grows by the time between its
+# line and the one before
+run() {
+    local commands="" w
+    for w in compute fork pipe faults futex; do commands+="work,nothing+work,$w,$2+"; done
+    mkfifo "$tmp/console"
+    stamps "$tmp/lines" <"$tmp/console" &
+    "$pollux" run --kernel $work/vmlinuz --initrd $work/initrd.img --vcpus "$1" --append \
+        "$append quiet pollux.run=${commands%+}" --console "$tmp/console" --timeout 200 \
+        </dev/null 2>"$tmp/err" || die "the guest failed: $(tail -n 1 "$tmp/err")"
+    wait $!
+    rm "$tmp/console"
+    while read -r name took; do
+        ms[$name,$1]+=" $took"
+    done < <(awk '/pollux: work ended/ { last = $1 } $2 == "work" { print $3, $1 - last }' "$tmp/lines")
+}
+
+for ((i = 0; i < repeat; i++)); do
+    run 1 1
+    run 2 2
+done
+for w in compute fork pipe faults futex; do
+    one=$(median ${ms[$w,1]}) two=$(median ${ms[$w,2]})
+    if [ $w = compute ]; then
+        x=$(calc "printf \"%.2f\", $one / $two")
+        emit "compute, 2 vCPUs against 1" "$x times as fast" "1.8" "$(met "$x >= 1.8")" "$one ms, $two ms"
+    else
+        x=$(calc "printf \"%.2f\", $two / $one")
+        emit "$w, 2 vCPUs against 1" "$x of the time" "at most 1.2" "$(met "$x <= 1.2")" "$one ms, $two ms"
+    fi
+done
+
+# boot VCPUS: sets took; the log's size in $tmp/log
+boot() {
+    local began
+    rm -rf "$tmp/rec"
+    began=$(now_ms)
+    "$pollux" run --kernel $guest/vmlinuz --initrd $guest/initrd.img --vcpus "$1" --append "$append" \
+        --console "$tmp/screen" --record "$tmp/rec" --save-at "$mark" "$tmp/state" --timeout 200 \
+        </dev/null 2>"$tmp/err" || die "no boot: $(tail -n 1 "$tmp/err")"
+    took=$(($(now_ms) - began))
+}
+for ((i = 0; i < repeat; i++)); do
+    boot 1; ones+=("$took")
+    boot 2; twos+=("$took")
+done
+one=$(median "${ones[@]}") two=$(median "${twos[@]}")
+x=$(calc "printf \"%.2f\", $two / $one")
+emit "recorded boot, 2 vCPUs against 1" "$x of the time" "at most 1.3" "$(met "$x <= 1.3")" "$one ms, $two ms"
+log=$(stat -c %s "$tmp/rec/log.mdb")
+emit "log of a boot with 2 vCPUs" "$((log / 1024)) KiB" "under 1024 KiB" "$(met "$log < 1048576")"
