@@ -109,4 +109,4 @@ clean:
 	rm -rf build
 
 -include $(wildcard make/*.mk)
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -type f -not -path '*/.*' -name '*.d' 2>/dev/null)

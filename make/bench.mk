@@ -4,8 +4,11 @@
 # measure is repeated (5; takeover 20).
 BENCH_LINES := $(if $(filter command line,$(origin LINES)),$(LINES))
 
+# Peers of measures.
+DEPS_BENCH := casync borgbackup restic debootstrap
+
 bench:
-	@tests/run deps $(DEPS)
+	@tests/run deps $(DEPS) $(DEPS_BENCH)
 	@$(MAKE) --no-print-directory -j$(JOBS) all $(TOOL_BIN) MODE=$(MODE)
 	@$(MAKE) --no-print-directory guest
 	@BUILD=$(B) REPEAT=$(REPEAT) tests/bench/run $(BENCH_LINES)

@@ -6,7 +6,26 @@ GUEST := build/guest
 PROFILE ?= stock
 
 ifeq ($(PROFILE),stock)
-guest: $(GUEST)/initrd.img $(GUEST)/redis.state
+guest: $(GUEST)/initrd.img $(GUEST)/redis.state $(GUEST)/images/sessions
+
+# A small disk that boots to a login prompt (in check), and Debian by debootstrap (three similar
+# images of 800 MiB under build/cache, for bench and check-long; a few minutes, once).
+$(GUEST)/disk.img: ops/guest/disk.sh $(GUEST)/initrd.img
+	@ops/guest/disk.sh $(GUEST) build/cache
+
+# A store with it, small:1, that knows how it boots.
+$(GUEST)/images/sessions: $(GUEST)/disk.img | build/pollux
+	@rm -rf $(GUEST)/images
+	@build/pollux image push --store $(GUEST)/images --os pollux --app redis --kernel $(GUEST)/vmlinuz \
+		--initrd $(GUEST)/disk-initrd.img --append "console=ttyS0 panic=-1" $(GUEST)/disk.img small:1
+	@build/pollux image run --store $(GUEST)/images small:1 --memory 128 --console $(GUEST)/disk.console \
+		--profile-until "login:" --timeout 120 </dev/null || { rm -rf $(GUEST)/images; exit 1; }
+
+.PHONY: guest-debian
+guest-debian: build/cache/debian-edited.img
+build/cache/debian-edited.img: | $(GUEST)/initrd.img
+	@tests/run deps debootstrap e2fsprogs
+	@ops/guest/disk.sh $(GUEST) build/cache debian
 else
 guest: build/guest-$(PROFILE)/initrd.img
 endif

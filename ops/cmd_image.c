@@ -37,6 +37,7 @@ STRING_OPTION(kernel)
 STRING_OPTION(initrd)
 STRING_OPTION(cmdline)
 STRING_OPTION(chunks)
+STRING_OPTION(format)
 STRING_OPTION(listen)
 STRING_OPTION(clients)
 STRING_OPTION(overlay)
@@ -95,6 +96,7 @@ static int set_server(void *ctx, char *const *v, struct plx_err *err)
 
 static const struct opt push_options[] = {
     OPT_STORE,
+    {"format", "NAME", "raw, vhdx or qcow2 (by the file's name)", set_format},
     {"os", "NAME", "operating system, to find the image by", set_os},
     {"app", "NAME,...", "applications, to find the image by", set_app},
     {"kernel", "FILE", "a kernel that boots it, kept with it", set_kernel},
@@ -119,7 +121,7 @@ static const struct opt run_options[] = {
     OPT_STORE, OPT_SERVER, OPT_CACHE,
     {"overlay", "FILE", "keep the VM's own writes here (otherwise they go when it ends)", set_overlay},
     {"profile-until", "TEXT", "end when a console prints this, and keep what was read as the image's boot profile", set_profile_until},
-    {"progress", "FILE", "a line a second on what came, foreground and background; - is stderr", set_progress},
+    {"progress", "FILE", "a line now and then on what came, foreground and background; - is stderr", set_progress},
     {"no-profile", NULL, "do not fetch by the boot profile", set_no_profile},
     {"no-background", NULL, "fetch only what the guest reads", set_no_background}, {0}};
 static const struct opt export_options[] = {OPT_STORE, OPT_THREADS, OPT_QUIET, {0}};
@@ -201,7 +203,7 @@ static int verb_push(struct image_args *a, struct plx_err *err)
         rc = open_store(a, true, &s, err);
     }
     if (rc == 0) {
-        rc = image_open_disk(a->args[0], image_store_path(a), &disk, err);
+        rc = image_open_disk(a->args[0], a->format, image_store_path(a), &disk, err);
     }
     if (rc == 0) {
         image_meter_start(&meter, a->args[1], a->quiet);
@@ -477,7 +479,7 @@ static const struct verb {
     int min_args, max_args;
     int (*run)(struct image_args *a, struct plx_err *err);
 } verbs[] = {
-    {"push", "FILE NAME[:TAG]", "Put a disk (raw, qcow2 or VHDX) into the store under a name.", push_options, 2, 2, verb_push},
+    {"push", "FILE NAME[:TAG]", "Put a disk (raw, VHDX with its chain, or qcow2) into the store under a name.", push_options, 2, 2, verb_push},
     {"list", "[PATTERN]", "The images of a store or a server.", list_options, 0, 1, verb_list},
     {"search", "[PATTERN]", "The images of a store or a server with PATTERN in their names, of an operating system, with an application.", list_options, 0, 1, verb_list},
     {"show", "NAME[:TAG]", "One image.", show_options, 1, 1, verb_show},

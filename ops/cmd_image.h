@@ -15,7 +15,7 @@ struct image_args {
     bool json, quiet, repair, dry;
     const char *name, *tag, *os, *app;
     const char *kernel, *initrd, *cmdline;
-    const char *chunks, *listen, *clients;
+    const char *chunks, *format, *listen, *clients;
     uint64_t avg_kib, threads, cache_mib, rate;
     unsigned nservers;
     const char *servers[IMAGE_SERVERS];
@@ -47,7 +47,10 @@ void image_catch_signals(void);
 /* "1.5 GiB" */
 const char *image_size_text(uint64_t bytes, char out[32]);
 /* Like opt tables, `pollux image run` takes those of `pollux run` as well. */
-int image_open_disk(const char *path, const char *scratch, struct disk **out, struct plx_err *err);
+/* A source of a push. @format raw, vhdx (and its chain) or qcow2; NULL: by the name, never by
+ * contents, which a guest writes. */
+int image_open_disk(const char *path, const char *format, const char *scratch, struct disk **out,
+                    struct plx_err *err);
 /* Nanoseconds since 1970 as "2026-01-31 12:00". */
 const char *image_time_text(uint64_t ns, char out[32]);
 

@@ -17,7 +17,7 @@
 #include "storage/stream.h"
 
 enum { ANSWER_MS = 30000, PATH_CAP = 4096, ARGS_MAX = 256 };
-#define REPORT_NS UINT64_C(1000000000)
+#define REPORT_NS UINT64_C(250000000)
 #define TICK_NS   UINT64_C(50000000)
 
 struct image_vm {

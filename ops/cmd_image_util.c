@@ -13,13 +13,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/io.h"
 #include "ops/cmd_image.h"
 #include "ops/json.h"
-#include "storage/io.h"
+#include "storage/chain.h"
 
 #define METER_NS UINT64_C(200000000)
-enum { PROBE = 8, PATH_CAP = 4096 };
+enum { PATH_CAP = 4096 };
 
 volatile int image_interrupted;
 
@@ -140,47 +139,33 @@ static int convert(const char *path, const char *format, const char *scratch, st
     return 0;
 }
 
-static const char *format_of(const char *path)
+static bool ends_with(const char *s, const char *end)
 {
-    char head[PROBE] = {0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    size_t n = strlen(s), m = strlen(end);
 
-    if (fd >= 0) {
-        (void)io_pread_full(fd, head, sizeof head, 0);
-        (void)close(fd);
-    }
-    return memcmp(head, "QFI\xfb", 4) == 0        ? "qcow2"
-           : memcmp(head, "vhdxfile", PROBE) == 0 ? "vhdx"
-                                                  : "raw";
+    return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-int image_open_disk(const char *path, const char *scratch, struct disk **out, struct plx_err *err)
+int image_open_disk(const char *path, const char *format, const char *scratch, struct disk **out,
+                    struct plx_err *err)
 {
-    const char *format = format_of(path);
     char tmp[PATH_CAP];
-    struct io_file *f;
-    int rc = 0;
 
     *out = NULL;
-    if (strcmp(format, "raw") != 0) {
-        (void)snprintf(tmp, sizeof tmp, "%s/convert.XXXXXX", scratch);
-        int fd = mkostemp(tmp, O_CLOEXEC);
-        if (fd < 0) {
-            return plx_fail_errno(err, "cannot make a file in %s", scratch);
-        }
-        (void)close(fd);
-        rc = convert(path, format, tmp, err);
-        path = tmp;
+    if (format == NULL ? !ends_with(path, ".qcow2") : strcmp(format, "qcow2") != 0) {
+        return disk_open(io_host(), path, format, 0, out, err);
     }
+    (void)snprintf(tmp, sizeof tmp, "%s/convert.XXXXXX", scratch);
+    int fd = mkostemp(tmp, O_CLOEXEC);
+    if (fd < 0) {
+        return plx_fail_errno(err, "cannot make a file in %s", scratch);
+    }
+    (void)close(fd);
+    int rc = convert(path, "qcow2", tmp, err);
     if (rc == 0) {
-        rc = io_open(io_host(), path, 0, &f, err);
+        rc = disk_open(io_host(), tmp, "raw", 0, out, err);
     }
-    if (path == tmp) {
-        (void)unlink(tmp); /* it stays until it is closed */
-    }
-    if (rc == 0 && (rc = disk_raw_open(f, out, err)) != 0) {
-        io_close(f);
-    }
+    (void)unlink(tmp); /* it stays until it is closed */
     return rc;
 }
 

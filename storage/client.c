@@ -21,7 +21,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "proto/image.pb-c.h"
-#include "storage/server.h"
+#include "storage/server_wire.h"
 
 enum {
     PROTOCOL = 1,
@@ -680,6 +680,12 @@ void image_client_close(struct image_client *c)
     while (c->fetches != NULL) {
         remove_locked(c, c->fetches);
     }
+    for (size_t i = 0; c->ask.done && c->ask.kind != ASK_NONE && i < c->ask.n; i++) {
+        image_ref_free(&c->ask.refs[i]); /* an answer that nobody took */
+    }
+    if (c->ask.done && c->ask.kind != ASK_NONE) {
+        plx_free(c->ask.refs);
+    }
     if (c->wake >= 0) {
         (void)close(c->wake);
     }
@@ -877,4 +883,38 @@ void image_client_stats(struct image_client *c, struct image_client_stats *out)
     (void)pthread_mutex_lock(&c->lock);
     *out = c->stats;
     (void)pthread_mutex_unlock(&c->lock);
+}
+
+/* --- without a socket ----------------------------------------------------------------------- */
+
+int image_client_open_detached(struct store *store, struct image_client **out)
+{
+    struct image_client *c = plx_calloc(1, sizeof *c);
+
+    *out = c;
+    if (c == NULL) {
+        return PLX_ENOMEM;
+    }
+    c->cfg.store = store;
+    c->cfg.nservers = 1;
+    c->wake = -1;
+    c->connection = 1;
+    (void)pthread_mutex_init(&c->lock, NULL);
+    (void)pthread_cond_init(&c->cond, NULL);
+    c->raw = plx_calloc(1, SEG_MAX);
+    c->endpoints[0] = plx_strdup("nowhere");
+    if (c->raw == NULL || c->endpoints[0] == NULL) {
+        image_client_close(c);
+        *out = NULL;
+        return PLX_ENOMEM;
+    }
+    /* Somebody waits for every kind of answer. */
+    begin_ask_locked(c, ASK_LIST);
+    c->ask.sent_to = c->connection;
+    return 0;
+}
+
+void image_client_message(struct image_client *c, const void *data, size_t len)
+{
+    on_message(c, data, len);
 }

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "proto/image.pb-c.h"
 #include "storage/server_queue.h"
+#include "storage/server_wire.h"
 
 enum {
     PROTOCOL = 1,
@@ -467,4 +468,31 @@ void image_server_close(struct image_server *s)
     }
     wbuf_free(&s->form);
     plx_free(s);
+}
+
+/* --- without a socket ----------------------------------------------------------------------- */
+
+int image_server_open_detached(struct store *store, struct image_server **out)
+{
+    struct image_server *s = plx_calloc(1, sizeof *s);
+
+    *out = s;
+    if (s == NULL) {
+        return PLX_ENOMEM;
+    }
+    s->cfg.store = store;
+    wbuf_init(&s->form);
+    return 0;
+}
+
+void image_server_message(struct image_server *s, const uint8_t *identity, size_t identity_len,
+                          const void *data, size_t len)
+{
+    struct client from = {.heard_ns = clock_mono_ns()};
+
+    from.identity_len = identity_len < IDENTITY_MAX ? identity_len : IDENTITY_MAX;
+    memcpy(from.identity, identity, from.identity_len);
+    on_message(s, &from, data, len);
+    for (int i = 0; i < SEND_MAX && send_one(s); i++) {
+    }
 }

@@ -14,9 +14,9 @@ umask 022
 out=$1
 cache=$2
 kind=${3:-small}
-lock=$cache/packages.lock # of build.sh
+lock=$cache/packages-stock.lock # of build.sh
 uuid=5ca1ab1e-0000-4000-8000-00000000000
-work=$(mktemp -d "$out/.disk.XXXXXX")
+work=$(mktemp -d /var/tmp/pollux-disk.XXXXXX)
 cleanup() {
     umount "$work"/*/proc 2>/dev/null || true
     rm -rf --one-file-system "$work"
@@ -104,8 +104,8 @@ START
 # --- Debian ---------------------------------------------------------------------------------------
 
 mirror() {
-    { sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources 2>/dev/null
-      sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null
+    { sed -n 's/^URIs: *\([^ ]*\).*/\1/p' /etc/apt/sources.list.d/*.sources 2>/dev/null || true
+      sed -n 's/^deb \(\[[^]]*\] \)\?\([^ ]*\) .*/\2/p' /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true
     } | head -n 1
 }
 

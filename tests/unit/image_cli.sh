@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# `pollux image` from the outside: raw, qcow2 and a VHDX chain in and out again, concurrent and killed pushes,
+# gc beside a push, flipped bits named, each mistake one line.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+pollux=$PWD/${BUILD:-build}/pollux
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+cd "$tmp" || exit 1
+export POLLUX_STORE=$tmp/store
+fail() { echo "$*"; exit 1; }
+image() { timeout 60 "$pollux" image "$@"; }
+
+# A file system with files, as guests leave them.
+mkdir files && cp "$pollux" files/program && seq 200000 >files/numbers
+truncate -s 48M a.img && mkfs.ext4 -q -F -d files a.img || fail "no mkfs.ext4"
+
+# --- in and out ---
+image push a.img a:1 --os debian --app "nginx,redis" --quiet | grep -q "0 % *)\|(0 %)" || fail "the first push shares nothing"
+image export a:1 out.img && cmp a.img out.img || fail "raw: other contents"
+qemu-img convert -f raw -O qcow2 a.img a.qcow2
+image push a.qcow2 a:qcow2 | grep -q "100 %" || fail "qcow2: not the same contents"
+"$pollux" disk convert a.img a.vhdx >/dev/null 2>&1 && "$pollux" disk create child.vhdx --parent a.vhdx >/dev/null 2>&1 &&
+    image push child.vhdx a:chain | grep -q "100 %" || fail "a VHDX chain: not the same contents"
+image list --json | grep -c '"name"' | grep -qx 3 || fail "list"
+image search --app redis --os Debian --json | grep -c '"name"' | grep -qx 1 || fail "search"
+image show a:1 --json | grep -q '"logical_sector": 512' || fail "show"
+image tag a:1 b:2 && image show b:2 >/dev/null || fail "tag"
+
+# --- two pushes of the same at once store it once ---
+head -c 30000000 /dev/urandom >r.img && truncate -s 30001152 r.img
+image push r.img r:1 --quiet >/dev/null & one=$!
+image push r.img r:2 --quiet >/dev/null & two=$!
+wait $one && wait $two || fail "concurrent pushes"
+used=$(cat store/packs/* | wc -c)
+[ "$used" -lt 50000000 ] || fail "concurrent pushes stored $used bytes"
+
+# --- a push killed again and again, with gc beside it, ends whole ---
+head -c 20000000 /dev/urandom >k.img && truncate -s 20000256 k.img && truncate -s 20000768 k.img
+for delay in 0.005 0.01 0.02 0.04 0.08; do
+    { timeout -s KILL $delay "$pollux" image push k.img k:1 --quiet; } >/dev/null 2>&1
+    image gc >/dev/null || fail "gc after a killed push"
+done
+(while [ ! -e stop ]; do image gc >/dev/null || echo "gc failed" >gc.failed; done) & sweeper=$!
+image push k.img k:1 --quiet >/dev/null || fail "the push after the killed ones"
+: >stop
+wait $sweeper
+[ ! -e gc.failed ] || fail "gc beside a push"
+rm -f out.img && image export k:1 out.img && cmp k.img out.img || fail "killed pushes: other contents"
+image verify >/dev/null || fail "verify"
+
+# --- gc gives back what no image shares ---
+image rm r:1 r:2 && image gc >/dev/null || fail "gc"
+[ "$(cat store/packs/* | wc -c)" -lt 25000000 ] || fail "gc kept $(cat store/packs/* | wc -c) bytes"
+
+# --- flipped bits are named; the index can be made again ---
+pack=$(ls -S store/packs/* | head -n 1)
+size=$(stat -c %s "$pack")
+for at in 3 100 $((size / 2)) $((size - 5)); do
+    cp "$pack" saved
+    byte=$(od -An -tu1 -j "$at" -N 1 "$pack" | tr -d ' ')
+    printf "\\$(printf %03o $((byte ^ 16)))" | dd of="$pack" bs=1 seek="$at" conv=notrunc 2>/dev/null
+    image verify >/dev/null 2>err && fail "a flipped bit at $at of $pack was not found"
+    grep -q "$(basename "$pack")" err || fail "a flipped bit at $at: not named: $(cat err)"
+    cat saved >"$pack"
+done
+rm store/index.mdb
+image verify --repair >/dev/null 2>&1 || fail "repair"
+rm -f out.img && image export a:1 out.img && cmp a.img out.img || fail "after the repair: other contents"
+
+# --- mistakes ---
+n=0
+expect() { # TEXT ARGUMENT...
+    local text=$1
+    shift
+    timeout 20 "$pollux" image "$@" >out 2>err </dev/null
+    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -qF -- "$text" err || fail "image $*: wanted one line with '$text': $(cat err)"
+    n=$((n + 1))
+}
+printf 'odd' >odd
+expect "no verb 'frob'" frob
+expect "an argument is missing" push a.img
+expect "is not NAME[:TAG]" push a.img ../x
+expect "none.img" push none.img x:1
+expect "odd" push odd x:1
+expect "--chunks is blocks, bytes or fixed" push a.img x:1 --chunks some
+expect "a power of two" push a.img x:1 --average 33
+expect "no image x:1" export x:1 out2.img
+expect "out.img" export a:1 out.img
+expect "no image x:1" rm x:1
+expect "is not a store" list --store "$tmp/files"
+expect "no image x:1" run x:1
+expect "image a:1 has no kernel" run a:1
+expect "give --listen" serve
+expect "give --server" pull a:1
+expect "give --key" pull a:1 --server tcp://127.0.0.1:1,00
+"${pollux}d" --keygen --key key >/dev/null || fail "no key"
+expect "must be tcp://HOST:PORT,KEY" list --server somewhere --key key
+image push --help | grep -q -- "--append TEXT" || fail "no help"
+echo "$n mistakes tried"
