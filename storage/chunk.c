@@ -96,7 +96,7 @@ static size_t next_block(const struct chunk_params *p, const uint8_t *data, size
  * cut now. */
 static const uint64_t *gear_table(void)
 {
-    static _Atomic int ready;
+    static int ready;
     static uint64_t table[256];
 
     if (!__atomic_load_n(&ready, __ATOMIC_ACQUIRE)) {

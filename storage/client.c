@@ -408,7 +408,7 @@ static void on_segment(struct image_client *c, const Img__Segment *m, uint64_t n
                             .stored_len = (uint32_t)m->data.len,
                             .data = m->data.data};
     struct plx_err err = {{0}};
-    struct seg_id id;
+    struct seg_id id = {{0}};
     int rc = 0;
 
     c->received += m->data.len;

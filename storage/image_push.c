@@ -306,7 +306,7 @@ static void run_workers(struct push *p)
 static int put_again(struct push *p, const struct manifest_segment *g, struct plx_err *err)
 {
     uint8_t *buf = plx_calloc(1, g->len);
-    struct seg_id id;
+    struct seg_id id = {{0}};
     uint64_t stored = 0;
 
     /* Disks are read in sectors. */
@@ -317,7 +317,7 @@ static int put_again(struct push *p, const struct manifest_segment *g, struct pl
     int rc = buf == NULL || wide == NULL
                  ? no_memory(err)
                  : read_source(&p->src, wide, first, (size_t)(end - first), err);
-    if (rc == 0) {
+    if (rc == 0 && buf != NULL && wide != NULL) {
         memcpy(buf, wide + (g->off - first), g->len);
         sha256(buf, g->len, id.sha);
         if (!seg_id_eq(&id, &g->id)) {
@@ -550,7 +550,7 @@ static int name_it(struct push *p, const struct manifest *m, struct disk *disk,
     sha256(text.data, text.len, ref->sha);
     rc = store_put_blob(p->store, text.data, text.len, &ref->manifest, err);
     for (int tries = 0; rc == 0; tries++) {
-        size_t missing;
+        size_t missing = 0;
         rc = try_name(p->store, ref, m, &missing, err);
         if (rc <= 0) {
             break;

@@ -336,7 +336,7 @@ int profile_get(const void *data, size_t len, size_t segments, uint32_t **order,
     if (*order == NULL || seen == NULL) {
         rc = plx_fail(err, PLX_ENOMEM, "out of memory for a boot profile");
     }
-    for (uint64_t i = 0; i < count && rc == 0; i++) {
+    for (uint64_t i = 0; i < count && rc == 0 && seen != NULL; i++) {
         uint64_t at = rbuf_varint(&r);
         if (r.failed || at >= segments || seen[at]) {
             rc = plx_fail(err, PLX_ECORRUPT, "the boot profile is damaged");

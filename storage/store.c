@@ -84,7 +84,7 @@ static int no_memory(struct plx_err *err)
 static int wrap(struct store **out, struct store *s, int rc, struct plx_err *err)
 {
     *out = NULL;
-    if (rc != 0) {
+    if (rc != 0 || s == NULL) {
         plx_free(s);
         return rc;
     }
@@ -204,7 +204,7 @@ int store_commit(struct store *s, struct plx_err *err)
 static int open_form(ZSTD_DCtx *d, const struct seg_id *id, const struct seg_form *form, void *out,
                      struct plx_err *err)
 {
-    struct seg_id real;
+    struct seg_id real = {{0}};
     char hex[SHA256_HEX];
 
     if (form->codec == SEG_PLAIN) {

@@ -250,6 +250,7 @@ static int drop_entries(struct sweep *s,
         s->live = &live;
         rc = index_txn_filter(t, drop_entry, s, err);
     }
+    s->live = NULL;
     seg_set_free(&live);
     if (rc != 0) {
         index_abort(t);

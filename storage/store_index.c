@@ -111,7 +111,7 @@ int index_open(const char *path, struct index **out, bool *fresh, struct plx_err
         x = plx_calloc(1, sizeof *x);
         rc = x == NULL ? plx_fail(err, PLX_ENOMEM, "segment index: out of memory")
                        : open_env(path, x, err);
-        if (rc == 0 && stat(path, &st) == 0) {
+        if (rc == 0 && x != NULL && stat(path, &st) == 0) {
             x->dev = st.st_dev;
             x->ino = st.st_ino;
             x->pid = getpid();
@@ -119,7 +119,7 @@ int index_open(const char *path, struct index **out, bool *fresh, struct plx_err
             open_list = x;
         }
     }
-    if (rc == 0) {
+    if (rc == 0 && x != NULL) {
         x->users++;
         *out = x;
     } else {
