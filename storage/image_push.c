@@ -16,7 +16,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 
-enum { REGION = 8 << 20, THREADS_MAX = 64, NAME_TRIES = 100, FILE_MAX = 1 << 30 };
+enum { REGION = 8 << 20, PIECES = 16, THREADS_MAX = 64, NAME_TRIES = 100, FILE_MAX = 1 << 30 };
 #define COMMIT_EVERY_NS UINT64_C(2000000000) /* what an interruption costs at most */
 #define OTHER_WAIT_NS   UINT64_C(5000000)
 #define OTHER_GIVE_UP   2000 /* waits for a writer that does not get on */
@@ -119,16 +119,16 @@ static int put_off(struct push *p, uint64_t region, size_t at)
     return rc;
 }
 
-/* One piece: named, put if it is new. */
-static int put_piece(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
-                     struct image_progress *sum, struct plx_err *err)
+/* One piece, put if it is new. */
+static int put_piece(struct push *p, uint64_t region, const struct seg_id *name,
+                     const uint8_t *data, size_t len, uint64_t off, struct image_progress *sum,
+                     struct plx_err *err)
 {
     const struct seg_ops *ops = store_ops(p->store);
     struct region *r = &p->regions[region];
-    struct seg_id id;
+    const struct seg_id id = *name;
     uint64_t stored = 0;
 
-    sha256(data, len, id.sha);
     if (add_segment(r, off, len, &id) != 0) {
         return no_memory(err);
     }
@@ -151,11 +151,35 @@ static int put_piece(struct push *p, uint64_t region, const uint8_t *data, size_
     return rc < 0 ? rc : 0;
 }
 
-static int cut(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
-               struct image_progress *sum, struct plx_err *err)
+/* Pieces that were cut and not named yet: they are named together. */
+struct pieces {
+    struct sha256_job jobs[PIECES];
+    uint64_t offs[PIECES];
+    size_t n;
+};
+
+static int put_pieces(struct push *p, uint64_t region, struct pieces *c, struct image_progress *sum,
+                      struct plx_err *err)
 {
     int rc = 0;
 
+    sha256_many(c->jobs, c->n);
+    for (size_t i = 0; i < c->n && rc == 0; i++) {
+        struct seg_id id;
+        memcpy(id.sha, c->jobs[i].sha, sizeof id.sha);
+        rc = put_piece(p, region, &id, c->jobs[i].data, c->jobs[i].len, c->offs[i], sum, err);
+    }
+    c->n = 0;
+    return rc;
+}
+
+static int cut(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
+               struct image_progress *sum, struct plx_err *err)
+{
+    struct pieces c;
+    int rc = 0;
+
+    c.n = 0;
     for (size_t at = 0; at < len && rc == 0;) {
         bool zero;
         size_t end = at + chunk_run(data + at, len - at, &zero);
@@ -164,11 +188,13 @@ static int cut(struct push *p, uint64_t region, const uint8_t *data, size_t len,
         }
         while (at < end && rc == 0) {
             size_t piece = chunk_next(&p->cfg->chunks, data + at, end - at);
-            rc = put_piece(p, region, data + at, piece, off + at, sum, err);
+            c.jobs[c.n] = (struct sha256_job){.data = data + at, .len = piece};
+            c.offs[c.n++] = off + at;
             at += piece;
+            rc = c.n == PIECES ? put_pieces(p, region, &c, sum, err) : 0;
         }
     }
-    return rc;
+    return rc != 0 ? rc : put_pieces(p, region, &c, sum, err);
 }
 
 /* Read what of a region is not known to be zero, and cut each such part. */

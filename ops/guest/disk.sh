@@ -118,8 +118,8 @@ in_root() { # ROOT COMMAND...
 }
 
 finish() { # ROOT: what no image should carry, and the console
-    rm -f "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/*[a-z] "$1/etc/resolv.conf"
-    rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/*
+    rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/* "$1/etc/resolv.conf"
+    rm -f "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* # the mirror stays here
     echo pollux >"$1/etc/hostname"
     sed -i 's/^[1-6]:.*getty.*//; /^T0:/d' "$1/etc/inittab"
     echo 'T0:23:respawn:/sbin/getty -L ttyS0 115200 vt100' >>"$1/etc/inittab"

@@ -164,6 +164,33 @@ static void chaos_is_off_until_it_is_seeded(void **state)
     assert_non_null(strstr(on, "GATHER 0/0"));
 }
 
+/* Every length around the ends of blocks, two lanes of every pairing: as OpenSSL says. */
+static void sha256_of_many_is_that_of_each(void **state)
+{
+    enum { MOST = 300, JOBS = 40 };
+    static uint8_t data[4096];
+    struct sha256_job jobs[JOBS];
+    uint8_t sha[SHA256_LEN];
+    struct prng g;
+
+    (void)state;
+    prng_seed(&g, 7);
+    prng_fill(&g, data, sizeof data);
+    for (int round = 0; round < 400; round++) {
+        size_t n = (size_t)prng_below(&g, JOBS + 1);
+        for (size_t i = 0; i < n; i++) {
+            size_t len = (size_t)prng_below(&g, round % 2 == 0 ? MOST : sizeof data);
+            jobs[i] =
+                (struct sha256_job){.data = data + prng_below(&g, sizeof data - len), .len = len};
+        }
+        sha256_many(jobs, n);
+        for (size_t i = 0; i < n; i++) {
+            sha256(jobs[i].data, jobs[i].len, sha);
+            assert_memory_equal(jobs[i].sha, sha, sizeof sha);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -175,6 +202,7 @@ int main(void)
         cmocka_unit_test(messages_gain_context_outward),
         cmocka_unit_test(hash_sum_commutes_and_cancels),
         cmocka_unit_test(prng_is_a_fixed_sequence),
+        cmocka_unit_test(sha256_of_many_is_that_of_each),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
