@@ -71,10 +71,15 @@ static void enter_probes_a_word(void **state)
     (void)state;
     open_with_ist(&g);
     g.v->c.gpr[RSP] = G_UNMAPPED + 0x1008;
+    g.v->c.gpr[RBP] = 0x1122334455667788;
     G_EXEC(&g, 0xc8, 0x01, 0x10, 0); /* enter 0x1001, 0 */
     assert_int_equal(g_vector(&g), VEC_PF);
     assert_int_equal(g.v->c.cr2, G_UNMAPPED);
     assert_int_equal(old_rsp(&g, true), G_UNMAPPED + 0x1008);
+    /* and what was pushed before stays where it was pushed */
+    uint64_t pushed = 0;
+    assert_int_equal(ram_read(g.ram, G_UNMAPPED + 0x1000, &pushed, sizeof pushed), 0);
+    assert_int_equal(pushed, 0x1122334455667788);
     g_close(&g);
 }
 

@@ -107,7 +107,8 @@ void int_popa(struct vcpu *v, const struct insn *in)
     }
 }
 
-/* SDM Vol. 2, "ENTER": nothing changes unless all of it succeeds. */
+/* SDM Vol. 2, "ENTER". No register changes unless all of it succeeds; what was pushed before the
+ * last check fails stays in memory, as on processors. */
 void int_enter(struct vcpu *v, const struct insn *in)
 {
     unsigned size = in->ssz;
@@ -116,13 +117,8 @@ void int_enter(struct vcpu *v, const struct insn *in)
     uint64_t sp = (v->c.gpr[RSP] - size) & mask;
     uint64_t bp = v->c.gpr[RBP];
 
-    /* All that a parallel part may lack is found before the first store. */
     if (level > 0) {
         vcpu_need_serial(v);
-    }
-    mem_probe_write(v, SEG_SS, sp, size);
-    if (level == 0) {
-        mem_probe_write(v, SEG_SS, (sp - (in->imm & 0xffff)) & mask, size);
     }
     mem_write(v, SEG_SS, sp, size, bp & size_mask(size));
     uint64_t frame = sp;
@@ -137,9 +133,7 @@ void int_enter(struct vcpu *v, const struct insn *in)
         mem_write(v, SEG_SS, sp, size, frame & size_mask(size));
     }
     sp = (sp - (in->imm & 0xffff)) & mask;
-    if (level > 0) { /* "a write using the final value of the stack pointer" */
-        mem_probe_write(v, SEG_SS, sp, size);
-    }
+    mem_probe_write(v, SEG_SS, sp, size); /* "a write using the final value of the stack pointer" */
     reg_write(v, RBP, size, frame);
     reg_write(v, RSP, mask == 0xffff ? 2 : mask == UINT32_MAX ? 4 : 8, sp);
 }
