@@ -62,7 +62,8 @@ struct node_status {
 };
 
 struct counters { /* ops/metrics.def */
-    uint64_t events, takeovers, divergences, host_errors, spawns, adoptions, replica_exits, api_requests;
+    uint64_t events, takeovers, divergences, host_errors, spawns, adoptions, replica_exits,
+        api_requests;
 };
 
 struct api;

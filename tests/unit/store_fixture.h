@@ -125,7 +125,8 @@ static inline uint8_t *make_contents(size_t len, uint64_t seed)
             break;
         case 1:
             for (size_t i = 0; i < run; i++) {
-                p[at + i] = (uint8_t)("some words of text "[i % 19]) ^ (uint8_t)((i / 997 + seed) % 3);
+                p[at + i] =
+                    (uint8_t)("some words of text "[i % 19]) ^ (uint8_t)((i / 997 + seed) % 3);
             }
             break;
         default:

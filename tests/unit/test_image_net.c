@@ -12,7 +12,8 @@
 #include "storage/stream.h"
 #include "tests/unit/store_fixture.h"
 
-/* To the thread sanitizer every byte that libzmq gives us is a race, which takes long to suppress. */
+/* To the thread sanitizer every byte that libzmq gives us is a race, which takes long to suppress.
+ */
 #ifdef __SANITIZE_THREAD__
 enum { LEN = 256 << 10, WAIT_MS = 60000 };
 #else

@@ -24,8 +24,8 @@ enum {
     WINDOW = 0x80, /* first page of the linear window whose mappings change */
     POOL = 24,     /* pages in it, and as many that it maps to, one to one at first */
     TABLES = 0x80000 + (POOL + 4) * 0x1000, /* per space: PML4, PDPT, PD, PT */
-    CODE = 0x600,       /* in each page of the pool: mov eax, imm32 */
-    SCRATCH = 0x140000, /* 4 pages that strings are copied to */
+    CODE = 0x600,                           /* in each page of the pool: mov eax, imm32 */
+    SCRATCH = 0x140000,                     /* 4 pages that strings are copied to */
 };
 
 struct world {

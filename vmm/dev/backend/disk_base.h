@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/dev/backend/disk_base.h - a disk's base that is no file of this host, or not all here yet: how
- * vmm sees what storage/ has. */
+ * vmm/dev/backend/disk_base.h - a disk's base that is no file of this host, or not all here yet:
+ * how vmm sees what storage/ has. */
 #ifndef VMM_DEV_BACKEND_DISK_BASE_H
 #define VMM_DEV_BACKEND_DISK_BASE_H
 

@@ -37,10 +37,10 @@ struct hostio_net {
 };
 
 struct hostio_disk {
-    const char *path;    /* raw image */
+    const char *path;             /* raw image */
     const struct disk_base *base; /* instead of the image; see struct diskfile_config */
-    const char *overlay; /* NULL: the image itself is written (unless readonly) */
-    bool create_overlay; /* a fresh one; must not exist */
+    const char *overlay;          /* NULL: the image itself is written (unless readonly) */
+    bool create_overlay;          /* a fresh one; must not exist */
     bool readonly;
     uint8_t base_sha256[SHA256_LEN]; /* see struct diskfile_config */
     uint64_t scrub_ns;               /* likewise */
