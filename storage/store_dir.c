@@ -221,6 +221,22 @@ static struct index_entry *pending_find(struct store_dir *d, const struct seg_id
     return NULL;
 }
 
+/* Make pending[@i] one that pending_find finds. */
+static void pending_hash(struct store_dir *d, size_t i)
+{
+    size_t slot = 0;
+
+    (void)pending_find(d, &d->pending[i].id, &slot);
+    d->pending_at[slot] = i + 1;
+}
+
+/* There is room (pending_reserve), and it is not there yet. */
+static void pending_add(struct store_dir *d, const struct index_entry *e)
+{
+    d->pending[d->npending] = *e;
+    pending_hash(d, d->npending++);
+}
+
 static int pending_reserve(struct store_dir *d)
 {
     if (d->npending < d->pending_cap) {
@@ -241,9 +257,7 @@ static int pending_reserve(struct store_dir *d)
     d->pending_slots = 2 * cap;
     d->pending_cap = cap;
     for (size_t i = 0; i < d->npending; i++) {
-        size_t slot = 0;
-        (void)pending_find(d, &d->pending[i].id, &slot);
-        d->pending_at[slot] = i + 1;
+        pending_hash(d, i);
     }
     return 0;
 }
@@ -274,7 +288,6 @@ static int dir_put(void *self, const struct seg_id *id, const struct seg_form *f
 {
     struct store_dir *d = self;
     struct index_entry e;
-    size_t slot = 0;
     bool full;
     int rc;
 
@@ -287,9 +300,7 @@ static int dir_put(void *self, const struct seg_id *id, const struct seg_form *f
     } else {
         rc = store_dir_append(d, id, form, &e, err);
         if (rc == 0) {
-            (void)pending_find(d, id, &slot);
-            d->pending[d->npending++] = e;
-            d->pending_at[slot] = d->npending;
+            pending_add(d, &e);
             rc = 1;
         }
     }
@@ -348,9 +359,7 @@ static void settle_locked(struct store_dir *d, size_t n)
     d->npending -= n;
     memset(d->pending_at, 0, d->pending_slots * sizeof *d->pending_at);
     for (size_t i = 0; i < d->npending; i++) {
-        size_t slot = 0;
-        (void)pending_find(d, &d->pending[i].id, &slot);
-        d->pending_at[slot] = i + 1;
+        pending_hash(d, i);
     }
     if (d->npending == 0 && d->writer.end >= d->pack_max) {
         store_dir_end_pack(d);
@@ -484,14 +493,11 @@ int store_dir_read(struct store_dir *d, const struct index_entry *e, struct wbuf
 static void refresh(struct store_dir *d, const struct index_entry *e, const struct seg_form *form)
 {
     struct index_entry fresh;
-    size_t slot = 0;
 
     (void)pthread_mutex_lock(&d->lock);
     if (d->newest >= e->pack + CACHE_PACKS / 2 && pending_find(d, &e->id, NULL) == NULL &&
         pending_reserve(d) == 0 && store_dir_append(d, &e->id, form, &fresh, NULL) == 0) {
-        (void)pending_find(d, &e->id, &slot);
-        d->pending[d->npending++] = fresh;
-        d->pending_at[slot] = d->npending;
+        pending_add(d, &fresh);
     }
     (void)pthread_mutex_unlock(&d->lock);
 }
@@ -532,36 +538,9 @@ static int dir_get(void *self, const struct seg_id *id, struct wbuf *out, struct
 
 /* --- listing -------------------------------------------------------------------------------- */
 
-struct entries {
-    struct index_entry *items;
-    size_t n, cap;
-};
-
 static int gather(void *ctx, const struct index_entry *e)
 {
-    struct entries *all = ctx;
-
-    if (all->n == all->cap) {
-        size_t cap = all->cap == 0 ? 4096 : 2 * all->cap;
-        struct index_entry *items = plx_realloc(all->items, cap * sizeof *items);
-        if (items == NULL) {
-            return PLX_ENOMEM;
-        }
-        all->items = items;
-        all->cap = cap;
-    }
-    all->items[all->n++] = *e;
-    return 0;
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const struct index_entry *x = a, *y = b;
-
-    if (x->pack != y->pack) {
-        return x->pack < y->pack ? -1 : 1;
-    }
-    return (x->off > y->off) - (x->off < y->off);
+    return index_list_add(ctx, e);
 }
 
 static void check_header(struct store_dir *d, uint32_t number, seg_damage_fn bad, void *ctx)
@@ -588,13 +567,13 @@ static int dir_each(void *self,
                     seg_damage_fn bad, void *ctx, struct plx_err *err)
 {
     struct store_dir *d = self;
-    struct entries all = {0};
+    struct index_list all = {0};
     struct wbuf buf;
     int rc = index_each(d->index, gather, &all, err);
 
     wbuf_init(&buf);
-    if (rc == 0 && all.n > 0) {
-        qsort(all.items, all.n, sizeof *all.items, by_place);
+    if (rc == 0) {
+        index_list_sort(&all);
     }
     for (size_t i = 0; i < all.n && rc == 0; i++) {
         const struct index_entry *e = &all.items[i];

@@ -31,8 +31,7 @@ struct sweep {
     struct pack_use *packs;
     size_t npacks;
     struct seg_sweep *out;
-    struct index_entry *moves; /* of packs that are written again */
-    size_t nmoves, moves_cap;
+    struct index_list moves; /* of packs that are written again */
 };
 
 static struct pack_use *pack_of(struct sweep *s, uint32_t number)
@@ -108,27 +107,7 @@ static int gather_move(void *ctx, const struct index_entry *e)
     if (p == NULL || !wasteful(p)) {
         return 0;
     }
-    if (s->nmoves == s->moves_cap) {
-        size_t cap = s->moves_cap == 0 ? 1024 : 2 * s->moves_cap;
-        struct index_entry *moves = plx_realloc(s->moves, cap * sizeof *moves);
-        if (moves == NULL) {
-            return PLX_ENOMEM;
-        }
-        s->moves = moves;
-        s->moves_cap = cap;
-    }
-    s->moves[s->nmoves++] = *e;
-    return 0;
-}
-
-static int by_place(const void *a, const void *b)
-{
-    const struct index_entry *x = a, *y = b;
-
-    if (x->pack != y->pack) {
-        return x->pack < y->pack ? -1 : 1;
-    }
-    return (x->off > y->off) - (x->off < y->off);
+    return index_list_add(&s->moves, e);
 }
 
 /* Copy one batch of entries, then enter their new places. */
@@ -187,13 +166,12 @@ static int move_all(struct sweep *s, struct plx_err *err)
     struct store_dir *d = s->d;
     int rc = store_dir_commit(d, err);
 
-    if (s->nmoves > 0) {
-        qsort(s->moves, s->nmoves, sizeof *s->moves, by_place);
-    }
-    for (size_t at = 0, end; at < s->nmoves && rc == 0; at = end) {
-        for (end = at; end < s->nmoves && s->moves[end].pack == s->moves[at].pack; end++) {
+    index_list_sort(&s->moves);
+    for (size_t at = 0, end; at < s->moves.n && rc == 0; at = end) {
+        for (end = at; end < s->moves.n && s->moves.items[end].pack == s->moves.items[at].pack;
+             end++) {
         }
-        rc = move_batch(s, &s->moves[at], end - at, err);
+        rc = move_batch(s, &s->moves.items[at], end - at, err);
         (void)pthread_mutex_lock(&d->lock);
         if (rc == 0 && d->npending == 0 && d->writer.end >= d->pack_max) {
             store_dir_end_pack(d);
@@ -289,12 +267,12 @@ int store_dir_sweep(void *self, int (*mark)(void *ctx, struct seg_set *live, str
     if (rc == 0) {
         rc = store_dir_sync(d, "packs", err);
     }
-    for (size_t i = 0; i < s.nmoves; i++) {
-        uint64_t moved = PACK_RECORD + (uint64_t)s.moves[i].stored_len;
+    for (size_t i = 0; i < s.moves.n; i++) {
+        uint64_t moved = PACK_RECORD + (uint64_t)s.moves.items[i].stored_len;
         out->freed_bytes -= out->freed_bytes < moved ? out->freed_bytes : moved;
     }
     plx_free(s.packs);
-    plx_free(s.moves);
+    plx_free(s.moves.items);
     (void)close(lock);
     return rc;
 }

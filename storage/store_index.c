@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <lmdb.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,7 +14,7 @@
 
 /* Address space only; about 100 bytes of it are used per segment. */
 #define MAP_BYTES (UINT64_C(64) << 30)
-enum { READERS = 510, VALUE_LEN = 20, ID_LEN = SHA256_LEN };
+enum { READERS = 510, VALUE_LEN = 20, ID_LEN = SHA256_LEN, LIST_FIRST = 1024 };
 
 struct index {
     MDB_env *env;
@@ -245,6 +246,38 @@ uint64_t index_count(struct index *x)
         mdb_txn_abort(txn);
     }
     return st.ms_entries;
+}
+
+int index_list_add(struct index_list *l, const struct index_entry *e)
+{
+    if (l->n == l->cap) {
+        size_t cap = l->cap == 0 ? LIST_FIRST : 2 * l->cap;
+        struct index_entry *items = plx_realloc(l->items, cap * sizeof *items);
+        if (items == NULL) {
+            return PLX_ENOMEM;
+        }
+        l->items = items;
+        l->cap = cap;
+    }
+    l->items[l->n++] = *e;
+    return 0;
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct index_entry *x = a, *y = b;
+
+    if (x->pack != y->pack) {
+        return x->pack < y->pack ? -1 : 1;
+    }
+    return (x->off > y->off) - (x->off < y->off);
+}
+
+void index_list_sort(struct index_list *l)
+{
+    if (l->n > 0) {
+        qsort(l->items, l->n, sizeof *l->items, by_place);
+    }
 }
 
 int index_begin(struct index *x, struct index_txn **out, struct plx_err *err)

@@ -31,6 +31,15 @@ int index_each(struct index *x, int (*each)(void *ctx, const struct index_entry 
                struct plx_err *err);
 uint64_t index_count(struct index *x);
 
+/* Entries kept apart, of whoever made it; all zero: empty. */
+struct index_list {
+    struct index_entry *items; /* freed with plx_free */
+    size_t n, cap;
+};
+
+int index_list_add(struct index_list *l, const struct index_entry *e); /* or PLX_ENOMEM */
+void index_list_sort(struct index_list *l); /* by pack, then by place in it */
+
 int index_begin(struct index *x, struct index_txn **out, struct plx_err *err); /* waits */
 int index_txn_find(struct index_txn *t, const struct seg_id *id, struct index_entry *out,
                    struct plx_err *err);
