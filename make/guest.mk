@@ -30,12 +30,12 @@ else
 guest: build/guest-$(PROFILE)/initrd.img
 endif
 
-# What measures run inside of guests: static programs.
-WORK_PROGRAMS := $(patsubst tests/bench/work/%.c,build/work/%,$(wildcard tests/bench/work/*.c))
+# What measures run inside of guests: a static program, the same natively.
+WORK_PROGRAMS := build/work/work
 
-build/work/%: tests/bench/work/%.c
+build/work/work: $(wildcard tests/bench/work/*)
 	@mkdir -p $(@D)
-	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -static -o $@ $< -lpthread
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -I. -static -o $@ $(filter %.c,$^) -lpthread
 
 $(foreach p,work smp generic,build/guest-$(p)/initrd.img): build/guest-%/initrd.img: \
 		ops/guest/build.sh ops/guest/init $(WORK_PROGRAMS) $(if $(GUEST_REFRESH),FORCE)

@@ -110,7 +110,8 @@ static int parse_conditions(const char *text, struct replay_config *cfg, struct 
         }
         *value++ = '\0';
         if (strcmp(item, "engine") == 0) {
-            rc = strcmp(value, engine_interp.name) == 0 || strcmp(value, "auto") == 0
+            cfg->engine = engine_find(value);
+            rc = cfg->engine != NULL
                      ? 0
                      : plx_fail(err, PLX_EINVAL, "--against: no engine '%s'", value);
         } else if (strcmp(item, "threads") == 0) {

@@ -19,8 +19,6 @@
 
 enum { IMAGE_MAX = 1 << 30, NET_TEXT_MAX = 512, TIMEOUT_MAX_S = 10000000 };
 
-static const struct engine_ops *const engines[] = {&engine_interp};
-
 struct run_options {
     const char *kernel, *firmware, *initrd, *append, *record, *load;
     const char *console;    /* file; NULL: the terminal */
@@ -93,13 +91,13 @@ static int set_stats(void *ctx, char *const *v, struct plx_err *err)
 
 static int set_engine(void *ctx, char *const *v, struct plx_err *err)
 {
-    for (unsigned i = 0; i < PLX_COUNT(engines); i++) {
-        if (strcmp(v[0], engines[i]->name) == 0) {
-            ((struct run_options *)ctx)->engine = engines[i];
-            return 0;
-        }
+    const struct engine_ops *e = engine_find(v[0]);
+
+    if (e == NULL) {
+        return plx_fail(err, PLX_EINVAL, "no engine '%s'", v[0]);
     }
-    return plx_fail(err, PLX_EINVAL, "no engine '%s'", v[0]);
+    ((struct run_options *)ctx)->engine = e;
+    return 0;
 }
 
 /* Which port a terminal's typing goes to, by the name the guest's kernel has for it. */
@@ -207,7 +205,7 @@ static const struct opt options[] = {
     {"vcpus", "N", "virtual processors, up to 16 (1)", set_vcpus},
     {"threads", "M", "threads that run them; no result depends on it (one a vCPU, or a core)",
      set_threads},
-    {"engine", "NAME", "interp", set_engine},
+    {"engine", "NAME", "auto, interp (auto)", set_engine},
     {"disk", "FILE",
      "a disk, raw or VHDX (*.vhdx, with its parents), written in place; may be repeated", set_disk},
     {"net", "NET",
@@ -268,7 +266,7 @@ static int check_options(struct run_options *o, struct plx_err *err)
         o->memory_mib = 256;
     }
     if (o->engine == NULL) {
-        o->engine = engines[0];
+        o->engine = engine_find("auto");
     }
     return 0;
 }

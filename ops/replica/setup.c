@@ -85,15 +85,12 @@ static int check_stamps(const struct proc *p, struct plx_err *err)
     return 0;
 }
 
-static int check_engine(const Ctl__Tunables *t, struct plx_err *err)
+static int choose_engine(const Ctl__Tunables *t, const struct engine_ops **out, struct plx_err *err)
 {
-    const char *name = t == NULL ? "" : t->engine;
+    const char *name = t == NULL || t->engine[0] == '\0' ? "auto" : t->engine;
 
-    if (name[0] == '\0' || strcmp(name, "auto") == 0 || strcmp(name, engine_interp.name) == 0) {
-        return 0;
-    }
-    return plx_fail(err, PLX_ENOTSUP, "there is no engine %s: use %s or auto", name,
-                    engine_interp.name);
+    *out = engine_find(name);
+    return *out != NULL ? 0 : plx_fail(err, PLX_ENOTSUP, "there is no engine %s: use auto", name);
 }
 
 static int read_image(const char *path, struct wbuf *out, struct plx_err *err)
@@ -102,7 +99,7 @@ static int read_image(const char *path, struct wbuf *out, struct plx_err *err)
     return path[0] == '\0' ? 0 : io_read_file(path, KERNEL_MAX, out, err);
 }
 
-static int boot(struct proc *p, struct plx_err *err)
+static int boot(struct proc *p, const struct engine_ops *engine, struct plx_err *err)
 {
     const Ctl__Start *s = p->start;
     struct wbuf kernel, initrd;
@@ -119,7 +116,7 @@ static int boot(struct proc *p, struct plx_err *err)
             .cmdline = s->cmdline,
         };
         rc = boot_load(vm_machine(p->vm), &vm_vcpu(p->vm, 0)->c, &b, err);
-        engine_interp.state_changed(vm_vcpu(p->vm, 0));
+        engine->state_changed(vm_vcpu(p->vm, 0));
     }
     wbuf_free(&kernel);
     wbuf_free(&initrd);
@@ -143,9 +140,8 @@ int setup_vm(struct proc *p, struct plx_err *err)
 {
     const Ctl__Start *s = p->start;
     struct vm_config c = {.host = {.disk_result = hostio_disk_result},
-                          .engine = &engine_interp,
                           .chaos = s->tunables != NULL ? s->tunables->chaos : 0};
-    int rc = check_engine(s->tunables, err);
+    int rc = choose_engine(s->tunables, &c.engine, err);
 
     chaos_start(c.chaos);
 
@@ -161,7 +157,7 @@ int setup_vm(struct proc *p, struct plx_err *err)
         return rc;
     }
     if (s->state_file[0] == '\0') {
-        return boot(p, err);
+        return boot(p, c.engine, err);
     }
     rc = vm_load(p->vm, s->state_file, err);
     return rc != 0 ? rc : reissue_disks(p, err);

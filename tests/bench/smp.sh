@@ -12,11 +12,11 @@ declare -A ms
 # stamps FILE: prefixes each line of a growing stream with the host's milliseconds
 stamps() { while IFS= read -r line; do echo "$(now_ms) $line"; done >"$1"; }
 
-# run VCPUS THREADS: every workload on THREADS threads; ms[NAME,VCPUS] grows by the time between its
-# line and the one before
+# run VCPUS THREADS: every workload on THREADS threads; ms[NAME,VCPUS] grows by the time between the
+# lines that say that it begins and that it is done
 run() {
     local commands="" w
-    for w in compute fork pipe faults futex; do commands+="work,nothing+work,$w,$2+"; done
+    for w in compute fork pipe faults futex; do commands+="work,$w,$2+"; done
     mkfifo "$tmp/console"
     stamps "$tmp/lines" <"$tmp/console" &
     "$pollux" run --kernel $work/vmlinuz --initrd $work/initrd.img --vcpus "$1" --append \
@@ -26,7 +26,7 @@ run() {
     rm "$tmp/console"
     while read -r name took; do
         ms[$name,$1]+=" $took"
-    done < <(awk '/pollux: work ended/ { last = $1 } $2 == "work" { print $3, $1 - last }' "$tmp/lines")
+    done < <(awk '$2 == "work" { if ($5 == "begins") last = $1; else print $3, $1 - last }' "$tmp/lines")
 }
 
 for ((i = 0; i < repeat; i++)); do

@@ -4,12 +4,14 @@
  * whatever --threads, --chaos and --cache say, and what a guest measures by its own clock is
  * progress, not how busy this host is.
  *
- *   steady KERNEL INITRD CMDLINE [vcpus=N] [threads=M] [memory=MIB] [chaos=SEED] [cache=N]
- *          [slices=N] [digests=FILE] [every=N]
+ *   steady KERNEL INITRD CMDLINE|load=STATE [engine=NAME] [vcpus=N] [threads=M] [memory=MIB]
+ *          [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N]
  *
  * Prints the console; after each of its lines that begins with "work ", what happened since the
- * line before (counters of rounds, processor time of this process). Ends when the guest does. */
+ * line before (counters of rounds, processor time of this process). Ends when the guest does, or
+ * after a line with TEXT. */
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,8 +29,10 @@ struct steady {
     char line[LINE_MAX_LEN];
     size_t len;
     struct vm_counters last;
-    uint64_t last_clocked, last_progress;
+    uint64_t last_clocked, last_progress, last_retired;
     double last_cpu;
+    const char *until; /* NULL: only the guest ends the run */
+    bool seen;
 };
 
 static void die(const char *what, const struct plx_err *err)
@@ -45,11 +49,22 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
+static void note(struct steady *s)
+{
+    vm_counters(s->vm, &s->last);
+    s->last_clocked = vm_clocked(s->vm);
+    s->last_progress = vm_progress(s->vm);
+    s->last_retired = vm_retired(s->vm);
+    s->last_cpu = cpu_seconds();
+}
+
 static void report(struct steady *s)
 {
     struct vm_counters c;
     uint64_t clocked = vm_clocked(s->vm) - s->last_clocked;
     uint64_t progress = vm_progress(s->vm) - s->last_progress, stops = 0;
+    uint64_t retired = vm_retired(s->vm) - s->last_retired;
+    double cpu = cpu_seconds() - s->last_cpu;
 
     vm_counters(s->vm, &c);
     for (unsigned i = 0; i < vm_machine(s->vm)->cfg.vcpus; i++) {
@@ -59,13 +74,14 @@ static void report(struct steady *s)
     }
     printf("  [%.1f M clocked, %.1f M run, %.2f at once; %" PRIu64 " alone, %" PRIu64
            " parallel (%" PRIu64 " served), %" PRIu64 " shared; %" PRIu64 " stops; pages %" PRIu64
-           " taken %" PRIu64 " shared %" PRIu64 " in place; cpu %.2f s]\n",
+           " taken %" PRIu64 " shared %" PRIu64
+           " in place; %.1f M instructions, cpu %.3f s, %.0f M/s]\n",
            (double)clocked / 1e6, (double)progress / 1e6, (double)progress / (double)clocked,
            c.rounds_alone - s->last.rounds_alone, c.rounds_parallel - s->last.rounds_parallel,
            c.rounds_served - s->last.rounds_served, c.rounds_shared - s->last.rounds_shared, stops,
            c.owner.to_exclusive - s->last.owner.to_exclusive,
            c.owner.to_shared - s->last.owner.to_shared, c.owner.in_place - s->last.owner.in_place,
-           cpu_seconds() - s->last_cpu);
+           (double)retired / 1e6, cpu, (double)retired / 1e6 / cpu);
 }
 
 static void print(struct steady *s, const uint8_t *bytes, size_t n)
@@ -84,11 +100,9 @@ static void print(struct steady *s, const uint8_t *bytes, size_t n)
         (void)fputs(s->line, stdout);
         if (strncmp(s->line, "work ", 5) == 0 || strstr(s->line, "pollux:") != NULL) {
             report(s);
-            vm_counters(s->vm, &s->last);
-            s->last_clocked = vm_clocked(s->vm);
-            s->last_progress = vm_progress(s->vm);
-            s->last_cpu = cpu_seconds();
+            note(s);
         }
+        s->seen = s->seen || (s->until != NULL && strstr(s->line, s->until) != NULL);
         s->len = 0;
         (void)fflush(stdout);
     }
@@ -105,6 +119,31 @@ static struct boot_image image(const char *path)
     return (struct boot_image){w.data, w.len};
 }
 
+/* Makes the VM and gives it what it begins with: the state @load, or the kernel argv[1] to [3]. */
+static void start(struct steady *s, const struct vm_config *cfg, const char *load, char **argv)
+{
+    struct boot_config boot = {0};
+    struct plx_err err = {{0}};
+
+    if (vm_create(cfg, &s->vm, &err) != 0) {
+        die("cannot start", &err);
+    }
+    if (load != NULL) {
+        if (vm_load(s->vm, load, &err) != 0) {
+            die(load, &err);
+        }
+    } else {
+        boot.kernel = image(argv[1]);
+        boot.initrd = image(argv[2]);
+        boot.cmdline = argv[3];
+        if (boot_load(vm_machine(s->vm), &vm_vcpu(s->vm, 0)->c, &boot, &err) != 0) {
+            die("cannot start", &err);
+        }
+        cfg->engine->state_changed(vm_vcpu(s->vm, 0));
+    }
+    note(s);
+}
+
 int main(int argc, char **argv)
 {
     static const uint8_t entropy[32] = "thirty-two bytes of entropy.....";
@@ -112,24 +151,32 @@ int main(int argc, char **argv)
     const struct input inputs[2] = {
         {.kind = INPUT_ENTROPY, .data = entropy, .len = sizeof entropy},
         {.kind = INPUT_WALLCLOCK, .arg = UINT64_C(1700000000000000000)}};
-    struct vm_config cfg = {.machine = {.memory = 256 << 20, .vcpus = 1}, .engine = &engine_interp};
-    struct boot_config boot = {0};
+    struct vm_config cfg = {.machine = {.memory = 256 << 20, .vcpus = 1},
+                            .engine = engine_find("auto")};
+    const char *load = argc > 1 && strncmp(argv[1], "load=", 5) == 0 ? argv[1] + 5 : NULL;
     struct output_list out;
     struct plx_err err = {{0}};
     uint64_t slices = UINT64_MAX, every = 64;
     FILE *digests = NULL;
 
-    if (argc < 4) {
-        (void)fprintf(stderr, "usage: steady KERNEL INITRD CMDLINE [NAME=VALUE]...\n");
+    if (argc < (load != NULL ? 2 : 4)) {
+        (void)fprintf(stderr, "usage: steady KERNEL INITRD CMDLINE|load=STATE [NAME=VALUE]...\n");
         return 1;
     }
-    for (int i = 4; i < argc; i++) {
+    if (load != NULL && vm_load_config(load, &cfg.machine, &err) != 0) {
+        die(load, &err);
+    }
+    for (int i = load != NULL ? 2 : 4; i < argc; i++) {
         const char *value = strchr(argv[i], '=');
         uint64_t n = value == NULL ? 0 : strtoull(value + 1, NULL, 10);
         if (strncmp(argv[i], "vcpus=", 6) == 0) {
             cfg.machine.vcpus = (unsigned)n;
         } else if (strncmp(argv[i], "threads=", 8) == 0) {
             cfg.threads = (unsigned)n;
+        } else if (strncmp(argv[i], "engine=", 7) == 0) {
+            cfg.engine = engine_find(value + 1);
+        } else if (strncmp(argv[i], "until=", 6) == 0) {
+            s.until = value + 1;
         } else if (strncmp(argv[i], "memory=", 7) == 0) {
             cfg.machine.memory = n << 20;
         } else if (strncmp(argv[i], "chaos=", 6) == 0) {
@@ -147,16 +194,13 @@ int main(int argc, char **argv)
             return 1;
         }
     }
-    boot.kernel = image(argv[1]);
-    boot.initrd = image(argv[2]);
-    boot.cmdline = argv[3];
-    if (vm_create(&cfg, &s.vm, &err) != 0 ||
-        boot_load(vm_machine(s.vm), &vm_vcpu(s.vm, 0)->c, &boot, &err) != 0) {
-        die("cannot start", &err);
+    if (cfg.engine == NULL) {
+        (void)fprintf(stderr, "steady: there is no such engine\n");
+        return 1;
     }
-    cfg.engine->state_changed(vm_vcpu(s.vm, 0));
+    start(&s, &cfg, load, argv);
     output_list_init(&out);
-    while (!vm_stopped(s.vm, NULL, NULL) && vm_seq(s.vm) < slices) {
+    while (!vm_stopped(s.vm, NULL, NULL) && vm_seq(s.vm) < slices && !s.seen) {
         uint64_t now = vm_now(s.vm), timer = vm_next_timer(s.vm);
         struct record r = {.seq = vm_seq(s.vm) + 1,
                            .start_ns = vm_idle(s.vm) && timer > now ? timer : now,

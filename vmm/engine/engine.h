@@ -60,4 +60,8 @@ struct engine_ops {
 
 extern const struct engine_ops engine_interp;
 
+/* The engine of that name; "auto" is the fastest that is exact on this host. NULL: there is none.
+ */
+const struct engine_ops *engine_find(const char *name);
+
 #endif

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/bench/work/work.c - workloads that measures run inside of a guest.
+ * tests/bench/work/work.c - workloads that measures run inside of a guest, and natively.
  *
- *   work NAME [THREADS]     prints "work NAME THREADS: N ms" (the guest's monotonic clock)
+ *   work NAME [THREADS [COUNT]]     prints "work NAME THREADS begins COUNT" when all is prepared,
+ *                                   and "work NAME THREADS: N ms" (the guest's monotonic clock)
  *
- * Each does a fixed amount of work in all, so that THREADS changes the time alone. Results that
- * could be optimised away are folded into the exit of the program. */
+ * Each does COUNT units of work in all (0: a default of its own), so that THREADS changes the time
+ * alone. Those of the kernel are here. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,12 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { THREADS_MAX = 16 };
+#include "tests/bench/work/work.h"
 
-static unsigned threads = 1;
-static volatile uint64_t sink;
+uint64_t work_count;
+unsigned work_threads = 1;
+volatile uint64_t work_sink;
 
-static void die(const char *what)
+void work_die(const char *what)
 {
     perror(what);
     exit(1);
@@ -35,54 +37,18 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-/* Runs @fn(thread number) on all threads and waits. */
-static void on_all(void *(*fn)(void *))
+void work_on_all(void *(*fn)(void *))
 {
     pthread_t t[THREADS_MAX];
 
-    for (uintptr_t i = 0; i < threads; i++) {
+    for (uintptr_t i = 0; i < work_threads; i++) {
         if (pthread_create(&t[i], NULL, fn, (void *)i) != 0) {
-            die("pthread_create");
+            work_die("pthread_create");
         }
     }
-    for (unsigned i = 0; i < threads; i++) {
+    for (unsigned i = 0; i < work_threads; i++) {
         pthread_join(t[i], NULL);
     }
-}
-
-/* --- integer compute: CRC-32 by table over a buffer of each thread's own ---------------------- */
-
-static uint32_t crc_table[256];
-
-static void *crc_part(void *arg)
-{
-    enum { TOTAL = 24 << 20, SIZE = 64 << 10 };
-    uint8_t *buf = malloc(SIZE);
-    uint32_t crc = (uint32_t)(uintptr_t)arg;
-
-    for (unsigned i = 0; i < SIZE; i++) {
-        buf[i] = (uint8_t)(i * 31 + crc);
-    }
-    for (unsigned done = 0; done < TOTAL / threads; done += SIZE) {
-        for (unsigned i = 0; i < SIZE; i++) {
-            crc = crc_table[(crc ^ buf[i]) & 0xff] ^ crc >> 8;
-        }
-    }
-    sink += crc;
-    free(buf);
-    return NULL;
-}
-
-static void compute(void)
-{
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int k = 0; k < 8; k++) {
-            c = (c & 1) != 0 ? 0xedb88320 ^ c >> 1 : c >> 1;
-        }
-        crc_table[i] = c;
-    }
-    on_all(crc_part);
 }
 
 /* --- fork and exec ------------------------------------------------------------------------------
@@ -91,7 +57,7 @@ static void compute(void)
 static void *fork_part(void *arg)
 {
     (void)arg;
-    for (unsigned i = 0; i < 160 / threads; i++) {
+    for (uint64_t i = 0; i < work_count / work_threads; i++) {
         pid_t pid = fork();
         if (pid == 0) {
             execl("/proc/self/exe", "work", "nothing", (char *)NULL);
@@ -104,7 +70,7 @@ static void *fork_part(void *arg)
 
 static void fork_exec(void)
 {
-    on_all(fork_part);
+    work_on_all(fork_part);
 }
 
 /* --- a byte to and fro between two processes ----------------------------------------------------
@@ -112,12 +78,11 @@ static void fork_exec(void)
 
 static void pipe_ping(void)
 {
-    enum { TURNS = 8000 };
     int to[2], fro[2];
     char c = 0;
 
     if (pipe(to) != 0 || pipe(fro) != 0) {
-        die("pipe");
+        work_die("pipe");
     }
     if (fork() == 0) {
         while (read(to[0], &c, 1) == 1 && c == 0) {
@@ -127,9 +92,9 @@ static void pipe_ping(void)
         }
         _exit(0);
     }
-    for (int i = 0; i < TURNS; i++) {
+    for (uint64_t i = 0; i < work_count; i++) {
         if (write(to[1], &c, 1) != 1 || read(fro[0], &c, 1) != 1) {
-            die("pipe");
+            work_die("pipe");
         }
     }
     c = 1;
@@ -145,10 +110,10 @@ static void *fault_part(void *arg)
     enum { SIZE = 2 << 20 };
 
     (void)arg;
-    for (unsigned i = 0; i < 24 / threads; i++) {
+    for (uint64_t i = 0; i < work_count / work_threads; i++) {
         uint8_t *p = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) {
-            die("mmap");
+            work_die("mmap");
         }
         madvise(p, SIZE, MADV_NOHUGEPAGE);
         for (unsigned at = 0; at < SIZE; at += 4096) {
@@ -161,7 +126,7 @@ static void *fault_part(void *arg)
 
 static void page_faults(void)
 {
-    on_all(fault_part);
+    work_on_all(fault_part);
 }
 
 /* --- one lock that all threads want --------------------------------------------------------------
@@ -173,7 +138,7 @@ static uint64_t counter;
 static void *lock_part(void *arg)
 {
     (void)arg;
-    for (unsigned i = 0; i < 60000 / threads; i++) {
+    for (uint64_t i = 0; i < work_count / work_threads; i++) {
         pthread_mutex_lock(&lock);
         counter++;
         pthread_mutex_unlock(&lock);
@@ -183,9 +148,9 @@ static void *lock_part(void *arg)
 
 static void futex(void)
 {
-    on_all(lock_part);
-    if (counter != 60000 / threads * threads) {
-        die("the lock does not exclude");
+    work_on_all(lock_part);
+    if (counter != work_count / work_threads * work_threads) {
+        work_die("the lock does not exclude");
     }
 }
 
@@ -194,12 +159,12 @@ static void futex(void)
 
 static void switches(void)
 {
-    enum { PROCESSES = 4, YIELDS = 3000, TOUCH = 24 };
+    enum { PROCESSES = 4, TOUCH = 24 };
 
     for (int p = 0; p < PROCESSES; p++) {
         if (fork() == 0) {
             volatile uint8_t *mem = malloc(TOUCH * 4096);
-            for (int i = 0; i < YIELDS; i++) {
+            for (uint64_t i = 0; i < work_count; i++) {
                 for (int at = 0; at < TOUCH; at++) {
                     mem[at * 4096]++;
                 }
@@ -212,39 +177,83 @@ static void switches(void)
     }
 }
 
+/* --- system calls that do next to nothing ------------------------------------------------------
+ */
+
+static void *syscall_part(void *arg)
+{
+    (void)arg;
+    for (uint64_t i = 0; i < work_count / work_threads; i++) {
+        syscall(SYS_getppid);
+    }
+    return NULL;
+}
+
+static void syscalls(void)
+{
+    work_on_all(syscall_part);
+}
+
 static void nothing(void)
 {
 }
 
-static const struct {
-    const char *name;
-    void (*run)(void);
-} works[] = {
-    {"compute", compute}, {"fork", fork_exec},    {"pipe", pipe_ping},  {"faults", page_faults},
-    {"futex", futex},     {"switches", switches}, {"nothing", nothing},
+const struct work works_os[] = {
+    {"fork", NULL, fork_exec, 160, "child"},
+    {"pipe", NULL, pipe_ping, 8000, "turn"},
+    {"faults", NULL, page_faults, 24, "2 MiB"},
+    {"futex", NULL, futex, 60000, "lock"},
+    {"switches", NULL, switches, 3000, "yield of each"},
+    {"syscall", NULL, syscalls, 1000000, "call"},
+    {"nothing", NULL, nothing, 1, "time"},
+    {NULL, NULL, NULL, 0, NULL},
 };
+
+static const struct work *find(const char *name)
+{
+    const struct work *const all[] = {works_os, works_cpu};
+
+    for (unsigned t = 0; t < sizeof all / sizeof all[0]; t++) {
+        for (const struct work *w = all[t]; w->name != NULL; w++) {
+            if (strcmp(w->name, name) == 0) {
+                return w;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void list(const struct work *w)
+{
+    for (; w->name != NULL; w++) {
+        fprintf(stderr, "  %-10s %8llu times %s\n", w->name, (unsigned long long)w->count, w->unit);
+    }
+}
 
 int main(int argc, char **argv)
 {
-    for (unsigned i = 0; argc > 1 && i < sizeof works / sizeof works[0]; i++) {
-        if (strcmp(argv[1], works[i].name) != 0) {
-            continue;
-        }
-        threads = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
-        if (threads == 0 || threads > THREADS_MAX) {
-            break;
-        }
-        double t0 = now_ms();
-        works[i].run();
-        if (works[i].run != nothing) {
-            printf("work %s %u: %.1f ms\n", argv[1], threads, now_ms() - t0);
-        }
+    const struct work *w = argc > 1 ? find(argv[1]) : NULL;
+    double t0;
+
+    work_threads = argc > 2 ? (unsigned)atoi(argv[2]) : 1;
+    if (w == NULL || work_threads == 0 || work_threads > THREADS_MAX) {
+        fprintf(stderr, "usage: work NAME [THREADS [COUNT]]\n");
+        list(works_os);
+        list(works_cpu);
+        return 1;
+    }
+    work_count = argc > 3 ? strtoull(argv[3], NULL, 10) : 0;
+    work_count = work_count == 0 ? w->count : work_count;
+    if (w->run == nothing) {
         return 0;
     }
-    fprintf(stderr, "usage: work NAME [THREADS]; NAME one of:");
-    for (unsigned i = 0; i < sizeof works / sizeof works[0]; i++) {
-        fprintf(stderr, " %s", works[i].name);
+    if (w->prepare != NULL) {
+        w->prepare();
     }
-    fprintf(stderr, "\n");
-    return 1;
+    printf("work %s %u begins %llu\n", w->name, work_threads, (unsigned long long)work_count);
+    fflush(stdout);
+    t0 = now_ms();
+    w->run();
+    printf("work %s %u: %.1f ms\n", w->name, work_threads, now_ms() - t0);
+    return 0;
 }
