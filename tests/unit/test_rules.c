@@ -279,6 +279,17 @@ static void r9_the_same_log_gives_the_same_digests(void **state)
     vm_destroy(b);
 }
 
+/* Engines are known by name; "auto" is one of them. */
+static void engines_are_found_by_name(void **state)
+{
+    (void)state;
+    assert_ptr_equal(engine_find("interp"), &engine_interp);
+    assert_non_null(engine_find("auto"));
+    assert_ptr_equal(engine_find(engine_find("auto")->name), engine_find("auto"));
+    assert_null(engine_find("interpreter"));
+    assert_null(engine_find(""));
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -294,6 +305,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(r7_translations_are_never_stale),
         cmocka_unit_test(r8_devices_write_before_the_watchers_eyes),
         cmocka_unit_test(r9_the_same_log_gives_the_same_digests),
+        cmocka_unit_test(engines_are_found_by_name),
     };
     static char pattern[16];
 
