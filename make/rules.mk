@@ -10,7 +10,7 @@ RULE_R3 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R4 := vmm/sched/vm.c
 RULE_R5 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R6 := vmm/cpu/sys_misc.c
-RULE_R7 := vmm/cpu/mem.c
+RULE_R7 := vmm/cpu/mem.c vmm/mmu/shadow.c
 RULE_R8 := vmm/mmu/ram.c
 RULE_R9 := vmm/sched/digest.c
 

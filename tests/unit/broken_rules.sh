@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A test of a rule that passes whatever the code does is worth nothing: each of them must fail once
-# its rule is broken (make/rules.mk), and pass otherwise.
+# its rule is broken (make/rules.mk), and pass otherwise. Rules that several vCPUs can break have a
+# test of their own for that, which must be among those that fail.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 bad=0
+declare -A smp=([R2]=r2_pages_have_owners [R3]=r3_the_serial_order_is_state [R5]=r5_clocks_agree_with_memory
+    [R7]=r7_nor_on_another_vcpu [R8]=r8_and_of_every_vcpu)
 
 make -s -j"$(nproc)" broken-rules "$build/tests/unit/test_rules" >"$build/broken-rules.log" 2>&1 || {
     tail -n 20 "$build/broken-rules.log"
@@ -25,5 +28,9 @@ for rule in R1 R2 R3 R4 R5 R6 R7 R8 R9; do
         echo "$rule broken: its test does not notice (exit code $rc)"
         bad=1
     fi
+    [ -z "${smp[$rule]:-}" ] || grep -q "^\[  FAILED  \] ${smp[$rule]}\$" "$build/break/$rule/output" || {
+        echo "$rule broken: ${smp[$rule]} does not notice"
+        bad=1
+    }
 done
 exit $bad

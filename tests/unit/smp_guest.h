@@ -20,7 +20,9 @@ extern const uint8_t smp_image[], smp_image_end[];
 /* Entries, in the image. */
 extern const uint8_t smp_locked[], smp_racing[], smp_compute[], smp_message[], smp_tas[],
     smp_tas_pause[], smp_ticket[], smp_ipi[], smp_warp[], smp_store_buffer[], smp_dekker[],
-    smp_strings[];
+    smp_strings[], smp_derived[];
+/* An instruction of smp_compute: addl $12345, %eax. */
+extern const uint8_t smp_addend[];
 
 /* Guest-physical. Words of the shared page: see the programs. */
 enum {
@@ -37,6 +39,7 @@ __asm__(
     ".global smp_image, smp_image_end\n"
     ".global smp_locked, smp_racing, smp_compute, smp_message, smp_tas, smp_tas_pause\n"
     ".global smp_ticket, smp_ipi, smp_warp, smp_store_buffer, smp_dekker, smp_strings\n"
+    ".global smp_derived, smp_addend\n"
     "smp_image:\n"
     ".code32\n"
     ".set SMP_BASE, 0x200000\n"
@@ -65,7 +68,9 @@ __asm__(
     "smp_compute:\n"
     "    shll $16, %ebx\n leal 0x400000(%ebx), %ebx\n"
     "1:  movl $64, %ecx\n"
-    "2:  imull $1103515245, %eax, %eax\n addl $12345, %eax\n"
+    "2:  imull $1103515245, %eax, %eax\n"
+    "smp_addend:\n"
+    "    addl $12345, %eax\n"
     "    movl %eax, %edx\n shrl $8, %edx\n andl $0x3ffc, %edx\n"
     "    addl %eax, (%ebx,%edx)\n"
     "    loop 2b\n"
@@ -180,6 +185,32 @@ __asm__(
     "1:  movl $0x301f00, %edi\n movl %ebx, %eax\n movl $1024, %ecx\n rep stosl\n"
     "    movl $0x301f00, %esi\n movl $0x305100, %edi\n movl $1024, %ecx\n rep movsl\n"
     "    decl %ebp\n jnz 1b\n movl 0x30f800, %esi\n jmp smp_done\n"
+
+    /* vCPU 0 changes where 0xe00000 is mapped (0x500000 and 0x501000 in turn, which hold 0 and 1)
+     * and an instruction; vCPU 1 is told at 0x300000, looks at both, answers at 0x300040. 0x300080
+     * and 0x300084 count what it found stale. Others end. */
+    "smp_derived:\n"
+    "    cmpl $1, %ebx\n ja smp_done\n je 4f\n"
+    "    movl $0, 0x500000\n movl $1, 0x501000\n"
+    "    movl $1, %ecx\n"
+    "1:  movl %ecx, %eax\n andl $1, %eax\n shll $12, %eax\n addl $0x500003, %eax\n"
+    "    movl %eax, 0x281000 + 0xe00 * 4\n"
+    "    movl %ecx, SMP_BASE + smp_patched - smp_image + 1\n"
+    "    movl %ecx, 0x300000\n"
+    "2:  cmpl %ecx, 0x300040\n jne 2b\n"
+    "    incl %ecx\n decl %edi\n jnz 1b\n jmp smp_done\n"
+    "4:  movl $1, %ecx\n"
+    "5:  cmpl %ecx, 0x300000\n jne 5b\n"
+    "    invlpg 0xe00000\n"
+    "    movl %ecx, %eax\n andl $1, %eax\n cmpl %eax, 0xe00000\n je 6f\n incl 0x300080\n"
+    "6:  jmp smp_patched\n"
+    "7:  cmpl %ecx, %eax\n je 8f\n incl 0x300084\n"
+    "8:  movl %ecx, 0x300040\n"
+    "    incl %ecx\n decl %edi\n jnz 5b\n jmp smp_done\n"
+    "    .balign 4096\n"
+    "smp_patched:\n"
+    "    movl $0, %eax\n jmp 7b\n"
+    "    .balign 4096\n"
 
     "smp_idtr: .word 0x7ff\n .long 0x2a0000\n"
     "smp_image_end:\n"

@@ -97,7 +97,7 @@ static void r1_engines_stop_at_an_exact_budget(void **state)
 }
 
 /* A program of smp_guest.h on two threads, to its end; digests after every slice. */
-static void play_smp(const uint8_t *program, unsigned vcpus, uint32_t times,
+static void play_smp(const uint8_t *program, unsigned vcpus, uint32_t times, meddle_fn *meddle,
                      struct hash128 digests[DIGESTS], struct vm **out)
 {
     const struct smp_config cfg = {
@@ -109,6 +109,9 @@ static void play_smp(const uint8_t *program, unsigned vcpus, uint32_t times,
     memset(digests, 0, DIGESTS * sizeof *digests);
     for (unsigned i = 0; i < 4 * SLICES && smp_slice(vm, &outputs); i++) {
         struct vm_digest d;
+        if (meddle != NULL) {
+            meddle(vm, vm_seq(vm));
+        }
         vm_digest(vm, vm_scrub_pages(vm), &d, NULL, NULL);
         digests[i % DIGESTS] = hash128_add(digests[i % DIGESTS], d.all);
     }
@@ -129,7 +132,7 @@ static void r2_pages_have_owners(void **state)
     struct vm *vm;
 
     (void)state;
-    play_smp(smp_locked, 2, 50000, digests, &vm);
+    play_smp(smp_locked, 2, 50000, NULL, digests, &vm);
     assert_int_equal(word(vm, SMP_SHARED), 100000);
     vm_counters(vm, &c);
     assert_true(c.vcpu[0].lacks_write > 0 && c.vcpu[1].lacks_write > 0);
@@ -142,8 +145,8 @@ static void r3_the_serial_order_is_state(void **state)
     struct hash128 a[DIGESTS], b[DIGESTS];
 
     (void)state;
-    play_smp(smp_racing, 3, 20000, a, NULL);
-    play_smp(smp_racing, 3, 20000, b, NULL);
+    play_smp(smp_racing, 3, 20000, NULL, a, NULL);
+    play_smp(smp_racing, 3, 20000, NULL, b, NULL);
     same(a, b);
 }
 
@@ -154,7 +157,7 @@ static void r5_clocks_agree_with_memory(void **state)
     struct vm *vm;
 
     (void)state;
-    play_smp(smp_warp, 3, 2000, digests, &vm);
+    play_smp(smp_warp, 3, 2000, NULL, digests, &vm);
     assert_int_equal(word(vm, SMP_OTHER + 16), 0);
     vm_destroy(vm);
 }
@@ -233,6 +236,20 @@ static void r7_translations_are_never_stale(void **state)
     }
 }
 
+/* R7 on two vCPUs: what one changes, the other finds changed: a table entry, an instruction. */
+static void r7_nor_on_another_vcpu(void **state)
+{
+    struct hash128 digests[DIGESTS];
+    struct vm *vm;
+
+    (void)state;
+    play_smp(smp_derived, 2, 500, NULL, digests, &vm);
+    assert_int_equal(word(vm, SMP_SHARED + 0x40), 500);
+    assert_int_equal(word(vm, SMP_SHARED + 0x80), 0);
+    assert_int_equal(word(vm, SMP_SHARED + 0x84), 0);
+    vm_destroy(vm);
+}
+
 /* A device that writes, through its one door, over an instruction of the guest's loop. */
 static void write_code(struct vm *vm, uint64_t seq)
 {
@@ -261,6 +278,38 @@ static void r8_devices_write_before_the_watchers_eyes(void **state)
     digests_of(0, 0, write_code_and_drop, dropped);
     same(kept, dropped);
     digests_of(0, 0, NULL, untouched);
+    assert_false(hash128_eq(kept[DIGESTS - 1], untouched[DIGESTS - 1]));
+}
+
+static void write_addend(struct vm *vm, uint64_t seq)
+{
+    gpa_t at = 0x200000 + (gpa_t)(smp_addend - smp_image) + 1;
+    uint32_t addend = 12345 + (uint32_t)seq;
+
+    if (seq % 3 == 0) {
+        assert_int_equal(ram_write(vm_machine(vm)->ram, at, &addend, sizeof addend), 0);
+    }
+}
+
+static void write_addend_and_drop(struct vm *vm, uint64_t seq)
+{
+    write_addend(vm, seq);
+    vm_machine(vm)->ram->flags[0x200000 >> PAGE_SHIFT] |= RAM_DIRTY;
+    for (unsigned i = 0; i < 2; i++) {
+        engine_interp.drop(vm_vcpu(vm, i));
+    }
+}
+
+/* R8 on two vCPUs that run in parallel: what a device writes reaches both. */
+static void r8_and_of_every_vcpu(void **state)
+{
+    struct hash128 kept[DIGESTS], dropped[DIGESTS], untouched[DIGESTS];
+
+    (void)state;
+    play_smp(smp_compute, 2, 5000, write_addend, kept, NULL);
+    play_smp(smp_compute, 2, 5000, write_addend_and_drop, dropped, NULL);
+    same(kept, dropped);
+    play_smp(smp_compute, 2, 5000, NULL, untouched, NULL);
     assert_false(hash128_eq(kept[DIGESTS - 1], untouched[DIGESTS - 1]));
 }
 
@@ -303,7 +352,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(r5_clocks_agree_with_memory),
         cmocka_unit_test(r6_randomness_is_an_input),
         cmocka_unit_test(r7_translations_are_never_stale),
+        cmocka_unit_test(r7_nor_on_another_vcpu),
         cmocka_unit_test(r8_devices_write_before_the_watchers_eyes),
+        cmocka_unit_test(r8_and_of_every_vcpu),
         cmocka_unit_test(r9_the_same_log_gives_the_same_digests),
         cmocka_unit_test(engines_are_found_by_name),
     };

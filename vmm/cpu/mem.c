@@ -145,9 +145,11 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags)
 
 static void revoke_now(struct vcpu *v, uint64_t page, bool all)
 {
+#ifndef BREAK_R7 /* make/rules.mk: code that outlives the right to read it */
     if (all && (v->use[page] & USE_CODE) != 0) {
         blocks_written(v, ram_gpa_of_page(v->ram, page), PAGE_SIZE);
     }
+#endif
     shadow_revoke(v->mem->s, page, all);
 }
 
@@ -559,10 +561,10 @@ static void piece_write(struct vcpu *v, const struct mem_piece *p, const uint8_t
     uint8_t use = v->use[page];
     bool entry = (use & USE_TABLE) != 0 && changes_entry(p, data);
     note_bytes(v, p->gpa, p->hva, p->len);
+#ifndef BREAK_R7 /* make/rules.mk: derived from a page, and outlives a store to it */
     if (!exclusive(v, page)) {
         ram_tell(v->ram, v, p->gpa, p->len, false);
     }
-#ifndef BREAK_R7 /* make/rules.mk: decoded code that outlives a store */
     if ((use & USE_CODE) != 0) {
         blocks_written(v, p->gpa, p->len);
     }
