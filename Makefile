@@ -10,7 +10,7 @@ JOBS := $(shell nproc)
 DEPS_BUILD := gcc make pkg-config libzydis-dev libraft-dev libuv1-dev libzmq3-dev \
 	libprotobuf-c-dev protobuf-c-compiler liblmdb-dev libssl-dev libxml2-dev libslirp-dev \
 	libglib2.0-dev libxxhash-dev libseccomp-dev libcmocka-dev libmicrohttpd-dev liburing-dev libzstd-dev
-DEPS_TEST := cpio busybox-static redis-tools qemu-system-x86 qemu-utils seabios nftables iproute2 \
+DEPS_TEST := prometheus curl cpio busybox-static redis-tools qemu-system-x86 qemu-utils seabios nftables iproute2 \
 	tcpdump iputils-ping procps libxml2-utils binutils apt-utils ca-certificates nbdkit libnbd-bin libvhdi-utils e2fsprogs fio
 DEPS := $(DEPS_BUILD) $(DEPS_TEST)
 DEPS_TIDY := clang clang-tidy clang-format cppcheck libclang-rt-14-dev

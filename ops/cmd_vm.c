@@ -16,6 +16,7 @@
 #include "ops/cmd.h"
 #include "ops/json.h"
 #include "ops/opt.h"
+#include "ops/shadow_opt.h"
 
 enum { EVENTS_SHOWN = 20 };
 
@@ -104,7 +105,6 @@ static void json_stats(struct json *j, const char *key, const Ctl__Stats *s)
     json_u64(j, "outputs_withheld", s->outputs_withheld);
     json_u64(j, "lag_ns", s->lag_ns);
     json_u64(j, "commit_delay_ns", s->commit_delay_ns);
-    json_u64(j, "round_trip_ns", s->rtt_ns);
     json_u64(j, "digests_compared", s->digests_compared);
     json_u64(j, "digests_differing", s->digests_differing);
     json_u64(j, "net_tx_frames", s->net_tx_frames);
@@ -112,6 +112,9 @@ static void json_stats(struct json *j, const char *key, const Ctl__Stats *s)
     json_u64(j, "disk_read_bytes", s->disk_read_bytes);
     json_u64(j, "disk_written_bytes", s->disk_written_bytes);
     json_u64(j, "stale_messages", s->stale_messages);
+#define COUNTER(field, expr, help) json_u64(j, #field, s->field);
+#include "ops/counters.def"
+#undef COUNTER
     json_close(j, '}');
 }
 
@@ -231,11 +234,36 @@ static void print_replica(const char *role, const char *node, const Ctl__Stats *
     (void)printf("%-14s %s", role, node);
     if (s != NULL) {
         (void)printf(": slice %" PRIu64 ", %.3f s virtual, %" PRIu64 " instructions, %" PRIu64
-                     " digests compared, %" PRIu64 " differ",
+                     " digests compared, %" PRIu64 " differ, lag %.1f ms",
                      s->slice, (double)s->virtual_ns / 1e9, s->instructions, s->digests_compared,
-                     s->digests_differing);
+                     s->digests_differing, (double)s->lag_ns / 1e6);
     }
     (void)printf("\n");
+}
+
+/* What the engine counts of a VM with several vCPUs. */
+static void print_counters(const Ctl__Stats *s)
+{
+    if (s == NULL) {
+        return;
+    }
+    (void)printf("%-14s %" PRIu64 " alone, %" PRIu64 " parallel (%" PRIu64 " served), %" PRIu64
+                 " in turns; %" PRIu64 " instructions in parallel, %" PRIu64 " serial\n",
+                 "rounds", s->rounds_alone, s->rounds_parallel, s->rounds_served, s->rounds_shared,
+                 s->instructions_parallel, s->instructions_serial);
+    (void)printf("%-14s %" PRIu64 " to read, %" PRIu64 " to write, %" PRIu64
+                 " for devices; %" PRIu64 " halted, %" PRIu64 " yielded\n",
+                 "stops", s->stops_read, s->stops_write, s->stops_serial, s->stops_halt,
+                 s->stops_yield);
+    (void)printf("%-14s %" PRIu64 " to one vCPU, %" PRIu64 " to all, %" PRIu64
+                 " written in place, %" PRIu64 " cooled\n",
+                 "pages", s->pages_to_one, s->pages_to_all, s->pages_in_place, s->pages_cooled);
+    const struct shadow_counters shadow = {
+#define X(name, text) .name = s->shadow_##name,
+        SHADOW_COUNTERS(X)
+#undef X
+    };
+    shadow_print_counters(&shadow, stdout);
 }
 
 static void print_events(const Api__Reply *r)
@@ -260,6 +288,7 @@ static void print_info(const Api__Reply *r)
                  vm->vcpus);
     print_replica("primary", vm->primary, vm->primary_stats);
     print_replica("backup", vm->backup, vm->backup_stats);
+    print_counters(vm->primary_stats);
     (void)printf("%-14s %s\n", "last stop", vm->stop);
     if (!r->majority) {
         (void)printf("no majority of the nodes answers: this may be old\n");

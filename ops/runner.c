@@ -118,7 +118,7 @@ void runner_print_counters(struct vm *vm, FILE *to)
                       i, vm_vcpu(vm, i)->c.retired, v->lacks_read, v->lacks_write, v->needs_serial,
                       v->halts, v->yields);
     }
-    shadow_print_counters(vm, to);
+    shadow_print_counters(&c.shadow, to);
 }
 
 static void end(struct runner *r, enum runner_end how)

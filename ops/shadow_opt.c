@@ -3,13 +3,10 @@
 #include "ops/shadow_opt.h"
 
 #include <inttypes.h>
-#include <stddef.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "ops/opt.h"
-#include "vmm/cpu/mem.h"
-#include "vmm/machine.h"
 
 enum { TEXT_MAX = 128 };
 
@@ -79,28 +76,14 @@ int shadow_opt(const char *text, struct shadow_config *cfg, struct plx_err *err)
     return rc;
 }
 
-void shadow_print_counters(struct vm *vm, FILE *to)
+void shadow_print_counters(const struct shadow_counters *c, FILE *to)
 {
-    static const struct {
-        const char *name;
-        size_t off;
-    } list[] = {
-#define X(name, text) {#name, offsetof(struct shadow_counters, name)},
-        SHADOW_COUNTERS(X)
-#undef X
-    };
-
     (void)fprintf(to, "shadow:");
-    for (unsigned k = 0; k < PLX_COUNT(list); k++) {
-        uint64_t sum = 0;
-        for (unsigned i = 0; i < vm_machine(vm)->cfg.vcpus; i++) {
-            uint64_t n;
-            memcpy(&n, (const char *)vcpu_mem_counters(vm_vcpu(vm, i)) + list[k].off, sizeof n);
-            sum += n;
-        }
-        if (sum != 0) {
-            (void)fprintf(to, " %s=%" PRIu64, list[k].name, sum);
-        }
+#define X(name, text)                                      \
+    if (c->name != 0) {                                    \
+        (void)fprintf(to, " %s=%" PRIu64, #name, c->name); \
     }
+    SHADOW_COUNTERS(X)
+#undef X
     (void)fprintf(to, "\n");
 }

@@ -7,14 +7,13 @@
 
 #include "base/err.h"
 #include "vmm/mmu/shadow.h"
-#include "vmm/sched/vm.h"
 
 #define SHADOW_OPT_VALUES "tagged=on|off,batch=N,lazy-ad=on|off,batch-shootdown=on|off"
 
 /* Change in *@cfg what @text names. Errors: PLX_EINVAL, PLX_ERANGE, with a message. */
 int shadow_opt(const char *text, struct shadow_config *cfg, struct plx_err *err);
 
-/* One line: the counters of all vCPUs together that are not 0, as name=value. */
-void shadow_print_counters(struct vm *vm, FILE *to);
+/* One line: the counters that are not 0, as name=value. */
+void shadow_print_counters(const struct shadow_counters *c, FILE *to);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ops/polluxd/daemon.h"
+#include "vmm/mmu/shadow.h"
 
 struct metrics {
     struct MHD_Daemon *http;

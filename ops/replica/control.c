@@ -147,6 +147,22 @@ void control_stopped(struct proc *p, unsigned event, uint64_t code, const char *
     control_send(p, &m);
 }
 
+static void put_counters(Ctl__Stats *s, const struct vm_counters *c)
+{
+    struct vm_vcpu_counters sum = {0};
+
+    for (unsigned i = 0; i < VCPUS_MAX; i++) {
+        sum.lacks_read += c->vcpu[i].lacks_read;
+        sum.lacks_write += c->vcpu[i].lacks_write;
+        sum.needs_serial += c->vcpu[i].needs_serial;
+        sum.halts += c->vcpu[i].halts;
+        sum.yields += c->vcpu[i].yields;
+    }
+#define COUNTER(field, expr, help) s->field = (expr);
+#include "ops/counters.def"
+#undef COUNTER
+}
+
 void control_stats(struct proc *p, uint64_t nonce)
 {
     Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
@@ -169,11 +185,14 @@ void control_stats(struct proc *p, uint64_t nonce)
     s.digests_compared = r.digests_compared;
     s.digests_differing = r.digests_differ;
     s.net_tx_frames = p->frames_out;
-    s.net_rx_frames = p->frames_in;
+    s.net_rx_frames = p->host.net_rx;
+    s.disk_read_bytes = p->host.disk_read_bytes;
+    s.disk_written_bytes = p->host.disk_written_bytes;
     s.cpu_ns = p->vm_cpu_ns;
     s.stale_messages = r.stale_messages;
     s.role = role_on_wire(p);
     s.epoch = rep_epoch(p->rep);
+    put_counters(&s, &p->counters);
     m.msg_case = CTL__FROM_REPLICA__MSG_STATS;
     m.stats = &s;
     control_send(p, &m);

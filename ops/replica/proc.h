@@ -73,7 +73,9 @@ struct proc {
     bool stop_reported;
     uint64_t announce_next; /* when to announce the MACs again */
     unsigned announce_left;
-    uint64_t virtual_ns, retired, frames_out, frames_in, vm_cpu_ns;
+    uint64_t virtual_ns, retired, frames_out, vm_cpu_ns;
+    struct hostio_stats host; /* as of some slices ago; so are the counters */
+    struct vm_counters counters;
     bool ready;          /* the pair has the same state: polluxd may declare it in sync */
     uint64_t next_ready; /* when to say so (again) */
     bool ready_answered; /* a record came after it was said */

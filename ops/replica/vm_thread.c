@@ -149,9 +149,8 @@ static void after_slice(struct vm_run *r, const struct record *rec)
     p->virtual_ns = vm_now(p->vm);
     p->retired = vm_retired(p->vm);
     if (rec->seq % REPORT_EVERY == 0) {
-        struct hostio_stats host;
-        hostio_stats(p->io, &host);
-        p->frames_in = host.net_rx;
+        hostio_stats(p->io, &p->host);
+        vm_counters(p->vm, &p->counters);
         p->vm_cpu_ns = clock_thread_cpu_ns();
     }
     if (p->stopped_at == 0 && vm_stopped(p->vm, &p->stop_event, &p->stop_code)) {

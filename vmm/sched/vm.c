@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "vmm/cpu/mem.h"
 #include "vmm/sched/vm_internal.h"
 #include "vmm/tunables.h"
 
@@ -247,6 +248,13 @@ void vm_counters(struct vm *vm, struct vm_counters *out)
     out->waits_slept = t.slept;
     if (vm->pc->owner != NULL) {
         out->owner = vm->pc->owner->counters;
+    }
+    out->shadow = (struct shadow_counters){0};
+    for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
+        const struct shadow_counters *s = vcpu_mem_counters(vm->pc->cpus[i].v);
+#define X(name, text) out->shadow.name += s->name;
+        SHADOW_COUNTERS(X)
+#undef X
     }
 }
 

@@ -18,6 +18,7 @@
 #include "vmm/engine/engine.h"
 #include "vmm/machine.h"
 #include "vmm/mmu/owner.h"
+#include "vmm/mmu/shadow.h"
 #include "vmm/sched/input.h"
 
 struct vm; /* opaque */
@@ -75,6 +76,7 @@ struct vm_counters {
     uint64_t parts_together, waits_slept;      /* struct team_counters */
     unsigned threads;
     struct owner_counters owner;
+    struct shadow_counters shadow; /* of all vCPUs */
     struct vm_vcpu_counters vcpu[VCPUS_MAX];
 };
 

@@ -367,6 +367,8 @@ int hostio_emit(struct hostio *h, const struct output *o, const uint8_t *data, s
             return plx_fail(err, PLX_EINVAL, "there is no disk %u", o->dev);
         }
         h->stats.disk_requests++;
+        h->stats.disk_read_bytes += o->op == DISK_READ ? o->len : 0;
+        h->stats.disk_written_bytes += o->op == DISK_WRITE ? o->len : 0;
         return diskfile_submit(h->disks[o->dev], o, data, err);
     default:
         return 0;

@@ -125,7 +125,8 @@ int hostio_stamp(struct hostio *h, const struct disk_stamp *stamp, struct plx_er
 void hostio_get_stamp(const struct hostio *h, unsigned disk, struct disk_stamp *out);
 
 struct hostio_stats {
-    uint64_t net_rx, net_rx_dropped, net_tx, net_tx_dropped, disk_requests;
+    uint64_t net_rx, net_rx_dropped, net_tx, net_tx_dropped;
+    uint64_t disk_requests, disk_read_bytes, disk_written_bytes;
 };
 void hostio_stats(const struct hostio *h, struct hostio_stats *out);
 
