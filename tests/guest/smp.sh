@@ -12,8 +12,11 @@ for elf in build/tests/guest/smp_*.elf; do
     name=$(basename "$elf" .elf)
     for vcpus in ${VCPUS:-2 4}; do
         rm -rf "$tmp/rec"
+        disk=()
+        [ "$name" = smp_blk ] && disk=(--disk "$tmp/disk") && truncate -s 1M "$tmp/disk"
         timeout 60 build/pollux run --kernel "$elf" --memory 64 --vcpus "$vcpus" --threads 2 \
-            --record "$tmp/rec" --digest 16 --console "$tmp/console" --timeout 55 >"$tmp/err" 2>&1 </dev/null
+            --record "$tmp/rec" --digest 16 "${disk[@]}" --console "$tmp/console" --timeout 55 \
+            >"$tmp/err" 2>&1 </dev/null
         rc=$?
         if [ $rc -ne 33 ]; then
             echo "$name, $vcpus vCPUs: exit code $rc, not 33"

@@ -10,6 +10,7 @@
 
 #include "base/alloc.h"
 #include "base/check.h"
+#include "vmm/cpu/mem.h"
 #include "vmm/cpu/msr.h"
 #include "vmm/pc.h"
 #include "vmm/sched/vm.h"
@@ -42,6 +43,14 @@ uint64_t vcpu_now(const struct vcpu *v)
         v->t0 + (uint64_t)(((__uint128_t)(v->c.progress - v->progress0) * v->rate) >> 16);
 
     return now < v->t_end ? now : v->t_end;
+}
+
+const struct shadow_counters *vcpu_mem_counters(const struct vcpu *v)
+{
+    static const struct shadow_counters none;
+
+    (void)v;
+    return &none;
 }
 
 void cpu_reset(struct cpu *c, unsigned id)
