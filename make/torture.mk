@@ -7,4 +7,5 @@ torture:
 	@$(MAKE) --no-print-directory -j$(JOBS) build-all MODE=$(MODE)
 	@$(MAKE) --no-print-directory guest PROFILE=work
 	@VCPUS=$(or $(VCPUS),2) RUNS=$(or $(RUNS),5) $(if $(SEED),SEED=$(SEED)) \
-		GUESTS="$(or $(GUESTS),locks tables code litmus ipi warp linux)" tests/guests/torture.sh
+		CACHE=$(or $(CACHE),1) $(if $(ENGINES),ENGINES="$(ENGINES)") \
+		GUESTS="$(or $(GUESTS),locks tables code blk litmus ipi warp linux)" tests/guests/torture.sh

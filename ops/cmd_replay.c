@@ -16,6 +16,7 @@
 struct request {
     struct replay_config cfg;
     const char *against; /* NULL: none */
+    const char *under;   /* likewise */
 };
 
 static int set_until(void *ctx, char *const *v, struct plx_err *err)
@@ -57,6 +58,13 @@ static int set_against(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
+static int set_under(void *ctx, char *const *v, struct plx_err *err)
+{
+    (void)err;
+    ((struct request *)ctx)->under = v[0];
+    return 0;
+}
+
 static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
     return shadow_opt(v[0], &((struct request *)ctx)->cfg.shadow, err);
@@ -71,6 +79,8 @@ static const struct opt options[] = {
      set_threads},
     {"against", "WHAT",
      "find where it parts from a second recording, or from itself under conditions", set_against},
+    {"under", "CONDITIONS", "what must not matter, as for --against: threads=M,cache=N,...",
+     set_under},
     {"shadow", SHADOW_OPT_VALUES,
      "how translations are kept; with several vCPUs lazy-ad as recorded", set_shadow},
     {0},
@@ -91,29 +101,29 @@ static const struct opt_command command = {
 };
 
 /* "engine=interp,threads=2,cache=16,chaos=7": what must not matter, over what @cfg has. */
-static int parse_conditions(const char *text, struct replay_config *cfg, struct plx_err *err)
+static int parse_conditions(const char *option, const char *text, struct replay_config *cfg,
+                            struct plx_err *err)
 {
     char copy[256], *rest = copy, *item;
 
     if (snprintf(copy, sizeof copy, "%s", text) >= (int)sizeof copy) {
-        return plx_fail(err, PLX_EINVAL, "--against %s: too long", text);
+        return plx_fail(err, PLX_EINVAL, "%s %s: too long", option, text);
     }
     while ((item = strsep(&rest, ",")) != NULL) {
         char *value = strchr(item, '=');
         uint64_t n = 0;
         int rc = 0;
         if (value == NULL) {
-            return plx_fail(err, PLX_EINVAL,
-                            "--against %s: neither a recording nor engine=, threads=, cache=, "
-                            "chaos=",
-                            text);
+            return plx_fail(err, PLX_EINVAL, "%s %s: none of engine=, threads=, cache=, chaos=%s",
+                            option, text,
+                            strcmp(option, "--against") == 0 ? ", and no recording" : "");
         }
         *value++ = '\0';
         if (strcmp(item, "engine") == 0) {
             cfg->engine = engine_find(value);
             rc = cfg->engine != NULL
                      ? 0
-                     : plx_fail(err, PLX_EINVAL, "--against: no engine '%s'", value);
+                     : plx_fail(err, PLX_EINVAL, "%s: no engine '%s'", option, value);
         } else if (strcmp(item, "threads") == 0) {
             rc = opt_u64(value, "the number of threads", 1, TEAM_THREADS_MAX, &n, err);
             cfg->threads = (unsigned)n;
@@ -123,7 +133,7 @@ static int parse_conditions(const char *text, struct replay_config *cfg, struct 
         } else if (strcmp(item, "chaos") == 0) {
             rc = opt_u64(value, "the seed", 1, UINT64_MAX, &cfg->chaos, err);
         } else {
-            rc = plx_fail(err, PLX_EINVAL, "--against: no condition '%s'", item);
+            rc = plx_fail(err, PLX_EINVAL, "%s: no condition '%s'", option, item);
         }
         if (rc != 0) {
             return rc;
@@ -146,7 +156,7 @@ static int run_against(const struct request *q, struct plx_err *err)
     if (stat(q->against, &st) == 0 && S_ISDIR(st.st_mode)) {
         cfg.side[1].dir = q->against;
     } else {
-        rc = parse_conditions(q->against, &cfg.side[1], err);
+        rc = parse_conditions("--against", q->against, &cfg.side[1], err);
     }
     if (rc == 0) {
         rc = against_run(&cfg, &res, err);
@@ -191,6 +201,9 @@ int cmd_replay(int argc, char **argv)
     }
     if (rc == 0) {
         q.cfg.dir = argv[first];
+        rc = q.under != NULL ? parse_conditions("--under", q.under, &q.cfg, &err) : 0;
+    }
+    if (rc == 0) {
         rc = q.against != NULL ? run_against(&q, &err) : run_alone(&q, &err);
     }
     if (rc != 0) {

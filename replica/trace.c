@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/check.h"
 #include "base/hash.h"
 #include "vmm/mmu/walk.h"
+#include "vmm/sched/cpu_section.h"
 
 enum { CODE_BYTES = 15, FIRST_ENTRIES = 4096 };
 
@@ -24,7 +26,8 @@ struct entry {
 struct list {
     struct entry *e;
     size_t n, cap;
-    bool failed; /* out of memory: what follows is missing */
+    bool failed;             /* out of memory: what follows is missing */
+    struct wbuf fpu, system; /* scratch */
 };
 
 struct trace {
@@ -33,45 +36,26 @@ struct trace {
     struct list list[VCPUS_MAX];
 };
 
-static uint64_t system_hash(const struct cpu *c)
+/* Every field of the section "cpuN" that is not shown, in two hashes. */
+static void hash_rest(struct list *l, const struct cpu *c, struct entry *e)
 {
-    struct wbuf w;
-    uint64_t h;
+    static const char *const shown[] = {"gpr", "rip", "rflags", "progress", "retired"};
 
-    wbuf_init(&w);
-    for (unsigned i = 0; i < SEG_COUNT; i++) {
-        wbuf_u16(&w, c->seg[i].sel);
-        wbuf_u16(&w, c->seg[i].attr);
-        wbuf_u32(&w, c->seg[i].limit);
-        wbuf_u64(&w, c->seg[i].base);
+    wbuf_clear(&l->fpu);
+    wbuf_clear(&l->system);
+    for (unsigned i = 0; i < cpu_nfields; i++) {
+        const struct cpu_field *f = &cpu_fields[i];
+        bool skip = false;
+        for (unsigned k = 0; k < PLX_COUNT(shown); k++) {
+            skip = skip || strcmp(f->name, shown[k]) == 0;
+        }
+        if (!skip) {
+            cpu_field_save(f, c, strncmp(f->name, "fpu.", 4) == 0 ? &l->fpu : &l->system);
+        }
     }
-    const uint64_t words[] = {c->cr0,          c->cr2,          c->cr3,
-                              c->cr4,          c->efer,         c->xcr0,
-                              c->gdtr.base,    c->idtr.base,    c->ldtr.base,
-                              c->tr.base,      c->star,         c->lstar,
-                              c->cstar,        c->sfmask,       c->tsc_aux,
-                              c->tsc_adjust,   c->sysenter_cs,  c->sysenter_eip,
-                              c->sysenter_esp, c->pat,          c->kernel_gs_base,
-                              c->misc_enable,  c->xss,          c->spec_ctrl,
-                              c->dr[0],        c->dr[1],        c->dr[2],
-                              c->dr[3],        c->dr[6],        c->dr[7],
-                              c->rng.s[0],     c->rng.s[1],     c->rng.s[2],
-                              c->rng.s[3],     c->gdtr.limit,   c->idtr.limit,
-                              c->halted,       c->nmi_pending,  c->nmi_blocked,
-                              c->sti_shadow,   c->movss_shadow, c->wait_sipi,
-                              c->pause_run};
-    wbuf_put(&w, words, sizeof words);
-    h = w.failed ? 0 : hash128(w.data, w.len, 0).lo;
-    wbuf_free(&w);
-    return h;
-}
-
-static uint64_t fpu_hash(const struct cpu_fpu *f)
-{
-    const uint64_t words[] = {f->fcw, f->fsw, f->ftw, f->fop, f->fip, f->fdp, f->mxcsr};
-
-    return hash128(f->xmm, sizeof f->xmm, 0).lo ^ hash128(f->st, sizeof f->st, 1).lo ^
-           hash128(words, sizeof words, 2).lo;
+    l->failed = l->failed || l->fpu.failed || l->system.failed;
+    e->fpu = hash128(l->fpu.data, l->fpu.len, 0).lo;
+    e->system = hash128(l->system.data, l->system.len, 0).lo;
 }
 
 static void note(void *ctx, const struct vcpu *v)
@@ -95,12 +79,11 @@ static void note(void *ctx, const struct vcpu *v)
                         .rflags = c->rflags,
                         .progress = c->progress,
                         .retired = c->retired,
-                        .fpu = fpu_hash(&c->fpu),
-                        .system = system_hash(c),
                         .is64 = cpu_is64(c),
                         .is32 = (c->seg[SEG_CS].attr & SEG_DB) != 0};
     e->linear = e->is64 ? c->rip : (uint32_t)(c->seg[SEG_CS].base + c->rip);
     memcpy(e->gpr, c->gpr, sizeof e->gpr);
+    hash_rest(l, c, e);
 }
 
 int trace_begin(struct vm *vm, struct trace **out, struct plx_err *err)
@@ -115,6 +98,8 @@ int trace_begin(struct vm *vm, struct trace **out, struct plx_err *err)
     t->vcpus = vm_machine(vm)->cfg.vcpus;
     for (unsigned i = 0; i < t->vcpus; i++) {
         struct vcpu *v = vm_vcpu(vm, i);
+        wbuf_init(&t->list[i].fpu);
+        wbuf_init(&t->list[i].system);
         note(&t->list[i], v);
         v->trace_ctx = &t->list[i];
         v->trace = note;
@@ -134,6 +119,8 @@ void trace_free(struct trace *t)
     if (t != NULL) {
         for (unsigned i = 0; i < t->vcpus; i++) {
             plx_free(t->list[i].e);
+            wbuf_free(&t->list[i].fpu);
+            wbuf_free(&t->list[i].system);
         }
         plx_free(t);
     }

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # One log, many ways to run it: guests of several vCPUs are recorded under chaos, then replayed on 1, 2
-# and 4 threads, on one core, under other chaos (delays at every barrier, everything that may be
-# dropped dropped, caches of a few entries, saved and loaded in place). Every digest must be equal.
+# and 4 threads, on one core, with caches of a few entries, on an engine chosen at random, under other chaos
+# (delays at every barrier, everything that may be dropped dropped, saved and loaded in place). Every
+# digest must be equal.
 #
 #   VCPUS=n (2)  RUNS=n (1)  SEED=n (the day's)  GUESTS="locks tables linux" (programs)
+#   ENGINES="interp" (those to choose from)  CACHE=n (entries of the small caches, 16; 1 is slow)
 #
 # A failure prints the seed, and what `pollux replay --against` says of it.
 set -u
@@ -13,7 +15,8 @@ set -u
 vcpus=${VCPUS:-2}
 runs=${RUNS:-1}
 seed=${SEED:-$(date +%Y%m%d)}
-guests=${GUESTS:-locks tables code}
+guests=${GUESTS:-locks tables code blk}
+read -ra engines <<<"${ENGINES:-interp}"
 echo "seed $seed, $vcpus vCPUs, $runs runs of: $guests"
 RANDOM=$((seed % 32768))
 replays=0 compared=0
@@ -26,6 +29,7 @@ record() { # GUEST CHAOS DIR
         args=(--kernel build/guest-work/vmlinuz --initrd build/guest-work/initrd.img --memory 256
             --append "console=ttyS0 panic=-1 quiet pollux.run=work,futex,$vcpus+work,faults,$vcpus+work,fork,$vcpus")
     fi
+    [ "$1" = blk ] && truncate -s 1M "$tmp/disk" && args+=(--disk "$tmp/disk")
     timeout 900 "$pollux" run "${args[@]}" --vcpus "$vcpus" --threads 2 --chaos "$2" --record "$3" \
         --digest 16 --console "$tmp/console" --timeout 850 >"$tmp/out" 2>"$tmp/err" </dev/null
     rc=$?
@@ -36,10 +40,10 @@ record() { # GUEST CHAOS DIR
 replay_as() { # DIR CONDITIONS COMMAND...
     local dir=$1 conditions=$2
     shift 2
-    timeout 900 "$@" "$pollux" replay $conditions "$dir" >"$tmp/out" 2>"$tmp/err" || {
+    timeout 900 "$@" "$pollux" replay --under "engine=${engines[RANDOM % ${#engines[@]}]},$conditions" "$dir" >"$tmp/out" 2>"$tmp/err" || {
         cat "$tmp/out"
         "$pollux" replay "$dir" --against "threads=1" 2>&1 | head -n 40
-        fail "seed $seed: replay $conditions of $guest differs from its recording"
+        fail "seed $seed: replay under $conditions of $guest differs from its recording"
     }
     replays=$((replays + 1))
     compared=$((compared + $(sed -n 's/.* \([0-9]*\) digests compared.*/\1/p' "$tmp/out")))
@@ -51,11 +55,11 @@ for ((run = 0; run < runs; run++)); do
         rm -rf "$dir"
         record "$guest" $((1 + RANDOM)) "$dir"
         for threads in 1 2 4; do
-            [ $threads -le "$vcpus" ] && replay_as "$dir" "--threads $threads" env
+            [ $threads -le "$vcpus" ] && replay_as "$dir" "threads=$threads" env
         done
-        replay_as "$dir" "--threads 2" taskset -c 0
-        replay_as "$dir" "--threads 2 --chaos $((1 + RANDOM))" env
-        replay_as "$dir" "--threads 1 --chaos $((1 + RANDOM))" env
+        replay_as "$dir" "threads=2" taskset -c 0
+        replay_as "$dir" "threads=2,chaos=$((1 + RANDOM))" env
+        replay_as "$dir" "threads=1,cache=${CACHE:-16},chaos=$((1 + RANDOM))" env
     done
 done
 echo "$replays replays, $compared digests compared, 0 differ"

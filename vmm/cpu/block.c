@@ -9,7 +9,7 @@
 #include "base/check.h"
 #include "vmm/cpu/mem.h"
 
-enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 16, CHUNK_SHIFT = 6, SINGLES = 256, JUMPS = 4096 };
+enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 1, CHUNK_SHIFT = 6, SINGLES = 256, JUMPS = 4096 };
 
 struct code_page {
     uint64_t chunks; /* bit i: code in bytes [64 i, 64 i + 64) */

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "vmm/mmu/owner.h"
 
-enum { ENTRIES_DEFAULT = 2048, ENTRIES_MIN = 16, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
+enum { ENTRIES_DEFAULT = 2048, ENTRIES_MIN = 1, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
 
 /* --- life ------------------------------------------------------------------------------------ */
 

@@ -80,16 +80,19 @@ static void section_reset(void *dev)
     replaced(s);
 }
 
+void cpu_field_save(const struct cpu_field *f, const struct cpu *c, struct wbuf *out)
+{
+    for (unsigned k = 0; k < f->count; k++) {
+        wbuf_put(out, (const uint8_t *)c + f->offset + (size_t)k * f->stride, f->width);
+    }
+}
+
 static void section_save(const void *dev, struct wbuf *out)
 {
     const struct cpu_section *s = dev;
-    const uint8_t *c = (const uint8_t *)&s->v->c;
 
     for (unsigned i = 0; i < cpu_nfields; i++) {
-        const struct cpu_field *f = &cpu_fields[i];
-        for (unsigned k = 0; k < f->count; k++) {
-            wbuf_put(out, c + f->offset + (size_t)k * f->stride, f->width);
-        }
+        cpu_field_save(&cpu_fields[i], &s->v->c, out);
     }
 }
 

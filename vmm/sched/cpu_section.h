@@ -20,7 +20,7 @@ enum { CPU_SECTION_VERSION = 1 };
 /* reset puts the vCPU to its power-up state; load validates every value before it changes one. */
 extern const struct device_ops cpu_section_ops;
 
-/* The fields, for tests that touch each: element i of @count at offset + i * stride. */
+/* The fields, for who touches each by itself: element i of @count at offset + i * stride. */
 struct cpu_field {
     const char *name;
     uint16_t offset; /* in struct cpu */
@@ -30,5 +30,7 @@ struct cpu_field {
 };
 extern const struct cpu_field cpu_fields[];
 extern const unsigned cpu_nfields;
+/* One field as the section has it. */
+void cpu_field_save(const struct cpu_field *f, const struct cpu *c, struct wbuf *out);
 
 #endif
