@@ -8,7 +8,8 @@
 #include "base/check.h"
 #include "vmm/mmu/owner.h"
 
-enum { ENTRIES_DEFAULT = 2048, ENTRIES_MIN = 1, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
+/* Of a space and kind: 64 MiB in reach, as a processor has. What is never used costs no memory. */
+enum { ENTRIES_DEFAULT = 16384, ENTRIES_MIN = 1, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
 
 /* --- life ------------------------------------------------------------------------------------ */
 
