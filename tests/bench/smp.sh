@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What a second vCPU brings and costs: the workloads of tests/bench/work on a guest with 2 vCPUs
-# against the same on one with 1, timed on this host from outside; the boot; the size of logs.
+# against the same on one with 1, timed on this host from outside; the boot; the size of logs;
+# what a parallel part costs beside its work.
 . "$(dirname "$0")/lib.sh"
 [ "$(nproc)" -ge 2 ] || die "two vCPUs want two cores"
 work=build/guest-work
@@ -63,3 +64,23 @@ x=$(calc "printf \"%.2f\", $two / $one")
 emit "recorded boot, 2 vCPUs against 1" "$x of the time" "at most 1.3" "$(met "$x <= 1.3")" "$one ms, $two ms"
 log=$(stat -c %s "$tmp/rec/log.mdb")
 emit "log of a boot with 2 vCPUs" "$((log / 1024)) KiB" "under 1024 KiB" "$(met "$log < 1048576")"
+
+barrier=$(for ((i = 0; i < repeat; i++)); do "$BUILD/tests/tools/barrier" 2 || exit 1; done) || die "no barrier was timed"
+ns=$(median $barrier)
+emit "barriers of a parallel part, 2 threads" "$ns ns" "under 2000 ns" "$(met "$ns < 2000")"
+
+# compute_log COUNT: sets insns and bytes of a recorded run with so many units of compute on both vCPUs
+compute_log() {
+    rm -rf "$tmp/rec"
+    "$pollux" run --kernel $work/vmlinuz --initrd $work/initrd.img --vcpus 2 --append \
+        "$append quiet pollux.run=work,compute,2,$1" --record "$tmp/rec" --stats --console "$tmp/screen" \
+        --timeout 200 </dev/null 2>"$tmp/err" || die "the guest failed: $(tail -n 1 "$tmp/err")"
+    insns=$(sed -n 's/^vcpu[0-9]*: \([0-9]*\) .*/\1/p' "$tmp/err" | awk '{ n += $1 } END { printf "%.0f", n }')
+    bytes=$(stat -c %s "$tmp/rec/log.mdb")
+}
+compute_log 400
+few=$insns base=$bytes
+compute_log 8000
+x=$(calc "printf \"%.3f\", ($bytes - $base) * 1000 / ($insns - $few)")
+emit "log of compute on 2 vCPUs" "$x bytes/1000 insns" "under 0.1" "$(met "$x < 0.1")" \
+    "$((bytes - base)) bytes for $(((insns - few) / 1000000)) M instructions"
