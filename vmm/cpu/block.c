@@ -97,6 +97,14 @@ void vcpu_blocks_destroy(struct vcpu *v)
     }
 }
 
+static void forget_translation(struct vcpu *v, struct block *block)
+{
+    if (block->translation != NULL) {
+        v->translation_drop(v, block->translation);
+        block->translation = NULL;
+    }
+}
+
 void vcpu_blocks_drop(struct vcpu *v)
 {
     struct blocks *b = v->blocks;
@@ -105,6 +113,7 @@ void vcpu_blocks_drop(struct vcpu *v)
         struct code_page *p = b->pages[b->listed[i]];
         while (p->list != NULL) {
             struct block *next = p->list->page_next;
+            forget_translation(v, p->list);
             p->list->page_next = b->retired;
             b->retired = p->list;
             p->list = next;
@@ -177,6 +186,7 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
         if (block->gpa < gpa + len && gpa < block->gpa + block->bytes) {
             *at = block->page_next;
             unhash(b, block);
+            forget_translation(v, block);
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
@@ -383,15 +393,24 @@ static struct block *find(struct vcpu *v, const struct insn **one)
     return block;
 }
 
+struct block *block_of(struct vcpu *v, const struct insn *first)
+{
+    (void)v;
+    return (first->flags & INSN_SINGLE) != 0
+               ? NULL
+               : (struct block *)(void *)((char *)(uintptr_t)first - offsetof(struct block, insns));
+}
+
 const struct insn *block_at(struct vcpu *v, unsigned *n)
 {
     uint64_t rip = v->c.rip;
     const struct tlb_entry *e = tlb_slot(v, rip);
-    struct jump *j = jump_at(v->blocks, rip + e->addend);
+    uintptr_t hva = (uintptr_t)e->hva + PAGE_OFFSET(rip);
+    struct jump *j = jump_at(v->blocks, hva);
     const struct insn *one;
 
     /* In user mode and in supervisor mode alike: the tag has said that RIP may be fetched from. */
-    if (PLX_UNLIKELY(e->xtag != PAGE_BASE(rip) || j->hva != rip + e->addend ||
+    if (PLX_UNLIKELY(e->xtag != PAGE_BASE(rip) || j->hva != hva ||
                      (j->key ^ v->code_key) > CODE_USER)) {
         struct block *block = find(v, &one);
         if (block == NULL) {
@@ -403,8 +422,9 @@ const struct insn *block_at(struct vcpu *v, unsigned *n)
             return block->insns;
         }
         /* finding may have dropped others, and moved what is at RIP */
-        j = jump_at(v->blocks, rip + e->addend);
-        *j = (struct jump){rip + e->addend, v->code_key, block};
+        hva = (uintptr_t)e->hva + PAGE_OFFSET(rip);
+        j = jump_at(v->blocks, hva);
+        *j = (struct jump){hva, v->code_key, block};
     }
     *n = j->block->n;
     return j->block->insns;

@@ -25,6 +25,8 @@ static inline unsigned code_kind(const struct vcpu *v)
 struct block {
     struct block *hash_next;
     struct block *page_next;
+    void *translation; /* of an engine that translates; goes with the block (translation_drop) */
+    uint32_t heat;     /* how often such an engine found it without one */
     gpa_t gpa;
     uint8_t mode; /* enum decode_mode */
     uint8_t n;
@@ -39,6 +41,9 @@ void vcpu_blocks_drop(struct vcpu *v);
 /* The instructions at CS:rip, at least one; never beyond the page, except for a single instruction
  * that spans two. Valid until the next call or drop. May raise: #PF, #GP of the fetch. */
 const struct insn *block_at(struct vcpu *v, unsigned *n);
+
+/* The block whose first instruction block_at gave; NULL: it gave one outside of any block. */
+struct block *block_of(struct vcpu *v, const struct insn *first);
 
 /* A store to a page, about to happen or done; or its bytes are no longer known. */
 void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len);

@@ -46,7 +46,7 @@ int vcpu_mem_create(struct vcpu *v, unsigned entries, const struct shadow_config
         vcpu_mem_destroy(v);
         return PLX_ENOMEM;
     }
-    m->none = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+    m->none = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, NULL};
     v->use = m->s->use;
     undo_reset(&m->undo);
     vcpu_context_changed(v);

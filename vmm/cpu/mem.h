@@ -87,14 +87,14 @@ static inline void *tlb_read(const struct vcpu *v, gva_t lin, unsigned size)
 {
     const struct tlb_entry *e = tlb_slot(v, lin);
 
-    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->rtag ? (void *)(lin + e->addend) : NULL;
+    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->rtag ? e->hva + PAGE_OFFSET(lin) : NULL;
 }
 
 static inline void *tlb_write(const struct vcpu *v, gva_t lin, unsigned size)
 {
     const struct tlb_entry *e = tlb_slot(v, lin);
 
-    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->wtag ? (void *)(lin + e->addend) : NULL;
+    return (lin & (~(PAGE_SIZE - 1) | (size - 1))) == e->wtag ? e->hva + PAGE_OFFSET(lin) : NULL;
 }
 
 static inline uint64_t host_load(const void *p, unsigned size)

@@ -113,6 +113,18 @@ struct vcpu {
     struct vcpu_lack lack;
     struct vcpu_mem *mem;
     struct blocks *blocks;
+    /* Of the engine: runs blocks until something may have to be looked at between two of them;
+     * and forgets what it translated from one that goes (NULL: it translates nothing). */
+    void (*run_blocks)(struct vcpu *v);
+    void (*translation_drop)(struct vcpu *v, void *translation);
+    struct jit *jit; /* NULL: the interpreter */
+    /* What translated code keeps here while it runs (vmm/engine/jit.h). */
+    struct {
+        struct vcpu *self;
+        uint64_t bias;    /* retired - progress */
+        uint64_t rest;    /* instructions of the block behind the one that is called for */
+        uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
+    } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb; /* of the current address space and privilege */
     uint64_t tlb_mask;

@@ -58,7 +58,8 @@ struct engine_ops {
     void (*settle)(struct vcpu *v);
 };
 
-extern const struct engine_ops engine_interp;
+extern const struct engine_ops engine_interp; /* the reference */
+extern const struct engine_ops engine_jit;    /* translates (vmm/engine/jit.h) */
 
 /* The engine of that name; "auto" is the fastest that is exact on this host. NULL: there is none.
  */

@@ -4,7 +4,7 @@
  * Progress: 1 for every instruction that retires (a REP: rep.h), 1 for every attempt that ends in
  * a fault, 1 for every interrupt taken; so nothing goes on for ever without using up its budget,
  * and where a budget ends changes nothing but where run returns. */
-#include "vmm/engine/engine.h"
+#include "vmm/engine/interp.h"
 
 #include <string.h>
 
@@ -65,22 +65,27 @@ static int step(struct vcpu *v)
     return rc;
 }
 
+const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned n)
+{
+    uint64_t left = v->stop_progress - v->c.progress;
+    const struct insn *end = in + (n < left ? n : left);
+
+    do {
+        execute(v, in);
+    } while (++in != end && !v->attention);
+    return in - 1;
+}
+
 /* Blocks one after the other, until something may have to be looked at between two of them. */
 static void run_blocks(struct vcpu *v)
 {
-    const struct insn *in;
+    const struct insn *last;
 
     do {
         unsigned n;
-        in = block_at(v, &n);
-        uint64_t left = v->stop_progress - v->c.progress;
-        const struct insn *end = in + (n < left ? n : left);
-
-        do {
-            execute(v, in);
-        } while (++in != end && !v->attention);
-    } while (!v->attention && !v->irq_pending && (in[-1].flags & INSN_ENDS_BLOCK) == 0 &&
-             v->c.progress < v->stop_progress);
+        const struct insn *first = block_at(v, &n);
+        last = interp_block(v, first, n);
+    } while (interp_goes_on(v, last));
 }
 
 /* Parallel part: an interrupt that only the vCPU's own LAPIC knows of. It is delivered before it is
@@ -178,7 +183,7 @@ static enum vcpu_stop loop(struct vcpu *v)
                 }
                 rc = step(v);
             } else {
-                run_blocks(v);
+                v->run_blocks(v);
             }
         }
         if (PLX_UNLIKELY(v->trace != NULL) && !vcpu_blocks(rc)) {
@@ -291,6 +296,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     v->owner = cfg->owner;
     v->ops = cfg->ops;
     v->ops_ctx = cfg->ops_ctx;
+    v->run_blocks = run_blocks;
     if (vcpu_mem_create(v, cfg->cache_entries, cfg->shadow) != 0 ||
         vcpu_blocks_create(v, cfg->cache_entries) != 0) {
         interp_destroy(v);

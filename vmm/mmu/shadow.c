@@ -128,11 +128,11 @@ void shadow_guard(struct shadow *s, uint64_t page, bool reads)
 {
     for (uint32_t n = s->page[page].entries; n != 0; n = s->entry[n - 1].by_page.next) {
         struct tlb_entry *t = &s->tlb[n - 1];
-        t->wtag = TLB_NONE;
+        t->wtag = shadow_no_tag(n - 1);
         if (reads) {
-            *s->attention = *s->attention || t->xtag != TLB_NONE;
-            t->rtag = TLB_NONE;
-            t->xtag = TLB_NONE;
+            *s->attention = *s->attention || shadow_is_tag(t->xtag);
+            t->rtag = shadow_no_tag(n - 1);
+            t->xtag = shadow_no_tag(n - 1);
         }
     }
 }
@@ -202,17 +202,24 @@ static void unlink_entry(struct shadow *s, uint32_t slot)
     }
 }
 
+static struct tlb_entry no_entry(uint32_t slot)
+{
+    gva_t none = shadow_no_tag(slot);
+
+    return (struct tlb_entry){none, none, none, NULL};
+}
+
 void shadow_drop(struct shadow *s, uint32_t slot)
 {
     if (s->entry[slot].tag == TLB_NONE) {
         return;
     }
     unlink_entry(s, slot);
-    if (s->tlb[slot].xtag != TLB_NONE) {
+    if (shadow_is_tag(s->tlb[slot].xtag)) {
         *s->attention = true;
     }
     s->entry[slot].tag = TLB_NONE;
-    s->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+    s->tlb[slot] = no_entry(slot);
 }
 
 /* --- spaces ------------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ static void claim_space(struct shadow *s, unsigned i, const struct shadow_key *k
     } else {
         for (uint32_t slot = i * s->slots; slot < (i + 1) * s->slots; slot++) {
             s->entry[slot].tag = TLB_NONE;
-            s->tlb[slot] = (struct tlb_entry){TLB_NONE, TLB_NONE, TLB_NONE, 0};
+            s->tlb[slot] = no_entry(slot);
         }
         sp->live = true;
     }
@@ -302,7 +309,7 @@ void shadow_drop_writes(struct shadow *s)
 {
     for (unsigned i = 0; i < s->nspaces; i++) {
         for (uint32_t k = 0; k < s->space[i].nused; k++) {
-            s->tlb[s->space[i].used[k]].wtag = TLB_NONE;
+            s->tlb[s->space[i].used[k]].wtag = shadow_no_tag(s->space[i].used[k]);
         }
     }
 }
@@ -393,10 +400,10 @@ void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
     const struct shadow_entry *e = &s->entry[slot];
     uint8_t use = s->use[page];
 
-    t->addend = (uintptr_t)s->ram->hva + (page << PAGE_SHIFT) - e->tag;
+    t->hva = s->ram->hva + (page << PAGE_SHIFT);
     if ((rights & OWNER_R) != 0 && (use & USE_OWED) == 0) {
-        t->rtag = (e->perm & WALK_R) != 0 ? e->tag : TLB_NONE;
-        t->xtag = (e->perm & WALK_X) != 0 ? e->tag : TLB_NONE;
+        t->rtag = (e->perm & WALK_R) != 0 ? e->tag : shadow_no_tag(slot);
+        t->xtag = (e->perm & WALK_X) != 0 ? e->tag : shadow_no_tag(slot);
     }
     if ((rights & OWNER_W) != 0 && (e->perm & WALK_W) != 0 && (use & USE_GUARDED) == 0 &&
         (s->ram->flags[page] & RAM_DIRTY) != 0) {

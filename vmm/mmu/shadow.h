@@ -28,12 +28,12 @@
 
 enum shadow_kind { SHADOW_SUPER, SHADOW_USER, SHADOW_SUPER_AC, SHADOW_KINDS };
 
-/* What the inline lookup sees of an entry. A tag is the linear page, or TLB_NONE; wtag is set only
- * where a store needs nothing else: D and RAM_DIRTY are set, the page is ours alone and nothing of
- * ours was derived from it. xtag: fetch. */
+/* What the inline lookup sees of an entry. A tag is the linear page, or something that is no page
+ * of this entry (shadow_no_tag); wtag is set only where a store needs nothing else: D and RAM_DIRTY
+ * are set, the page is ours alone and nothing of ours was derived from it. xtag: fetch. */
 struct tlb_entry {
     gva_t rtag, wtag, xtag;
-    uintptr_t addend; /* HVA = linear address + addend */
+    uint8_t *hva; /* of the page */
 };
 
 #define TLB_NONE    UINT64_MAX
@@ -169,6 +169,19 @@ static inline uint32_t shadow_slot(const struct shadow *s, enum shadow_kind kind
 {
     return s->current * s->slots + (uint32_t)kind * s->entries +
            (uint32_t)((lin >> PAGE_SHIFT) & (s->entries - 1));
+}
+
+/* What stands for no tag at @slot: low bits that no page has, and another entry's page, so that a
+ * linear address that belongs here differs from it beyond its page, too (translated code compares
+ * by difference). With one entry a space there is no other. */
+static inline gva_t shadow_no_tag(uint32_t slot)
+{
+    return (gva_t)(slot ^ 1) << PAGE_SHIFT | (PAGE_SIZE - 1);
+}
+
+static inline bool shadow_is_tag(gva_t tag)
+{
+    return PAGE_OFFSET(tag) == 0;
 }
 
 /* Put what a walk found at @slot, without tags. Whatever was there goes. */

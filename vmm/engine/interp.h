@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/interp.h - what an engine that runs most code in another way takes from the
+ * interpreter: all of engine_interp but v->run_blocks, and these. */
+#ifndef VMM_ENGINE_INTERP_H
+#define VMM_ENGINE_INTERP_H
+
+#include "vmm/engine/engine.h"
+
+/* Execute the @n instructions at @in, which block_at gave, as far as the budget goes and until
+ * v->attention. Returns the last one executed. May raise. */
+const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned n);
+
+/* After @last: may the next block run without a look at anything else? */
+static inline bool interp_goes_on(const struct vcpu *v, const struct insn *last)
+{
+    return !v->attention && !v->irq_pending && (last->flags & INSN_ENDS_BLOCK) == 0 &&
+           v->c.progress < v->stop_progress;
+}
+
+#endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit.c - the engine: enters translations, makes and links them, forgets them; and the
+ * code that all of them share. */
+#include "vmm/engine/jit.h"
+
+#include <asm/prctl.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/check.h"
+#include "vmm/cpu/mem.h"
+#include "vmm/engine/interp.h"
+
+enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, HEAT = 8 };
+
+#define OFF(field) offsetof(struct vcpu, field)
+
+/* --- shared code ------------------------------------------------------------------------------ */
+
+static const struct {
+    uint8_t guest, host;
+} pinned[] = {
+    {RAX, 0}, {RCX, 1}, {RDX, 2},  {RBX, 3},  {RSP, HOST_GUEST_RSP}, {RBP, 5}, {RSI, 6}, {RDI, 7},
+    {R8, 8},  {R9, 9},  {R10, 10}, {R12, 12},
+};
+
+static void move_pinned(struct jit_code *c, unsigned op)
+{
+    for (unsigned i = 0; i < PLX_COUNT(pinned); i++) {
+        emit_q(c, op, pinned[i].host, rm_gs(OFF(c.gpr) + pinned[i].guest * sizeof(uint64_t)));
+    }
+}
+
+/* c.progress = stop_progress - @reg, c.retired by the bias; uses RAX. */
+static void store_counts(struct jit_code *c, unsigned reg)
+{
+    emit_q(c, OP_MOV_LOAD, RAX, rm_gs(OFF(stop_progress)));
+    emit_q(c, 0x2b, RAX, rm_reg(reg)); /* sub */
+    emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.progress)));
+    emit_q(c, OP_ADD_LOAD, RAX, rm_gs(OFF(jit_run.bias)));
+    emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.retired)));
+}
+
+static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
+
+static void push_pop(struct jit_code *c, unsigned op, unsigned reg)
+{
+    if (reg >= 8) {
+        emit_1(c, 0x41);
+    }
+    emit_1(c, op | (reg & 7));
+}
+
+static void add_rsp(struct jit_code *c, int n)
+{
+    emit_q(c, 0x83, 0, rm_reg(RSP));
+    emit_1(c, (uint8_t)n);
+}
+
+void jit_emit_shared(struct jit *j)
+{
+    struct jit_code *c = &j->code;
+
+    /* enter(RDI: vCPU, RSI: code) */
+    j->enter = c->at;
+    for (unsigned i = 0; i < PLX_COUNT(saved); i++) {
+        push_pop(c, 0x50, saved[i]);
+    }
+    add_rsp(c, -8);
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RSI));
+    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
+    move_pinned(c, OP_MOV_LOAD);
+    emit_d(c, 0xff, 4, rm_reg(HOST_T0)); /* jmp */
+
+    /* leave: T0 is the edge, or 0; registers are live */
+    j->leave = c->at;
+    move_pinned(c, OP_MOV_STORE);
+    store_counts(c, HOST_BUDGET);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T0));
+    uint32_t out = c->at;
+    add_rsp(c, 8);
+    for (unsigned i = PLX_COUNT(saved); i-- > 0;) {
+        push_pop(c, 0x58, saved[i]);
+    }
+    emit_1(c, 0xc3);
+
+    /* call: T0 is the instruction, T1 how many of the block are behind it */
+    j->call = c->at;
+    move_pinned(c, OP_MOV_STORE);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
+    emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
+    store_counts(c, HOST_T1);
+    emit_1(c, 0x65);
+    emit_bytes(c, "\x48\x8b\x3c\x25", 4); /* mov rdi, gs:[...] */
+    emit_4(c, (uint32_t)OFF(jit_run.self));
+    emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
+    add_rsp(c, -8);
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)jit_interpret);
+    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
+    add_rsp(c, 8);
+    emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
+    uint32_t stop = emit_jump(c, 0x85, 0);
+    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
+    move_pinned(c, OP_MOV_LOAD);
+    emit_1(c, 0xc3);
+    emit_aim(c, stop, c->at);
+    add_rsp(c, 8);
+    emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
+    emit_jump(c, JUMP, out);
+}
+
+int jit_interpret(struct vcpu *v, const struct insn *in)
+{
+    uint64_t next = v->c.rip + in->len;
+
+    v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
+    v->cur = in;
+    v->next_rip = next;
+    in->fn(v, in);
+    v->c.rip = v->next_rip;
+    v->c.retired++;
+    v->c.progress++;
+    v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
+    v->jit_run.bias = v->c.retired - v->c.progress;
+    return v->attention || v->c.rip != next || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
+}
+
+/* --- translations ----------------------------------------------------------------------------- */
+
+void jit_link(struct jit *j, struct jit_edge *e, struct translation *t)
+{
+    struct jit_code *c = &j->code;
+    uint32_t at = e->jump;
+
+    e->to = t;
+    if (t == NULL) {
+        if (at + 5 <= c->size) {
+            c->rw[at] = JUMP;
+            emit_aim(c, at + 1, e->leave);
+        }
+        return;
+    }
+    e->next_in = t->in;
+    t->in = e;
+    memcpy(c->rw + at, (const uint8_t[]){0x49, 0x81, 0xed}, 3); /* sub budget, n */
+    patch_4(c, at + 3, t->n);
+    emit_aim(c, at + 9, e->undo);
+    emit_aim(c, at + 14, t->body);
+    patch_4(c, e->undo + 3, t->n);
+}
+
+/* e->to loses it; the code is as before it was linked, or goes. */
+static void take_from_target(struct jit_edge *e)
+{
+    for (struct jit_edge **at = &e->to->in; *at != NULL; at = &(*at)->next_in) {
+        if (*at == e) {
+            *at = e->next_in;
+            return;
+        }
+    }
+}
+
+static void translation_drop(struct vcpu *v, void *translation)
+{
+    struct jit *j = v->jit;
+    struct translation *t = translation;
+
+    j->drops++;
+    while (t->in != NULL) {
+        struct jit_edge *e = t->in;
+        t->in = e->next_in;
+        jit_link(j, e, NULL);
+    }
+    for (unsigned i = 0; i < t->nedges; i++) {
+        if (t->edge[i].to != NULL) {
+            take_from_target(&t->edge[i]);
+        }
+    }
+    plx_free(t);
+}
+
+/* The translation to enter at RIP; makes one of what has been run often. */
+static struct translation *find(struct vcpu *v, struct block *block)
+{
+    struct jit *j = v->jit;
+    struct translation *t = block->translation;
+
+    if (t != NULL && t->rip == v->c.rip) {
+        return t;
+    }
+    if (++block->heat < HEAT) {
+        return NULL;
+    }
+    block->heat = 0;
+    if (t != NULL) { /* the same page at another address */
+        translation_drop(v, t);
+        block->translation = NULL;
+    }
+    block->translation = jit_translate(v, j, block);
+    return block->translation;
+}
+
+/* Blocks are forgotten with the code: their memory is used again. */
+static void make_room(struct vcpu *v)
+{
+    struct jit *j = v->jit;
+
+    vcpu_blocks_drop(v);
+    j->code.at = j->shared_end;
+    j->code.full = false;
+    j->flushes++;
+}
+
+/* What is translated assumes this beside 64-bit mode: no #AC, tables of more than one entry. */
+static bool translates(const struct vcpu *v)
+{
+    return cpu_is64(&v->c) && v->tlb_mask != 0 &&
+           ((v->c.rflags & FLAG_AC) == 0 || (v->c.cr0 & CR0_AM) == 0 || cpu_cpl(&v->c) != 3);
+}
+
+static void run_blocks(struct vcpu *v)
+{
+    struct jit *j = v->jit;
+    struct jit_edge *from = NULL;
+    uint64_t drops = 0;
+    const struct insn *last;
+
+    do {
+        unsigned n;
+        if (j->code.size - j->code.at < CODE_RESERVE) {
+            make_room(v);
+        }
+        const struct insn *first = block_at(v, &n);
+        struct block *block = v->attention || !translates(v) ? NULL : block_of(v, first);
+        struct translation *t = block == NULL ? NULL : find(v, block);
+        if (t == NULL || t->n > v->stop_progress - v->c.progress) {
+            last = interp_block(v, first, n);
+            from = NULL;
+            continue;
+        }
+        if (from != NULL && drops == j->drops && from->rip == t->rip && from->to == NULL &&
+            PAGE_BASE(from->from->block->gpa) == PAGE_BASE(block->gpa)) {
+            jit_link(j, from, t);
+        }
+        drops = j->drops;
+        last = &block->insns[block->n - 1];
+        v->cur = NULL;
+        v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
+        v->jit_run.bias = v->c.retired - v->c.progress;
+        from = j->call_enter(v, j->code.rx + t->entry);
+        v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
+        if (v->cur != NULL && (v->cur->flags & INSN_ENDS_BLOCK) != 0) {
+            return; /* what it changed may have to be looked at */
+        }
+        if (v->attention || v->irq_pending || v->c.progress >= v->stop_progress) {
+            return;
+        }
+    } while (interp_goes_on(v, last));
+}
+
+/* --- the engine ------------------------------------------------------------------------------- */
+
+static void jit_destroy(struct vcpu *v)
+{
+    struct jit *j = v == NULL ? NULL : v->jit;
+
+    engine_interp.destroy(v); /* drops the translations */
+    if (j != NULL) {
+        jit_code_destroy(&j->code);
+        plx_free(j);
+    }
+}
+
+static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct plx_err *err)
+{
+    struct vcpu *v;
+    int rc = engine_interp.create(cfg, &v, err);
+
+    *out = NULL;
+    if (rc != 0) {
+        return rc;
+    }
+    v->jit = plx_calloc(1, sizeof *v->jit);
+    if (v->jit == NULL || jit_code_create(&v->jit->code, CODE_SIZE) != 0) {
+        jit_destroy(v);
+        return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
+    }
+    v->jit_run.self = v;
+    jit_emit_shared(v->jit);
+    v->jit->shared_end = v->jit->code.at;
+    const void *enter = v->jit->code.rx + v->jit->enter;
+    memcpy(&v->jit->call_enter, &enter, sizeof enter);
+    v->run_blocks = run_blocks;
+    v->translation_drop = translation_drop;
+    *out = v;
+    return 0;
+}
+
+/* GS is nobody else's in a 64-bit Linux process; a vCPU may run on another thread each time. */
+static void set_gs(struct vcpu *v)
+{
+    enum { HWCAP2_FSGSBASE_BIT = 2 };
+
+    if ((getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0) {
+        __asm__ volatile("wrgsbase %0" : : "r"(v));
+    } else {
+        PLX_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, v) == 0);
+    }
+}
+
+static void jit_run(struct vcpu *v, struct engine_run *run)
+{
+    set_gs(v);
+    engine_interp.run(v, run);
+}
+
+static void jit_drop(struct vcpu *v)
+{
+    engine_interp.drop(v);
+}
+
+static void jit_state_changed(struct vcpu *v)
+{
+    engine_interp.state_changed(v);
+}
+
+static void jit_revoke(struct vcpu *v, uint64_t page, bool all)
+{
+    engine_interp.revoke(v, page, all);
+}
+
+static void jit_settle(struct vcpu *v)
+{
+    engine_interp.settle(v);
+}
+
+const struct engine_ops engine_jit = {
+    .name = "jit",
+    .create = jit_create,
+    .destroy = jit_destroy,
+    .run = jit_run,
+    .drop = jit_drop,
+    .state_changed = jit_state_changed,
+    .revoke = jit_revoke,
+    .settle = jit_settle,
+};

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit.h - the translator: blocks of 64-bit code as host code of the same architecture.
+ *
+ * Most guest instructions are emitted as they are, with registers renamed and the memory operand
+ * replaced by the host address that the inline lookup of the shadow tables finds. Whatever misses
+ * that lookup, and whatever is not translated, is executed by the interpreter's own function, in
+ * the middle of the block: so faults, devices and ownership have one implementation.
+ *
+ * While translated code runs, guest registers live in host registers:
+ *
+ *   RAX RCX RDX RBX RBP RSI RDI R8 R9 R10 R12   the host's register of the same name
+ *   RSP                                         R15 (RSP stays the host's stack)
+ *   R11 R13 R14 R15                             in struct vcpu
+ *   host R11 (T0), R14 (T1)                     for addresses and values in passing
+ *   host R13                                    budget: what is left once this block is through
+ *   GS base                                     struct vcpu
+ *
+ * The arithmetic flags are in host flags where an instruction of the block needs them, else in
+ * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there. An instruction
+ * that leaves flags undefined on the host while the guest may still look at them is executed by the
+ * interpreter, which has the chosen values (R6).
+ *
+ * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address and goes with
+ * it. It jumps to others in the same page directly: whoever changes what RIP means there sets
+ * v->attention, which ends translated code. Nothing here is state (R1); a translation is entered
+ * only if the budget lasts for all of it.
+ *
+ * Ownership: one per vCPU. Threading: as the vCPU. */
+#ifndef VMM_ENGINE_JIT_H
+#define VMM_ENGINE_JIT_H
+
+#include "vmm/cpu/block.h"
+#include "vmm/engine/jit_emit.h"
+
+struct translation;
+
+/* A way out of a translation to code whose address is known. */
+struct jit_edge {
+    struct translation *from, *to; /* to: NULL: not linked */
+    struct jit_edge *next_in;      /* of those that lead to @to */
+    uint64_t rip;
+    uint32_t jump, undo; /* offsets in the code: "sub budget; js; jmp", and "add budget" */
+    uint32_t leave;      /* where it leaves translated code */
+};
+
+struct translation {
+    struct block *block;
+    uint64_t rip;
+    uint32_t entry, body; /* offsets: with and without a look at the budget */
+    uint32_t n;           /* instructions: progress */
+    struct jit_edge *in;
+    struct jit_edge edge[2];
+    unsigned nedges;
+};
+
+struct jit {
+    struct jit_code code;
+    uint32_t enter; /* offsets: int (*)(struct vcpu *, const void *code) and what all code shares */
+    uint32_t leave, call, shared_end;
+    struct jit_edge *(*call_enter)(struct vcpu *v, const void *code); /* the edge it left by */
+    uint64_t drops; /* of translations: pointers to edges from before may be stale */
+    uint64_t translated, flushes;
+};
+
+/* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */
+struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block);
+
+/* Point @e at @t, or (NULL) out of translated code. */
+void jit_link(struct jit *j, struct jit_edge *e, struct translation *t);
+
+/* Emit enter, leave and call. */
+void jit_emit_shared(struct jit *j);
+
+/* From translated code: execute @in with the interpreter's function. Nonzero: leave. */
+int jit_interpret(struct vcpu *v, const struct insn *in);
+
+#endif

@@ -1,0 +1,568 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_block.c - one decoded block as host code. The rules are in jit.h. */
+#include <string.h>
+
+#include "base/alloc.h"
+#include "vmm/cpu/int.h"
+#include "vmm/engine/jit.h"
+#include "vmm/engine/jit_form.h"
+
+enum { ALL = FLAGS_ARITH };
+
+/* Where the slow path of an instruction comes back, and from where it is reached. */
+struct slow {
+    uint32_t from; /* displacement of the jump to it */
+    uint32_t back;
+    unsigned insn;
+    bool load; /* the flags are wanted in host flags */
+};
+
+struct work {
+    struct vcpu *v;
+    struct jit_code *c;
+    const struct block *block;
+    struct translation *t;
+    unsigned n, i;      /* instructions, the one under way */
+    uint64_t rip, next; /* of it, and of the one after it */
+    struct form form[BLOCK_INSNS_MAX];
+    uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
+    bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
+    struct slow slow[BLOCK_INSNS_MAX];
+    unsigned nslow;
+    struct jit *j;
+};
+
+#define GPR(reg) (offsetof(struct vcpu, c.gpr) + (size_t)(reg) * sizeof(uint64_t))
+
+/* The host's register for a guest's; -1: it is in memory. */
+static int host_of(unsigned reg)
+{
+    static const int8_t host[16] = {0,  1,  2,  3, HOST_GUEST_RSP, 5, 6, 7, 8, 9, 10, -1,
+                                    12, -1, -1, -1};
+    return host[reg];
+}
+
+/* --- flags ------------------------------------------------------------------------------------ */
+
+/* Host flags to memory; they stay. */
+static void save_flags(struct work *w)
+{
+    struct jit_code *c = w->c;
+
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f); /* lahf */
+    if (w->no_af) {  /* CF and OF are 0, or as the save finds them: only AF is wrong */
+        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
+                rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+        emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
+        emit_op(c, (struct op){.op = 0x88}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+        emit_1(c, 0x65); /* mov al, gs:[overflow]; add al, 127; sahf: as they were */
+        emit_bytes(c, "\x8a\x04\x25", 3);
+        emit_4(c, (uint32_t)offsetof(struct vcpu, jit_run.overflow));
+        emit_bytes(c, "\x04\x7f\x9e", 3);
+    } else {
+        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
+                rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+        emit_op(c, (struct op){.op = 0x88}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    }
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+    w->in_host = false;
+}
+
+static void load_flags(struct jit_code *c)
+{
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_op(c, (struct op){.op = 0x8a}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));         /* ah */
+    emit_op(c, (struct op){.op = 0x8a}, 0, rm_gs(offsetof(struct vcpu, jit_run.overflow))); /* al */
+    emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+/* INC and DEC: everything but CF, which is in memory. */
+static void save_but_cf(struct jit_code *c)
+{
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f);
+    emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
+            rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+    emit_bytes(c, "\x80\xe4\xfe", 3); /* and ah, ~CF */
+    emit_op(c, (struct op){.op = 0x80}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    emit_1(c, FLAG_CF);
+    emit_op(c, (struct op){.op = 0x08}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+static void want_host_flags(struct work *w)
+{
+    if (!w->in_host) {
+        load_flags(w->c);
+    }
+}
+
+/* --- operands --------------------------------------------------------------------------------- */
+
+/* A guest register in a host register: its own, or @temp, loaded. */
+static unsigned load_reg(struct work *w, unsigned reg, unsigned temp)
+{
+    int host = host_of(reg);
+
+    if (host >= 0) {
+        return (unsigned)host;
+    }
+    emit_q(w->c, OP_MOV_LOAD, temp, rm_gs(GPR(reg)));
+    return temp;
+}
+
+static void store_reg(struct work *w, unsigned reg, unsigned temp)
+{
+    if (host_of(reg) < 0) {
+        emit_q(w->c, OP_MOV_STORE, temp, rm_gs(GPR(reg)));
+    }
+}
+
+/* T0 = the linear address of the memory operand, or (LEA) its offset. Changes no flag without a
+ * segment base. */
+static void address(struct work *w, const struct insn *in, bool linear)
+{
+    struct jit_code *c = w->c;
+    bool wide = in->asz == 8;
+
+    if (in->rip_relative) {
+        uint64_t ea = w->next + (uint64_t)in->disp;
+        emit_mov_imm(c, HOST_T0, wide ? ea : (uint32_t)ea);
+    } else if (in->base == REG_NONE && in->index == REG_NONE) {
+        emit_mov_imm(c, HOST_T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
+    } else {
+        int base = in->base == REG_NONE ? -1 : (int)load_reg(w, in->base, HOST_T0);
+        int index = in->index == REG_NONE ? -1 : (int)load_reg(w, in->index, HOST_T1);
+        if (base >= 0 && index < 0 && in->disp == 0 && wide) {
+            if (base != HOST_T0) {
+                emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg((unsigned)base));
+            }
+        } else {
+            emit_lea(c, wide, HOST_T0, base, index, in->scale_shift, (int32_t)in->disp);
+        }
+    }
+    if (linear && in->seg >= SEG_FS) {
+        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(in->seg_off));
+    }
+}
+
+static void slow_from(struct work *w, uint32_t site)
+{
+    w->slow[w->nslow++] = (struct slow){.from = site, .insn = w->i};
+}
+
+/* T0 = the host's address of the @size bytes at linear address T0, or on to the slow path. The
+ * flags are in memory. */
+static void lookup(struct work *w, unsigned size, bool write)
+{
+    struct jit_code *c = w->c;
+    uint32_t mask = (uint32_t)w->v->tlb_mask << 5;
+    int32_t tag =
+        (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+
+    _Static_assert(sizeof(struct tlb_entry) == 32, "1 << 5");
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
+    emit_1(c, PAGE_SHIFT - 5);
+    emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
+    emit_4(c, mask);
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, tag));
+    emit_q(c, 0x81, 7, rm_reg(HOST_T0)); /* cmp: beyond the page, or not of this page */
+    emit_4(c, (uint32_t)(PAGE_SIZE - size));
+    slow_from(w, emit_jump(c, 0x87, 0)); /* ja */
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
+}
+
+/* --- instructions ----------------------------------------------------------------------------- */
+
+static bool high_byte(const struct form *f, unsigned reg, unsigned size)
+{
+    return size == 1 && !f->has_rex && reg >= 4;
+}
+
+/* Needs the byte registers that only REX names. */
+static bool low_byte(unsigned host, unsigned size)
+{
+    return size == 1 && host >= 4 && host < 8;
+}
+
+static void emit_imm(struct work *w, const struct form *f, const uint8_t *bytes)
+{
+    emit_bytes(w->c, bytes + f->imm_at, f->imm_len);
+}
+
+static void do_modrm(struct work *w, const struct insn *in, const struct form *f,
+                     const uint8_t *bytes)
+{
+    struct jit_code *c = w->c;
+    struct op op = {f->map, f->op, f->p66, f->w, f->rep, false};
+    unsigned reg = f->reg & 7U;
+    unsigned rm_guest = f->rm, rm_host = 0;
+    bool rm_temp = false, reg_temp = false;
+    struct rm rm;
+
+    if (f->mem) {
+        address(w, in, true);
+        lookup(w, f->rm_size, (f->rm_use & USE_WRITE) != 0);
+        rm = rm_at(HOST_T0, 0);
+    } else if (high_byte(f, f->rm, f->rm_size)) {
+        rm = rm_reg(f->rm);
+    } else {
+        rm_temp = host_of(rm_guest) < 0;
+        rm_host = rm_temp ? HOST_T0 : (unsigned)host_of(rm_guest);
+        rm = rm_reg(rm_host);
+        op.low_byte = low_byte(rm_host, f->rm_size);
+    }
+    if (f->reads != 0) {
+        want_host_flags(w);
+    }
+    if (rm_temp && ((f->rm_use & USE_READ) != 0 || f->rm_size < 4)) {
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_gs(GPR(rm_guest)));
+    }
+    if (f->reg_use != USE_NONE) {
+        if (high_byte(f, f->reg, f->reg_size)) {
+            reg = f->reg;
+        } else {
+            reg_temp = host_of(f->reg) < 0;
+            reg = reg_temp ? HOST_T1 : (unsigned)host_of(f->reg);
+            op.low_byte |= low_byte(reg, f->reg_size);
+            if (reg_temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
+                emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(GPR(f->reg)));
+            }
+        }
+    }
+    emit_op(c, op, reg, rm);
+    emit_imm(w, f, bytes);
+    if (rm_temp && (f->rm_use & USE_WRITE) != 0) {
+        store_reg(w, rm_guest, HOST_T0);
+    }
+    if (reg_temp && (f->reg_use & USE_WRITE) != 0) {
+        store_reg(w, f->reg, HOST_T1);
+    }
+}
+
+/* The opcode with its prefixes, for operands that are the same registers on the host. */
+static void do_fixed(struct work *w, const struct form *f, const uint8_t *bytes)
+{
+    struct jit_code *c = w->c;
+
+    if (f->reads != 0) {
+        want_host_flags(w);
+    }
+    if (f->p66) {
+        emit_1(c, 0x66);
+    }
+    if (f->w) {
+        emit_1(c, 0x48);
+    }
+    emit_1(c, f->op);
+    emit_imm(w, f, bytes);
+}
+
+static void do_low3(struct work *w, const struct form *f, const uint8_t *bytes)
+{
+    struct jit_code *c = w->c;
+    bool high = f->map == 0 && high_byte(f, f->reg, f->reg_size);
+    bool temp = !high && host_of(f->reg) < 0;
+    unsigned host = high ? f->reg : temp ? HOST_T0 : (unsigned)host_of(f->reg);
+    unsigned rex = (f->w ? 8U : 0U) | (host >= 8 ? 1U : 0U);
+
+    if (temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_gs(GPR(f->reg)));
+    }
+    if (f->p66) {
+        emit_1(c, 0x66);
+    }
+    if (rex != 0 || (!high && low_byte(host, f->reg_size))) {
+        emit_1(c, 0x40 | rex);
+    }
+    if (f->map == 1) {
+        emit_1(c, 0x0f);
+    }
+    emit_1(c, (f->op & 0xf8U) | (host & 7));
+    emit_imm(w, f, bytes);
+    if (temp) {
+        store_reg(w, f->reg, HOST_T0);
+    }
+}
+
+static void do_lea(struct work *w, const struct insn *in)
+{
+    unsigned reg = in->opd[0].reg, size = in->opd[0].size;
+    int host = host_of(reg);
+
+    address(w, in, false);
+    if (host < 0) {
+        if (size == 4) {
+            emit_d(w->c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_T0));
+        }
+        emit_q(w->c, OP_MOV_STORE, HOST_T0, rm_gs(GPR(reg)));
+    } else {
+        emit_op(w->c, (struct op){.op = OP_MOV_LOAD, .w = size == 8}, (unsigned)host,
+                rm_reg(HOST_T0));
+    }
+}
+
+static void do_push(struct work *w, const struct form *f)
+{
+    struct jit_code *c = w->c;
+
+    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
+    lookup(w, 8, true);
+    emit_q(c, OP_MOV_STORE, load_reg(w, f->reg, HOST_T1), rm_at(HOST_T0, 0));
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+}
+
+static void do_pop(struct work *w, const struct form *f)
+{
+    struct jit_code *c = w->c;
+    int host = host_of(f->reg);
+
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
+    lookup(w, 8, false);
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8);
+    emit_q(c, OP_MOV_LOAD, host < 0 ? HOST_T1 : (unsigned)host, rm_at(HOST_T0, 0));
+    store_reg(w, f->reg, HOST_T1);
+}
+
+/* The interpreter's function, in the block's middle or (@leave) as its end. */
+static void call_out(struct work *w, unsigned i, uint64_t rip)
+{
+    struct jit_code *c = w->c;
+
+    emit_mov_imm(c, HOST_T1, rip);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
+    emit_mov_imm(c, HOST_T1, w->n - 1 - i);
+    emit_jump(c, CALL, w->j->call);
+}
+
+static bool same_page(const struct work *w, uint64_t rip)
+{
+    return PAGE_BASE(rip) == PAGE_BASE(w->t->rip);
+}
+
+/* On to @rip; not linked yet. */
+static void edge(struct work *w, uint64_t rip)
+{
+    struct jit_code *c = w->c;
+    struct jit_edge *e = &w->t->edge[w->t->nedges++];
+
+    *e = (struct jit_edge){.from = w->t, .rip = rip};
+    e->jump = c->at;
+    emit_q(c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub */
+    emit_4(c, 0);
+    emit_jump(c, 0x88, 0); /* js */
+    emit_jump(c, JUMP, 0);
+    e->undo = c->at;
+    emit_q(c, 0x81, 0, rm_reg(HOST_BUDGET)); /* add */
+    emit_4(c, 0);
+    e->leave = c->at;
+    emit_mov_imm(c, HOST_T1, rip);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+    emit_mov_imm(c, HOST_T0, same_page(w, rip) ? (uint64_t)(uintptr_t)e : 0);
+    emit_jump(c, JUMP, w->j->leave);
+    jit_link(w->j, e, NULL);
+}
+
+static bool canonical(uint64_t lin)
+{
+    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+}
+
+static void do_jcc(struct work *w, const struct insn *in, bool in_host)
+{
+    if (!in_host) {
+        load_flags(w->c);
+    }
+    uint32_t taken = emit_jump(w->c, 0x80 | (in->opcode & 15U), 0);
+    edge(w, w->next);
+    emit_aim(w->c, taken, w->c->at);
+    edge(w, w->next + in->imm);
+}
+
+static void do_call(struct work *w, const struct insn *in)
+{
+    struct jit_code *c = w->c;
+
+    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
+    lookup(w, 8, true);
+    emit_mov_imm(c, HOST_T1, w->next);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_at(HOST_T0, 0));
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+    edge(w, w->next + in->imm);
+}
+
+static bool accesses(const struct form *f)
+{
+    return f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_CALL_NEAR ||
+           (f->kind == FORM_MODRM && f->mem);
+}
+
+/* Which flags are wanted where. A slow path wants them all: it may fault. */
+static void find_live(struct work *w, const uint8_t *bytes)
+{
+    uint32_t uncertain[BLOCK_INSNS_MAX];
+
+    for (unsigned i = 0; i < w->n; i++) {
+        form_of(&w->block->insns[i], bytes, &w->form[i], &uncertain[i]);
+        bytes += w->block->insns[i].len;
+    }
+    w->live[w->n] = ALL;
+    for (unsigned i = w->n; i-- > 0;) {
+        struct form *f = &w->form[i];
+        if ((w->live[i + 1] & uncertain[i]) != 0) {
+            f->kind = FORM_CALL;
+        } else if (uncertain[i] == ALL) {
+            f->reads = 0;
+        }
+        bool whole = f->kind == FORM_CALL || accesses(f);
+        w->live[i] = whole ? ALL : (w->live[i + 1] & ~f->writes) | f->reads;
+    }
+}
+
+/* One instruction. True: the block's end has been emitted. */
+static bool translate_one(struct work *w, const struct insn *in, const uint8_t *bytes)
+{
+    struct form *f = &w->form[w->i];
+    struct jit_code *c = w->c;
+    unsigned first_slow = w->nslow;
+    bool keep_cf =
+        f->flags == FLAGS_KEEP_CF && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_CF) != 0;
+    bool branch = f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
+    bool was_in_host = w->in_host;
+
+    if (w->in_host && (f->kind == FORM_CALL || accesses(f) || keep_cf || branch)) {
+        save_flags(w); /* host flags stay until something else changes them */
+    }
+    switch (f->kind) {
+    case FORM_NOTHING:
+        break;
+    case FORM_MODRM:
+        do_modrm(w, in, f, bytes);
+        break;
+    case FORM_FIXED:
+        do_fixed(w, f, bytes);
+        break;
+    case FORM_LOW3:
+        do_low3(w, f, bytes);
+        break;
+    case FORM_LEA:
+        do_lea(w, in);
+        break;
+    case FORM_PUSH:
+        do_push(w, f);
+        break;
+    case FORM_POP:
+        do_pop(w, f);
+        break;
+    case FORM_JCC:
+        do_jcc(w, in, was_in_host);
+        return true;
+    case FORM_JMP:
+        edge(w, w->next + in->imm);
+        return true;
+    case FORM_CALL_NEAR:
+        do_call(w, in);
+        return true;
+    default:
+        call_out(w, w->i, w->rip);
+        if (branch) {
+            emit_mov_imm(c, HOST_T0, 0);
+            emit_jump(c, JUMP, w->j->leave + 0);
+            return true;
+        }
+        return false;
+    }
+    if (keep_cf) {
+        save_but_cf(c);
+    } else if (f->writes != 0) {
+        w->in_host = true;
+        w->no_af = f->flags == FLAGS_NO_AF;
+    }
+    for (unsigned k = first_slow; k < w->nslow; k++) {
+        w->slow[k].back = c->at;
+        w->slow[k].load = w->in_host;
+    }
+    return false;
+}
+
+static void emit_slow_paths(struct work *w)
+{
+    for (unsigned k = 0; k < w->nslow; k++) {
+        struct slow *s = &w->slow[k];
+        uint64_t rip = w->t->rip;
+        for (unsigned i = 0; i < s->insn; i++) {
+            rip += w->block->insns[i].len;
+        }
+        emit_aim(w->c, s->from, w->c->at);
+        call_out(w, s->insn, rip);
+        if (s->back == 0) { /* a call, whose function has set RIP */
+            emit_mov_imm(w->c, HOST_T0, 0);
+            emit_jump(w->c, JUMP, w->j->leave);
+            continue;
+        }
+        if (s->load) {
+            load_flags(w->c);
+        }
+        emit_jump(w->c, JUMP, s->back);
+    }
+}
+
+static bool targets_canonical(const struct block *b, uint64_t rip)
+{
+    uint64_t end = rip;
+
+    for (unsigned i = 0; i < b->n; i++) {
+        end += b->insns[i].len;
+    }
+    return canonical(rip) && canonical(end) && canonical(end + b->insns[b->n - 1].imm);
+}
+
+struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)
+{
+    struct translation *t = plx_calloc(1, sizeof *t);
+    struct work w = {.v = v, .c = &j->code, .block = block, .t = t, .n = block->n, .j = j};
+    const uint8_t *bytes = ram_page_hva(v->ram, block->gpa);
+    uint32_t start = j->code.at;
+    bool ended = false;
+
+    if (t == NULL || bytes == NULL || !targets_canonical(block, v->c.rip)) {
+        plx_free(t);
+        return NULL;
+    }
+    bytes += PAGE_OFFSET(block->gpa);
+    t->block = block;
+    t->rip = v->c.rip;
+    t->n = block->n;
+    find_live(&w, bytes);
+    t->entry = w.c->at;
+    emit_q(w.c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub: who enters has looked */
+    emit_4(w.c, t->n);
+    t->body = w.c->at;
+    w.rip = t->rip;
+    for (w.i = 0; w.i < w.n && !ended; w.i++) {
+        const struct insn *in = &block->insns[w.i];
+        w.next = w.rip + in->len;
+        ended = translate_one(&w, in, bytes);
+        bytes += in->len;
+        w.rip = w.next;
+    }
+    if (!ended) {
+        if (w.in_host) {
+            save_flags(&w);
+        }
+        edge(&w, w.rip);
+    }
+    emit_slow_paths(&w);
+    if (j->code.full) {
+        j->code.at = start;
+        plx_free(t);
+        return NULL;
+    }
+    j->translated++;
+    return t;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_emit.h - bytes of host instructions into the code cache.
+ *
+ * The cache is one memory file mapped twice: written through one mapping, executed through the
+ * other. A writer that runs out of room latches that (full) and goes on without effect; it is asked
+ * once, at the end. Threading: the vCPU's. */
+#ifndef VMM_ENGINE_JIT_EMIT_H
+#define VMM_ENGINE_JIT_EMIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct jit_code {
+    uint8_t *rw, *rx; /* the two mappings */
+    uint32_t size, at;
+    bool full;
+};
+
+/* Errors: PLX_ENOMEM, PLX_EIO. */
+int jit_code_create(struct jit_code *c, uint32_t size);
+void jit_code_destroy(struct jit_code *c);
+
+enum { HOST_T0 = 11, HOST_T1 = 14, HOST_BUDGET = 13, HOST_GUEST_RSP = 15 };
+
+static inline void emit_1(struct jit_code *c, unsigned byte)
+{
+    if (c->at < c->size) {
+        c->rw[c->at++] = (uint8_t)byte;
+    } else {
+        c->full = true;
+    }
+}
+
+static inline void emit_bytes(struct jit_code *c, const void *data, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        emit_1(c, ((const uint8_t *)data)[i]);
+    }
+}
+
+static inline void emit_4(struct jit_code *c, uint32_t v)
+{
+    emit_bytes(c, &v, 4);
+}
+
+static inline void emit_8(struct jit_code *c, uint64_t v)
+{
+    emit_bytes(c, &v, 8);
+}
+
+static inline void patch_4(struct jit_code *c, uint32_t at, uint32_t v)
+{
+    if (at + 4 <= c->size) {
+        memcpy(c->rw + at, &v, 4);
+    }
+}
+
+/* The r/m operand of an instruction. */
+enum rm_kind {
+    RM_REG,  /* host register @rm */
+    RM_GS,   /* gs:[disp] */
+    RM_BASE, /* [@rm + disp] */
+};
+
+struct rm {
+    enum rm_kind kind;
+    unsigned rm;
+    int32_t disp;
+};
+
+struct op {
+    uint8_t map; /* 0: one byte, 1: 0F, 2: 0F 38, 3: 0F 3A */
+    uint8_t op;
+    bool p66, w;
+    uint8_t rep;   /* F2, F3 or 0 */
+    bool low_byte; /* an operand is SPL BPL SIL DIL: REX whatever else */
+};
+
+void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm);
+
+static inline struct rm rm_reg(unsigned host)
+{
+    return (struct rm){RM_REG, host, 0};
+}
+
+static inline struct rm rm_gs(size_t off)
+{
+    return (struct rm){RM_GS, 0, (int32_t)off};
+}
+
+static inline struct rm rm_at(unsigned host, int32_t disp)
+{
+    return (struct rm){RM_BASE, host, disp};
+}
+
+/* One-byte opcodes with 64-bit and with 32-bit operands. */
+static inline void emit_q(struct jit_code *c, unsigned op, unsigned reg, struct rm rm)
+{
+    emit_op(c, (struct op){.op = (uint8_t)op, .w = true}, reg, rm);
+}
+
+static inline void emit_d(struct jit_code *c, unsigned op, unsigned reg, struct rm rm)
+{
+    emit_op(c, (struct op){.op = (uint8_t)op}, reg, rm);
+}
+
+enum { OP_MOV_STORE = 0x89, OP_MOV_LOAD = 0x8b, OP_XOR_LOAD = 0x33, OP_ADD_LOAD = 0x03 };
+
+void emit_mov_imm(struct jit_code *c, unsigned reg, uint64_t value);
+/* lea reg, [base + index << scale + disp]; base or index -1: none. @w: 64 bits. */
+void emit_lea(struct jit_code *c, bool w, unsigned reg, int base, int index, unsigned scale,
+              int32_t disp);
+
+/* jmp, call or jcc (0x80 + cc) to an offset of the cache; returns where its displacement is. */
+enum { JUMP = 0xe9, CALL = 0xe8 };
+uint32_t emit_jump(struct jit_code *c, unsigned how, uint32_t to);
+/* The jump whose displacement is at @site leads to @to. */
+void emit_aim(struct jit_code *c, uint32_t site, uint32_t to);
+
+#endif

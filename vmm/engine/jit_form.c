@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_form.c - see jit_form.h (SDM Vol. 2, "Instruction Format" and "Opcode Map"). */
+#include "vmm/engine/jit_form.h"
+
+#include "vmm/cpu/cpu.h"
+#include "vmm/cpu/int.h"
+
+/* Prefixes, opcode, ModRM: sets what does not depend on the opcode. Returns where the opcode's
+ * rest begins. */
+static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm, unsigned *modrm_at)
+{
+    unsigned at = 0;
+    uint8_t rex = 0;
+
+    for (;; at++) {
+        uint8_t p = b[at];
+        if (p == 0x66) {
+            f->p66 = true;
+        } else if (p == 0xf2 || p == 0xf3) {
+            f->rep = p;
+        } else if (p != 0x26 && p != 0x2e && p != 0x36 && p != 0x3e && p != 0x64 && p != 0x65 &&
+                   p != 0x67 && p != 0xf0) {
+            break;
+        }
+    }
+    if ((b[at] & 0xf0) == 0x40) {
+        rex = b[at++];
+        f->has_rex = true;
+    }
+    if (b[at] == 0x0f) {
+        at++;
+        f->map = 1;
+        if (b[at] == 0x38 || b[at] == 0x3a) {
+            f->map = b[at++] == 0x38 ? 2 : 3;
+        }
+    }
+    f->op = b[at++];
+    f->w = (rex & 8) != 0;
+    *modrm_at = at;
+    *modrm = b[at];
+    f->mem = (*modrm & 0xc0) != 0xc0;
+    f->reg = (uint8_t)((*modrm >> 3 & 7) | (rex & 4) << 1);
+    f->rm = (uint8_t)((*modrm & 7) | (rex & 1) << 3);
+    return at;
+}
+
+static unsigned width(const struct form *f)
+{
+    return f->w ? 8 : f->p66 ? 2 : 4;
+}
+
+static void modrm_form(struct form *f, uint8_t reg_use, uint8_t rm_use, unsigned size)
+{
+    f->kind = FORM_MODRM;
+    f->reg_use = reg_use;
+    f->rm_use = rm_use;
+    f->reg_size = f->rm_size = (uint8_t)size;
+}
+
+static void arith(struct form *f, uint32_t reads, enum form_flags flags)
+{
+    f->reads = reads;
+    f->writes = FLAGS_ARITH;
+    f->flags = flags;
+}
+
+/* ADD OR ADC SBB AND SUB XOR CMP by number. */
+static void alu_flags(struct form *f, unsigned n)
+{
+    arith(f, n == 2 || n == 3 ? (uint32_t)FLAG_CF : 0,
+          n == 1 || n == 4 || n == 6 ? FLAGS_NO_AF : FLAGS_WHOLE);
+}
+
+/* Rotates touch CF and OF only; OF is defined for a count of 1, AF of shifts never. */
+static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uint32_t *uncertain)
+{
+    const uint32_t rest = (uint32_t)(FLAGS_ARITH & ~(FLAG_CF | FLAG_OF));
+
+    count &= size == 8 ? 63 : 31;
+    if (n == 2 || n == 3 || count == 0 || count >= size * 8) {
+        f->kind = FORM_CALL;
+        return;
+    }
+    f->writes = FLAGS_ARITH;
+    f->flags = FLAGS_NO_AF;
+    *uncertain = count == 1 ? 0 : (uint32_t)FLAG_OF;
+    if (n < 2) {
+        *uncertain |= rest;
+    }
+}
+
+static void group3(struct form *f, unsigned n, unsigned size, uint32_t *uncertain)
+{
+    modrm_form(f, USE_NONE, n < 2 || n > 3 ? USE_READ : USE_BOTH, size);
+    if (n < 2) {
+        arith(f, 0, FLAGS_NO_AF);
+    } else if (n == 3) {
+        arith(f, 0, FLAGS_WHOLE);
+    } else if (n == 4 || n == 5) {
+        f->writes = FLAGS_ARITH;
+        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+    } else if (n > 5) {
+        f->kind = FORM_CALL; /* divisions may fault */
+    }
+}
+
+static void one_byte(const struct insn *in, const uint8_t *b, unsigned at, uint8_t modrm,
+                     struct form *f, uint32_t *uncertain)
+{
+    unsigned op = f->op, n = modrm >> 3 & 7, size = (op & 1) != 0 ? width(f) : 1;
+
+    if (op < 0x40 && (op & 7) < 4) {
+        bool cmp = op >> 3 == 7, to_reg = (op & 2) != 0;
+        uint8_t dst = cmp ? USE_READ : USE_BOTH;
+        modrm_form(f, to_reg ? dst : USE_READ, to_reg ? USE_READ : dst, size);
+        alu_flags(f, op >> 3);
+    } else if (op < 0x40 && (op & 7) < 6) {
+        f->kind = FORM_FIXED;
+        alu_flags(f, op >> 3);
+    } else if (op >= 0x50 && op < 0x60 && !f->p66) {
+        f->kind = op < 0x58 ? FORM_PUSH : FORM_POP;
+        f->reg = in->opd[0].reg;
+    } else if (op == 0x63 && f->w) {
+        modrm_form(f, USE_WRITE, USE_READ, 8);
+        f->rm_size = 4;
+    } else if (op == 0x69 || op == 0x6b) {
+        modrm_form(f, USE_WRITE, USE_READ, width(f));
+        f->writes = FLAGS_ARITH;
+        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+    } else if (op >= 0x70 && op < 0x80) {
+        f->kind = FORM_JCC;
+        f->reads = FLAGS_ARITH;
+    } else if (op == 0x80 || op == 0x81 || op == 0x83) {
+        modrm_form(f, USE_NONE, n == 7 ? USE_READ : USE_BOTH, size);
+        alu_flags(f, n);
+    } else if (op == 0x84 || op == 0x85) {
+        modrm_form(f, USE_READ, USE_READ, size);
+        arith(f, 0, FLAGS_NO_AF);
+    } else if (op == 0x86 || op == 0x87) {
+        modrm_form(f, USE_BOTH, USE_BOTH, size);
+    } else if (op == 0x88 || op == 0x89) {
+        modrm_form(f, USE_READ, USE_WRITE, size);
+    } else if (op == 0x8a || op == 0x8b) {
+        modrm_form(f, USE_WRITE, USE_READ, size);
+    } else if (op == 0x8d) {
+        f->kind = FORM_LEA;
+    } else if (op == 0x98 || op == 0x99) {
+        f->kind = FORM_FIXED;
+    } else if (op == 0xa8 || op == 0xa9) {
+        f->kind = FORM_FIXED;
+        arith(f, 0, FLAGS_NO_AF);
+    } else if (op >= 0xb0 && op < 0xc0) {
+        f->kind = FORM_LOW3;
+        f->reg = (uint8_t)(in->opd[0].reg | (in->opd[0].kind == OPD_REG_HIGH ? 4 : 0));
+        f->reg_size = (uint8_t)(op < 0xb8 ? 1 : width(f));
+        f->reg_use = USE_WRITE;
+    } else if (op == 0xc0 || op == 0xc1 || op == 0xd0 || op == 0xd1) {
+        modrm_form(f, USE_NONE, USE_BOTH, size);
+        shift(f, n, op < 0xd0 ? (unsigned)in->imm : 1, size, uncertain);
+    } else if ((op == 0xd2 || op == 0xd3) && n != 2 && n != 3) {
+        modrm_form(f, USE_NONE, USE_BOTH, size);
+        f->reads = f->writes = FLAGS_ARITH; /* a count of 0 keeps all */
+        *uncertain = FLAGS_ARITH;
+    } else if (op == 0xc6 || op == 0xc7) {
+        modrm_form(f, USE_NONE, USE_WRITE, size);
+    } else if (op == 0xe8) {
+        f->kind = FORM_CALL_NEAR;
+    } else if (op == 0xe9 || op == 0xeb) {
+        f->kind = FORM_JMP;
+    } else if (op == 0xf6 || op == 0xf7) {
+        group3(f, n, size, uncertain);
+    } else if ((op == 0xfe || op == 0xff) && n < 2) {
+        modrm_form(f, USE_NONE, USE_BOTH, size);
+        f->writes = (uint32_t)(FLAGS_ARITH & ~FLAG_CF);
+        f->flags = FLAGS_KEEP_CF;
+    }
+    (void)b;
+    (void)at;
+}
+
+static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
+{
+    unsigned op = f->op, n = modrm >> 3 & 7;
+    const uint32_t but_cf = (uint32_t)(FLAGS_ARITH & ~FLAG_CF);
+
+    if (op >= 0x40 && op < 0x50) {
+        modrm_form(f, USE_BOTH, USE_READ, width(f));
+        f->reads = FLAGS_ARITH;
+    } else if (op >= 0x80 && op < 0x90) {
+        f->kind = FORM_JCC;
+        f->reads = FLAGS_ARITH;
+    } else if (op >= 0x90 && op < 0xa0) {
+        modrm_form(f, USE_NONE, USE_WRITE, 1);
+        f->reads = FLAGS_ARITH;
+    } else if ((op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb) && !f->mem) {
+        modrm_form(f, USE_READ, op == 0xa3 ? USE_READ : USE_BOTH, width(f));
+        f->writes = FLAGS_ARITH;
+        *uncertain = but_cf;
+    } else if (op == 0xba && n >= 4) {
+        modrm_form(f, USE_NONE, n == 4 ? USE_READ : USE_BOTH, width(f));
+        f->writes = FLAGS_ARITH;
+        *uncertain = but_cf;
+    } else if (op == 0xaf) {
+        modrm_form(f, USE_BOTH, USE_READ, width(f));
+        f->writes = FLAGS_ARITH;
+        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+    } else if ((op == 0xb0 || op == 0xb1) && f->mem) {
+        modrm_form(f, USE_READ, USE_BOTH, op == 0xb0 ? 1 : width(f));
+        arith(f, 0, FLAGS_WHOLE);
+    } else if (op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf) {
+        modrm_form(f, USE_WRITE, USE_READ, width(f));
+        f->rm_size = (op & 1) != 0 ? 2 : 1;
+    } else if (op == 0xb8 && f->rep == 0xf3) {
+        modrm_form(f, USE_WRITE, USE_READ, width(f));
+        arith(f, 0, FLAGS_WHOLE);
+    } else if ((op == 0xc0 || op == 0xc1) && f->mem) {
+        modrm_form(f, USE_BOTH, USE_BOTH, op == 0xc0 ? 1 : width(f));
+        arith(f, 0, FLAGS_WHOLE);
+    } else if (op >= 0xc8 && op < 0xd0 && !f->p66) {
+        f->kind = FORM_LOW3;
+        f->reg_use = USE_BOTH;
+        f->reg_size = (uint8_t)width(f);
+    }
+}
+
+/* Immediates are the last bytes; ModRM may be followed by SIB and displacement. */
+static void find_imm(const struct insn *in, const struct form *f, unsigned at, uint8_t modrm,
+                     const uint8_t *b, struct form *out)
+{
+    if (f->kind == FORM_MODRM) {
+        at++;
+        if (f->mem) {
+            unsigned mod = modrm >> 6;
+            bool sib = (modrm & 7) == 4;
+            bool disp32 = mod == 2 || (mod == 0 && (sib ? (b[at] & 7) == 5 : (modrm & 7) == 5));
+            at += (sib ? 1U : 0U) + (mod == 1 ? 1U : disp32 ? 4U : 0U);
+        }
+    }
+    out->imm_at = (uint8_t)at;
+    out->imm_len = (uint8_t)(in->len - at);
+}
+
+void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain)
+{
+    uint8_t modrm;
+    unsigned modrm_at;
+
+    *f = (struct form){.kind = FORM_CALL};
+    *uncertain = 0;
+    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_ENDS_BLOCK)) != 0) {
+        return;
+    }
+    if (in->fn == int_nop) {
+        f->kind = FORM_NOTHING;
+        return;
+    }
+    unsigned at = parse(bytes, f, &modrm, &modrm_at);
+    if (f->map == 0 && f->rep == 0) {
+        one_byte(in, bytes, at, modrm, f, uncertain);
+    } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3))) {
+        two_bytes(f, modrm, uncertain);
+        if (f->kind == FORM_LOW3) {
+            f->reg = in->opd[0].reg;
+        }
+    }
+    if (f->p66 && (f->kind >= FORM_JCC)) {
+        f->kind = FORM_CALL;
+    }
+    find_imm(in, f, modrm_at, modrm, bytes, f);
+    /* AH CH DH BH cannot stand beside the host's R11 or R15. */
+    if (f->kind == FORM_MODRM && !f->has_rex &&
+        ((f->mem && f->reg_use != USE_NONE && f->reg_size == 1 && f->reg >= 4) ||
+         (!f->mem && f->rm_size == 1 && f->rm >= 4 && f->reg_size > 1 && f->reg == RSP))) {
+        f->kind = FORM_CALL;
+    }
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_form.h - how one instruction of 64-bit code is encoded, and what the translator
+ * does with it. Pure. */
+#ifndef VMM_ENGINE_JIT_FORM_H
+#define VMM_ENGINE_JIT_FORM_H
+
+#include "vmm/cpu/insn.h"
+
+enum form_kind {
+    FORM_CALL, /* the interpreter's function */
+    FORM_NOTHING,
+    FORM_MODRM, /* an operand in ModRM.rm, perhaps one in ModRM.reg */
+    FORM_FIXED, /* operands in RAX and RDX, perhaps an immediate */
+    FORM_LOW3,  /* the register in the opcode */
+    FORM_LEA,
+    FORM_PUSH, /* of a register */
+    FORM_POP,
+    FORM_JCC,
+    FORM_JMP,
+    FORM_CALL_NEAR,
+};
+
+/* What an operand is used for. */
+enum { USE_NONE = 0, USE_READ = 1, USE_WRITE = 2, USE_BOTH = 3 };
+
+/* What is left of the flags, beyond what @writes says. */
+enum form_flags {
+    FLAGS_WHOLE,  /* as the host has them */
+    FLAGS_NO_AF,  /* AF is 0, whatever the host has */
+    FLAGS_KEEP_CF /* INC, DEC */
+};
+
+struct form {
+    enum form_kind kind;
+    uint8_t map, op;
+    bool p66, w, has_rex;
+    uint8_t rep;
+    uint8_t reg;     /* ModRM.reg, extended; with FORM_LOW3 the register */
+    uint8_t rm;      /* ModRM.rm, extended, if it is a register */
+    bool mem;        /* it is memory */
+    uint8_t reg_use; /* USE_*; USE_NONE: reg is part of the opcode */
+    uint8_t rm_use;
+    uint8_t reg_size, rm_size; /* bytes */
+    uint8_t imm_at, imm_len;   /* in the instruction's bytes */
+    uint32_t reads, writes;    /* arithmetic flags */
+    enum form_flags flags;
+};
+
+/* @bytes are those of @in. Flags that the host leaves undefined are in @uncertain: if one of them
+ * is still wanted, FORM_CALL is what serves. */
+void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain);
+
+#endif
