@@ -121,6 +121,7 @@ struct vcpu {
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {
         struct vcpu *self;
+        void *jumps;
         uint64_t bias;    /* retired - progress */
         uint64_t rest;    /* instructions of the block behind the one that is called for */
         uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */

@@ -133,7 +133,7 @@ int jit_interpret(struct vcpu *v, const struct insn *in)
 
 /* --- translations ----------------------------------------------------------------------------- */
 
-void jit_link(struct jit *j, struct jit_edge *e, struct translation *t)
+void jit_link(struct jit *j, struct jit_edge *e, struct translation *t, const uint8_t *hva)
 {
     struct jit_code *c = &j->code;
     uint32_t at = e->jump;
@@ -145,6 +145,9 @@ void jit_link(struct jit *j, struct jit_edge *e, struct translation *t)
             emit_aim(c, at + 1, e->leave);
         }
         return;
+    }
+    if (e->look != 0) {
+        memcpy(c->rw + e->hva, &hva, sizeof hva);
     }
     e->next_in = t->in;
     t->in = e;
@@ -166,16 +169,26 @@ static void take_from_target(struct jit_edge *e)
     }
 }
 
+static struct jit_jump *jump_of(const struct jit *j, uint64_t rip)
+{
+    return &j->jumps[rip % JIT_JUMPS];
+}
+
 static void translation_drop(struct vcpu *v, void *translation)
 {
     struct jit *j = v->jit;
     struct translation *t = translation;
 
+    struct jit_jump *jump = jump_of(j, t->rip);
+
     j->drops++;
+    if (jump->code == j->code.rx + t->entry) {
+        *jump = (struct jit_jump){0};
+    }
     while (t->in != NULL) {
         struct jit_edge *e = t->in;
         t->in = e->next_in;
-        jit_link(j, e, NULL);
+        jit_link(j, e, NULL, NULL);
     }
     for (unsigned i = 0; i < t->nedges; i++) {
         if (t->edge[i].to != NULL) {
@@ -244,10 +257,17 @@ static void run_blocks(struct vcpu *v)
             from = NULL;
             continue;
         }
+        const uint8_t *hva = ram_page_hva(v->ram, block->gpa);
         if (from != NULL && drops == j->drops && from->rip == t->rip && from->to == NULL &&
-            PAGE_BASE(from->from->block->gpa) == PAGE_BASE(block->gpa)) {
-            jit_link(j, from, t);
+            (from->look != 0 || PAGE_BASE(from->from->block->gpa) == PAGE_BASE(block->gpa))) {
+            jit_link(j, from, t, hva);
         }
+        *jump_of(j, t->rip) = (struct jit_jump){.rip = t->rip,
+                                                .code = j->code.rx + t->entry,
+                                                .page = PAGE_BASE(t->rip),
+                                                .hva = hva,
+                                                .slot = (t->rip >> PAGE_SHIFT & v->tlb_mask) *
+                                                        sizeof(struct tlb_entry)};
         drops = j->drops;
         last = &block->insns[block->n - 1];
         v->cur = NULL;
@@ -273,6 +293,7 @@ static void jit_destroy(struct vcpu *v)
     engine_interp.destroy(v); /* drops the translations */
     if (j != NULL) {
         jit_code_destroy(&j->code);
+        plx_free(j->jumps);
         plx_free(j);
     }
 }
@@ -291,6 +312,12 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
         jit_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }
+    v->jit->jumps = plx_calloc(JIT_JUMPS, sizeof *v->jit->jumps);
+    if (v->jit->jumps == NULL) {
+        jit_destroy(v);
+        return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
+    }
+    v->jit_run.jumps = v->jit->jumps;
     v->jit_run.self = v;
     jit_emit_shared(v->jit);
     v->jit->shared_end = v->jit->code.at;

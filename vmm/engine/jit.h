@@ -22,8 +22,9 @@
  *
  * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address and goes with
  * it. It jumps to others in the same page directly: whoever changes what RIP means there sets
- * v->attention, which ends translated code. Nothing here is state (R1); a translation is entered
- * only if the budget lasts for all of it.
+ * v->attention, which ends translated code. On the way to another page it looks whether the fetch
+ * tag there still leads to the same memory; where a return goes is looked up among the jumps.
+ * Nothing here is state (R1); a translation is entered only if the budget lasts for all of it.
  *
  * Ownership: one per vCPU. Threading: as the vCPU. */
 #ifndef VMM_ENGINE_JIT_H
@@ -34,12 +35,25 @@
 
 struct translation;
 
+/* Where code at an address is, for jumps to addresses that are known late. */
+struct jit_jump {
+    uint64_t rip; /* 0: free */
+    const void *code;
+    gva_t page; /* of rip, and what it was when this was entered */
+    const uint8_t *hva;
+    uint64_t slot; /* offset of the page's entry in v->tlb */
+    uint64_t pad[3];
+};
+enum { JIT_JUMPS = 4096 };
+
 /* A way out of a translation to code whose address is known. */
 struct jit_edge {
     struct translation *from, *to; /* to: NULL: not linked */
     struct jit_edge *next_in;      /* of those that lead to @to */
     uint64_t rip;
     uint32_t jump, undo; /* offsets in the code: "sub budget; js; jmp", and "add budget" */
+    uint32_t look;       /* to another page: what comes before jump; else 0 */
+    uint32_t hva;        /* there, the address of the page's memory */
     uint32_t leave;      /* where it leaves translated code */
 };
 
@@ -58,6 +72,7 @@ struct jit {
     uint32_t enter; /* offsets: int (*)(struct vcpu *, const void *code) and what all code shares */
     uint32_t leave, call, shared_end;
     struct jit_edge *(*call_enter)(struct vcpu *v, const void *code); /* the edge it left by */
+    struct jit_jump *jumps;
     uint64_t drops; /* of translations: pointers to edges from before may be stale */
     uint64_t translated, flushes;
 };
@@ -65,8 +80,8 @@ struct jit {
 /* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block);
 
-/* Point @e at @t, or (NULL) out of translated code. */
-void jit_link(struct jit *j, struct jit_edge *e, struct translation *t);
+/* Point @e at @t, whose page is at @hva, or (NULL) out of translated code. */
+void jit_link(struct jit *j, struct jit_edge *e, struct translation *t, const uint8_t *hva);
 
 /* Emit enter, leave and call. */
 void jit_emit_shared(struct jit *j);

@@ -27,7 +27,8 @@ struct work {
     struct form form[BLOCK_INSNS_MAX];
     uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
     bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
-    struct slow slow[BLOCK_INSNS_MAX];
+    struct slow slow[BLOCK_INSNS_MAX + 2];
+    uint32_t unlike[2]; /* of the edge being emitted */
     unsigned nslow;
     struct jit *j;
 };
@@ -345,6 +346,29 @@ static bool same_page(const struct work *w, uint64_t rip)
     return PAGE_BASE(rip) == PAGE_BASE(w->t->rip);
 }
 
+/* Leave for the page of @rip only if its fetch tag leads to memory whose address is filled in when
+ * the edge is linked. */
+static void look_at_page(struct work *w, struct jit_edge *e)
+{
+    struct jit_code *c = w->c;
+    int32_t entry = (int32_t)((e->rip >> PAGE_SHIFT & w->v->tlb_mask) << 5);
+
+    e->look = c->at;
+    emit_1(c, 0x49); /* mov t0, imm64 */
+    emit_1(c, 0xb8 | (HOST_T0 & 7));
+    emit_8(c, PAGE_BASE(e->rip));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, 0x3b, HOST_T0,
+           rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
+    w->unlike[0] = emit_jump(c, 0x85, 0);
+    emit_1(c, 0x49);
+    emit_1(c, 0xb8 | (HOST_T0 & 7));
+    e->hva = c->at;
+    emit_8(c, 0);
+    emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, hva)));
+    w->unlike[1] = emit_jump(c, 0x85, 0);
+}
+
 /* On to @rip; not linked yet. */
 static void edge(struct work *w, uint64_t rip)
 {
@@ -352,6 +376,9 @@ static void edge(struct work *w, uint64_t rip)
     struct jit_edge *e = &w->t->edge[w->t->nedges++];
 
     *e = (struct jit_edge){.from = w->t, .rip = rip};
+    if (!same_page(w, rip)) {
+        look_at_page(w, e);
+    }
     e->jump = c->at;
     emit_q(c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub */
     emit_4(c, 0);
@@ -361,11 +388,48 @@ static void edge(struct work *w, uint64_t rip)
     emit_q(c, 0x81, 0, rm_reg(HOST_BUDGET)); /* add */
     emit_4(c, 0);
     e->leave = c->at;
+    if (e->look != 0) {
+        emit_aim(c, w->unlike[0], e->leave);
+        emit_aim(c, w->unlike[1], e->leave);
+    }
     emit_mov_imm(c, HOST_T1, rip);
     emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
-    emit_mov_imm(c, HOST_T0, same_page(w, rip) ? (uint64_t)(uintptr_t)e : 0);
+    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)e);
     emit_jump(c, JUMP, w->j->leave);
-    jit_link(w->j, e, NULL);
+    jit_link(w->j, e, NULL, NULL);
+}
+
+/* Near RET: to what is known of the address on the stack; the interpreter has the rest. */
+static void do_ret(struct work *w, const struct insn *in)
+{
+    struct jit_code *c = w->c;
+    uint32_t unlike;
+
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
+    lookup(w, 8, false);
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
+    emit_4(c, JIT_JUMPS - 1);
+    emit_q(c, 0xc1, 4, rm_reg(HOST_T1)); /* shl */
+    emit_1(c, 6);
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
+    emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
+    slow_from(w, emit_jump(c, 0x85, 0));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_1(c, 0x50); /* push rax */
+    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, page)));
+    emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, xtag)));
+    unlike = emit_jump(c, 0x85, 0);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, hva)));
+    emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, hva)));
+    emit_aim(c, unlike, c->at);
+    emit_1(c, 0x58); /* pop rax: the flags stay */
+    slow_from(w, emit_jump(c, 0x85, 0));
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
+    emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
 }
 
 static bool canonical(uint64_t lin)
@@ -399,7 +463,7 @@ static void do_call(struct work *w, const struct insn *in)
 static bool accesses(const struct form *f)
 {
     return f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_CALL_NEAR ||
-           (f->kind == FORM_MODRM && f->mem);
+           f->kind == FORM_RET || (f->kind == FORM_MODRM && f->mem);
 }
 
 /* Which flags are wanted where. A slow path wants them all: it may fault. */
@@ -467,6 +531,9 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         return true;
     case FORM_CALL_NEAR:
         do_call(w, in);
+        return true;
+    case FORM_RET:
+        do_ret(w, in);
         return true;
     default:
         call_out(w, w->i, w->rip);
@@ -540,8 +607,16 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->n = block->n;
     find_live(&w, bytes);
     t->entry = w.c->at;
-    emit_q(w.c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub: who enters has looked */
+    emit_q(w.c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub */
     emit_4(w.c, t->n);
+    uint32_t enough = emit_jump(w.c, 0x89, 0);
+    emit_q(w.c, 0x81, 0, rm_reg(HOST_BUDGET)); /* add */
+    emit_4(w.c, t->n);
+    emit_mov_imm(w.c, HOST_T1, t->rip);
+    emit_q(w.c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+    emit_mov_imm(w.c, HOST_T0, 0);
+    emit_jump(w.c, JUMP, j->leave);
+    emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
     w.rip = t->rip;
     for (w.i = 0; w.i < w.n && !ended; w.i++) {

@@ -163,6 +163,8 @@ static void one_byte(const struct insn *in, const uint8_t *b, unsigned at, uint8
         *uncertain = FLAGS_ARITH;
     } else if (op == 0xc6 || op == 0xc7) {
         modrm_form(f, USE_NONE, USE_WRITE, size);
+    } else if (op == 0xc2 || op == 0xc3) {
+        f->kind = FORM_RET;
     } else if (op == 0xe8) {
         f->kind = FORM_CALL_NEAR;
     } else if (op == 0xe9 || op == 0xeb) {

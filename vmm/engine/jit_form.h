@@ -18,6 +18,7 @@ enum form_kind {
     FORM_JCC,
     FORM_JMP,
     FORM_CALL_NEAR,
+    FORM_RET,
 };
 
 /* What an operand is used for. */
