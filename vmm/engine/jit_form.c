@@ -142,7 +142,7 @@ static void one_byte(const struct insn *in, const uint8_t *b, unsigned at, uint8
         modrm_form(f, USE_READ, USE_WRITE, size);
     } else if (op == 0x8a || op == 0x8b) {
         modrm_form(f, USE_WRITE, USE_READ, size);
-    } else if (op == 0x8d) {
+    } else if (op == 0x8d && !f->p66) {
         f->kind = FORM_LEA;
     } else if (op == 0x98 || op == 0x99) {
         f->kind = FORM_FIXED;
