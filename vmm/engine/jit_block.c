@@ -93,6 +93,34 @@ static void save_but_cf(struct jit_code *c)
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
 }
 
+/* CF and OF of a rotated register, of 32 or 64 bits in host register @r; uses T0 and T1. OF is that
+ * of a rotation by 1, whatever the count (undefined.h). */
+static void save_rotated(struct jit_code *c, const struct form *f, unsigned r)
+{
+    unsigned top = f->rm_size * 8U - 1;
+    bool left = f->flags == FLAGS_ROL;
+
+    if (left) { /* CF is bit 0 */
+        emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(r));
+        emit_d(c, 0x83, 4, rm_reg(HOST_T1)); /* and */
+        emit_1(c, 1);
+    }
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(r));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T0)); /* shr */
+    emit_1(c, left ? top : top - 1);
+    if (!left) { /* CF is the highest bit, OF where the one below differs */
+        emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+        emit_d(c, 0xd1, 5, rm_reg(HOST_T1));
+        emit_d(c, 0x83, 4, rm_reg(HOST_T0));
+        emit_1(c, 1);
+    }
+    emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T1));
+    emit_op(c, (struct op){.op = 0x88}, HOST_T0, rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+    emit_op(c, (struct op){.op = 0x80}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    emit_1(c, (uint8_t)~FLAG_CF);
+    emit_op(c, (struct op){.op = 0x08}, HOST_T1, rm_gs(offsetof(struct vcpu, c.rflags)));
+}
+
 static void want_host_flags(struct work *w)
 {
     if (!w->in_host) {
@@ -496,10 +524,12 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     unsigned first_slow = w->nslow;
     bool keep_cf =
         f->flags == FLAGS_KEEP_CF && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_CF) != 0;
+    bool rotated = (f->flags == FLAGS_ROL || f->flags == FLAGS_ROR) && f->kind == FORM_MODRM;
+    bool merge = rotated && (w->live[w->i + 1] & (FLAG_CF | FLAG_OF)) != 0;
     bool branch = f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
     bool was_in_host = w->in_host;
 
-    if (w->in_host && (f->kind == FORM_CALL || accesses(f) || keep_cf || branch)) {
+    if (w->in_host && (f->kind == FORM_CALL || accesses(f) || keep_cf || merge || branch)) {
         save_flags(w); /* host flags stay until something else changes them */
     }
     switch (f->kind) {
@@ -546,7 +576,9 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     }
     if (keep_cf) {
         save_but_cf(c);
-    } else if (f->writes != 0) {
+    } else if (merge) {
+        save_rotated(c, f, host_of(f->rm) < 0 ? HOST_T0 : (unsigned)host_of(f->rm));
+    } else if (f->writes != 0 && !rotated) {
         w->in_host = true;
         w->no_af = f->flags == FLAGS_NO_AF;
     }

@@ -81,6 +81,11 @@ static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uin
         f->kind = FORM_CALL;
         return;
     }
+    if (n < 2 && !f->mem && size >= 4) {
+        f->writes = FLAG_CF | FLAG_OF;
+        f->flags = n == 0 ? FLAGS_ROL : FLAGS_ROR;
+        return;
+    }
     f->writes = FLAGS_ARITH;
     f->flags = FLAGS_NO_AF;
     *uncertain = count == 1 ? 0 : (uint32_t)FLAG_OF;

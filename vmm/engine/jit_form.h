@@ -26,9 +26,11 @@ enum { USE_NONE = 0, USE_READ = 1, USE_WRITE = 2, USE_BOTH = 3 };
 
 /* What is left of the flags, beyond what @writes says. */
 enum form_flags {
-    FLAGS_WHOLE,  /* as the host has them */
-    FLAGS_NO_AF,  /* AF is 0, whatever the host has */
-    FLAGS_KEEP_CF /* INC, DEC */
+    FLAGS_WHOLE,   /* as the host has them */
+    FLAGS_NO_AF,   /* AF is 0, whatever the host has */
+    FLAGS_KEEP_CF, /* INC, DEC */
+    FLAGS_ROL,     /* CF and OF follow from the result, the others stay */
+    FLAGS_ROR,
 };
 
 struct form {
