@@ -393,9 +393,8 @@ static struct block *find(struct vcpu *v, const struct insn **one)
     return block;
 }
 
-struct block *block_of(struct vcpu *v, const struct insn *first)
+struct block *block_of(const struct insn *first)
 {
-    (void)v;
     return (first->flags & INSN_SINGLE) != 0
                ? NULL
                : (struct block *)(void *)((char *)(uintptr_t)first - offsetof(struct block, insns));

@@ -43,7 +43,7 @@ void vcpu_blocks_drop(struct vcpu *v);
 const struct insn *block_at(struct vcpu *v, unsigned *n);
 
 /* The block whose first instruction block_at gave; NULL: it gave one outside of any block. */
-struct block *block_of(struct vcpu *v, const struct insn *first);
+struct block *block_of(const struct insn *first);
 
 /* A store to a page, about to happen or done; or its bytes are no longer known. */
 void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len);

@@ -227,7 +227,6 @@ static void make_room(struct vcpu *v)
     vcpu_blocks_drop(v);
     j->code.at = j->shared_end;
     j->code.full = false;
-    j->flushes++;
 }
 
 /* What is translated assumes this beside 64-bit mode: no #AC, tables of more than one entry. */
@@ -250,7 +249,7 @@ static void run_blocks(struct vcpu *v)
             make_room(v);
         }
         const struct insn *first = block_at(v, &n);
-        struct block *block = v->attention || !translates(v) ? NULL : block_of(v, first);
+        struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
         struct translation *t = block == NULL ? NULL : find(v, block);
         if (t == NULL || t->n > v->stop_progress - v->c.progress) {
             last = interp_block(v, first, n);

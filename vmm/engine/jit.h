@@ -74,7 +74,6 @@ struct jit {
     struct jit_edge *(*call_enter)(struct vcpu *v, const void *code); /* the edge it left by */
     struct jit_jump *jumps;
     uint64_t drops; /* of translations: pointers to edges from before may be stale */
-    uint64_t translated, flushes;
 };
 
 /* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */

@@ -357,7 +357,7 @@ static void do_pop(struct work *w, const struct form *f)
     store_reg(w, f->reg, HOST_T1);
 }
 
-/* The interpreter's function, in the block's middle or (@leave) as its end. */
+/* The interpreter's function for instruction @i, which stands at @rip. */
 static void call_out(struct work *w, unsigned i, uint64_t rip)
 {
     struct jit_code *c = w->c;
@@ -569,7 +569,7 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         call_out(w, w->i, w->rip);
         if (branch) {
             emit_mov_imm(c, HOST_T0, 0);
-            emit_jump(c, JUMP, w->j->leave + 0);
+            emit_jump(c, JUMP, w->j->leave);
             return true;
         }
         return false;
@@ -670,6 +670,5 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
         plx_free(t);
         return NULL;
     }
-    j->translated++;
     return t;
 }

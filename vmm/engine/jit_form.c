@@ -7,7 +7,7 @@
 
 /* Prefixes, opcode, ModRM: sets what does not depend on the opcode. Returns where the opcode's
  * rest begins. */
-static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm, unsigned *modrm_at)
+static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm)
 {
     unsigned at = 0;
     uint8_t rex = 0;
@@ -36,7 +36,6 @@ static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm, unsigned
     }
     f->op = b[at++];
     f->w = (rex & 8) != 0;
-    *modrm_at = at;
     *modrm = b[at];
     f->mem = (*modrm & 0xc0) != 0xc0;
     f->reg = (uint8_t)((*modrm >> 3 & 7) | (rex & 4) << 1);
@@ -109,8 +108,7 @@ static void group3(struct form *f, unsigned n, unsigned size, uint32_t *uncertai
     }
 }
 
-static void one_byte(const struct insn *in, const uint8_t *b, unsigned at, uint8_t modrm,
-                     struct form *f, uint32_t *uncertain)
+static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint32_t *uncertain)
 {
     unsigned op = f->op, n = modrm >> 3 & 7, size = (op & 1) != 0 ? width(f) : 1;
 
@@ -181,8 +179,6 @@ static void one_byte(const struct insn *in, const uint8_t *b, unsigned at, uint8
         f->writes = (uint32_t)(FLAGS_ARITH & ~FLAG_CF);
         f->flags = FLAGS_KEEP_CF;
     }
-    (void)b;
-    (void)at;
 }
 
 static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
@@ -231,8 +227,8 @@ static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
 }
 
 /* Immediates are the last bytes; ModRM may be followed by SIB and displacement. */
-static void find_imm(const struct insn *in, const struct form *f, unsigned at, uint8_t modrm,
-                     const uint8_t *b, struct form *out)
+static void find_imm(const struct insn *in, unsigned at, uint8_t modrm, const uint8_t *b,
+                     struct form *f)
 {
     if (f->kind == FORM_MODRM) {
         at++;
@@ -243,14 +239,13 @@ static void find_imm(const struct insn *in, const struct form *f, unsigned at, u
             at += (sib ? 1U : 0U) + (mod == 1 ? 1U : disp32 ? 4U : 0U);
         }
     }
-    out->imm_at = (uint8_t)at;
-    out->imm_len = (uint8_t)(in->len - at);
+    f->imm_at = (uint8_t)at;
+    f->imm_len = (uint8_t)(in->len - at);
 }
 
 void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain)
 {
     uint8_t modrm;
-    unsigned modrm_at;
 
     *f = (struct form){.kind = FORM_CALL};
     *uncertain = 0;
@@ -261,9 +256,9 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
         f->kind = FORM_NOTHING;
         return;
     }
-    unsigned at = parse(bytes, f, &modrm, &modrm_at);
+    unsigned at = parse(bytes, f, &modrm);
     if (f->map == 0 && f->rep == 0) {
-        one_byte(in, bytes, at, modrm, f, uncertain);
+        one_byte(in, modrm, f, uncertain);
     } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3))) {
         two_bytes(f, modrm, uncertain);
         if (f->kind == FORM_LOW3) {
@@ -273,7 +268,7 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
     if (f->p66 && (f->kind >= FORM_JCC)) {
         f->kind = FORM_CALL;
     }
-    find_imm(in, f, modrm_at, modrm, bytes, f);
+    find_imm(in, at, modrm, bytes, f);
     /* AH CH DH BH cannot stand beside the host's R11 or R15. */
     if (f->kind == FORM_MODRM && !f->has_rex &&
         ((f->mem && f->reg_use != USE_NONE && f->reg_size == 1 && f->reg >= 4) ||
