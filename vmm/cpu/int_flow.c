@@ -2,6 +2,7 @@
  * vmm/cpu/int_flow.c - near branches, loops, BOUND, PAUSE and what does nothing. Far forms belong
  * to the system family (sys.h). In 64-bit mode near branches are 64 bits wide whatever 66H says. */
 #include "vmm/cpu/int.h"
+#include "vmm/cpu/seg.h"
 #include "vmm/cpu/sys.h"
 #include "vmm/tunables.h"
 
@@ -9,7 +10,7 @@
 static inline uint64_t check_target(struct vcpu *v, const struct insn *in, uint64_t target)
 {
     if ((in->flags & INSN_LIN64) != 0) {
-        if (PLX_UNLIKELY((uint64_t)((int64_t)(target << 16) >> 16) != target)) {
+        if (PLX_UNLIKELY(!cpu_canonical(target))) {
             cpu_gp0(v);
         }
         return target;

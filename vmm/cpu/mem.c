@@ -15,6 +15,7 @@
 #include "base/alloc.h"
 #include "base/check.h"
 #include "vmm/cpu/block.h"
+#include "vmm/cpu/seg.h"
 #include "vmm/cpu/undo.h"
 #include "vmm/mmu/walk.h"
 
@@ -457,7 +458,7 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin)
     if (s->tlb[slot].xtag == PAGE_BASE(lin)) {
         return s->entry[slot].page | PAGE_OFFSET(lin);
     }
-    if ((uint64_t)((int64_t)(lin << 16) >> 16) != lin) {
+    if (!cpu_canonical(lin)) {
         cpu_gp0(v); /* ran or branched past the canonical addresses */
     }
     return translate(v, lin, MEM_X, user, true)->page | PAGE_OFFSET(lin);

@@ -120,7 +120,6 @@ struct vcpu {
     struct jit *jit; /* NULL: the interpreter */
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {
-        struct vcpu *self;
         void *jumps;
         uint64_t bias;    /* retired - progress */
         uint64_t rest;    /* instructions of the block behind the one that is called for */

@@ -274,7 +274,7 @@ static void interp_destroy(struct vcpu *v)
     }
 }
 
-static void interp_state_changed(struct vcpu *v)
+void interp_state_changed(struct vcpu *v)
 {
     vcpu_mem_drop_all(v);
     vcpu_context_changed(v);
@@ -310,18 +310,18 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     return 0;
 }
 
-static void interp_drop(struct vcpu *v)
+void interp_drop(struct vcpu *v)
 {
     vcpu_mem_drop_all(v);
     vcpu_blocks_drop(v);
 }
 
-static void interp_revoke(struct vcpu *v, uint64_t page, bool all)
+void interp_revoke(struct vcpu *v, uint64_t page, bool all)
 {
     vcpu_mem_revoke(v, page, all);
 }
 
-static void interp_settle(struct vcpu *v)
+void interp_settle(struct vcpu *v)
 {
     vcpu_mem_settle(v);
 }

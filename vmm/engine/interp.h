@@ -10,6 +10,12 @@
  * v->attention. Returns the last one executed. May raise. */
 const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned n);
 
+/* The ops of these names. */
+void interp_drop(struct vcpu *v);
+void interp_state_changed(struct vcpu *v);
+void interp_revoke(struct vcpu *v, uint64_t page, bool all);
+void interp_settle(struct vcpu *v);
+
 /* After @last: may the next block run without a look at anything else? */
 static inline bool interp_goes_on(const struct vcpu *v, const struct insn *last)
 {

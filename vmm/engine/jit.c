@@ -14,7 +14,7 @@
 #include "vmm/cpu/mem.h"
 #include "vmm/engine/interp.h"
 
-enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, HEAT = 8 };
+enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, HEAT = 8, HWCAP2_FSGSBASE_BIT = 2 };
 
 #define OFF(field) offsetof(struct vcpu, field)
 
@@ -60,17 +60,35 @@ static void add_rsp(struct jit_code *c, int n)
     emit_1(c, (uint8_t)n);
 }
 
-void jit_emit_shared(struct jit *j)
+/* From translated code: execute @in with the interpreter's function. Nonzero: leave. */
+static int interpret(struct vcpu *v, const struct insn *in)
+{
+    uint64_t next = v->c.rip + in->len;
+
+    v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
+    v->cur = in;
+    v->next_rip = next;
+    in->fn(v, in);
+    v->c.rip = v->next_rip;
+    v->c.retired++;
+    v->c.progress++;
+    v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
+    v->jit_run.bias = v->c.retired - v->c.progress;
+    return v->attention || v->c.rip != next || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
+}
+
+/* What all code of @v shares. */
+static void emit_shared(struct vcpu *v, struct jit *j)
 {
     struct jit_code *c = &j->code;
+    const void *enter = c->rx + c->at;
 
-    /* enter(RDI: vCPU, RSI: code) */
-    j->enter = c->at;
+    memcpy(&j->enter, &enter, sizeof enter); /* RDI: code */
     for (unsigned i = 0; i < PLX_COUNT(saved); i++) {
         push_pop(c, 0x50, saved[i]);
     }
     add_rsp(c, -8);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RSI));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RDI));
     emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
     move_pinned(c, OP_MOV_LOAD);
@@ -94,12 +112,10 @@ void jit_emit_shared(struct jit *j)
     emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
     emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
     store_counts(c, HOST_T1);
-    emit_1(c, 0x65);
-    emit_bytes(c, "\x48\x8b\x3c\x25", 4); /* mov rdi, gs:[...] */
-    emit_4(c, (uint32_t)OFF(jit_run.self));
+    emit_mov_imm(c, RDI, (uint64_t)(uintptr_t)v);
     emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
     add_rsp(c, -8);
-    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)jit_interpret);
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)interpret);
     emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
     add_rsp(c, 8);
     emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
@@ -113,22 +129,6 @@ void jit_emit_shared(struct jit *j)
     add_rsp(c, 8);
     emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
     emit_jump(c, JUMP, out);
-}
-
-int jit_interpret(struct vcpu *v, const struct insn *in)
-{
-    uint64_t next = v->c.rip + in->len;
-
-    v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
-    v->cur = in;
-    v->next_rip = next;
-    in->fn(v, in);
-    v->c.rip = v->next_rip;
-    v->c.retired++;
-    v->c.progress++;
-    v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
-    v->jit_run.bias = v->c.retired - v->c.progress;
-    return v->attention || v->c.rip != next || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
 }
 
 /* --- translations ----------------------------------------------------------------------------- */
@@ -178,7 +178,6 @@ static void translation_drop(struct vcpu *v, void *translation)
 {
     struct jit *j = v->jit;
     struct translation *t = translation;
-
     struct jit_jump *jump = jump_of(j, t->rip);
 
     j->drops++;
@@ -268,18 +267,12 @@ static void run_blocks(struct vcpu *v)
                                                 .slot = (t->rip >> PAGE_SHIFT & v->tlb_mask) *
                                                         sizeof(struct tlb_entry)};
         drops = j->drops;
-        last = &block->insns[block->n - 1];
         v->cur = NULL;
         v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
         v->jit_run.bias = v->c.retired - v->c.progress;
-        from = j->call_enter(v, j->code.rx + t->entry);
+        from = j->enter(j->code.rx + t->entry);
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
-        if (v->cur != NULL && (v->cur->flags & INSN_ENDS_BLOCK) != 0) {
-            return; /* what it changed may have to be looked at */
-        }
-        if (v->attention || v->irq_pending || v->c.progress >= v->stop_progress) {
-            return;
-        }
+        last = v->cur != NULL ? v->cur : first; /* what ends blocks is called: it is v->cur */
     } while (interp_goes_on(v, last));
 }
 
@@ -306,22 +299,17 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     if (rc != 0) {
         return rc;
     }
-    v->jit = plx_calloc(1, sizeof *v->jit);
-    if (v->jit == NULL || jit_code_create(&v->jit->code, CODE_SIZE) != 0) {
+    struct jit *j = plx_calloc(1, sizeof *j);
+    v->jit = j;
+    if (j == NULL || (j->jumps = plx_calloc(JIT_JUMPS, sizeof *j->jumps)) == NULL ||
+        jit_code_create(&j->code, CODE_SIZE) != 0) {
         jit_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }
-    v->jit->jumps = plx_calloc(JIT_JUMPS, sizeof *v->jit->jumps);
-    if (v->jit->jumps == NULL) {
-        jit_destroy(v);
-        return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
-    }
-    v->jit_run.jumps = v->jit->jumps;
-    v->jit_run.self = v;
-    jit_emit_shared(v->jit);
-    v->jit->shared_end = v->jit->code.at;
-    const void *enter = v->jit->code.rx + v->jit->enter;
-    memcpy(&v->jit->call_enter, &enter, sizeof enter);
+    j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    v->jit_run.jumps = j->jumps;
+    emit_shared(v, j);
+    j->shared_end = j->code.at;
     v->run_blocks = run_blocks;
     v->translation_drop = translation_drop;
     *out = v;
@@ -331,9 +319,7 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
 /* GS is nobody else's in a 64-bit Linux process; a vCPU may run on another thread each time. */
 static void set_gs(struct vcpu *v)
 {
-    enum { HWCAP2_FSGSBASE_BIT = 2 };
-
-    if ((getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0) {
+    if (v->jit->wrgsbase) {
         __asm__ volatile("wrgsbase %0" : : "r"(v));
     } else {
         PLX_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, v) == 0);
@@ -346,33 +332,13 @@ static void jit_run(struct vcpu *v, struct engine_run *run)
     engine_interp.run(v, run);
 }
 
-static void jit_drop(struct vcpu *v)
-{
-    engine_interp.drop(v);
-}
-
-static void jit_state_changed(struct vcpu *v)
-{
-    engine_interp.state_changed(v);
-}
-
-static void jit_revoke(struct vcpu *v, uint64_t page, bool all)
-{
-    engine_interp.revoke(v, page, all);
-}
-
-static void jit_settle(struct vcpu *v)
-{
-    engine_interp.settle(v);
-}
-
 const struct engine_ops engine_jit = {
     .name = "jit",
     .create = jit_create,
     .destroy = jit_destroy,
     .run = jit_run,
-    .drop = jit_drop,
-    .state_changed = jit_state_changed,
-    .revoke = jit_revoke,
-    .settle = jit_settle,
+    .drop = interp_drop,
+    .state_changed = interp_state_changed,
+    .revoke = interp_revoke,
+    .settle = interp_settle,
 };

@@ -69,10 +69,10 @@ struct translation {
 
 struct jit {
     struct jit_code code;
-    uint32_t enter; /* offsets: int (*)(struct vcpu *, const void *code) and what all code shares */
-    uint32_t leave, call, shared_end;
-    struct jit_edge *(*call_enter)(struct vcpu *v, const void *code); /* the edge it left by */
+    uint32_t leave, call, shared_end; /* offsets of what all code shares, and of its end */
+    struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
+    bool wrgsbase;  /* the host lets programs set GS base */
     uint64_t drops; /* of translations: pointers to edges from before may be stale */
 };
 
@@ -81,11 +81,5 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
 
 /* Point @e at @t, whose page is at @hva, or (NULL) out of translated code. */
 void jit_link(struct jit *j, struct jit_edge *e, struct translation *t, const uint8_t *hva);
-
-/* Emit enter, leave and call. */
-void jit_emit_shared(struct jit *j);
-
-/* From translated code: execute @in with the interpreter's function. Nonzero: leave. */
-int jit_interpret(struct vcpu *v, const struct insn *in);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "vmm/cpu/int.h"
+#include "vmm/cpu/seg.h"
 #include "vmm/engine/jit.h"
 #include "vmm/engine/jit_form.h"
 
@@ -45,26 +46,38 @@ static int host_of(unsigned reg)
 
 /* --- flags ------------------------------------------------------------------------------------ */
 
+#define RFLAGS   rm_gs(offsetof(struct vcpu, c.rflags))
+#define OVERFLOW rm_gs(offsetof(struct vcpu, jit_run.overflow))
+
+enum { AH = 4, OP_MOV8_STORE = 0x88, OP_MOV8_LOAD = 0x8a, OP_OR8_STORE = 0x08 };
+
+/* RAX to T1, and the host's flags to AH, OF to memory. They stay. */
+static void take_flags(struct jit_code *c)
+{
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f);                                            /* lahf */
+    emit_op(c, (struct op){.map = 1, .op = 0x90}, 0, OVERFLOW); /* seto */
+}
+
+/* The host's flags from AH, OF from memory; uses AL. */
+static void put_flags(struct jit_code *c)
+{
+    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, RAX, OVERFLOW);
+    emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
+}
+
 /* Host flags to memory; they stay. */
 static void save_flags(struct work *w)
 {
     struct jit_code *c = w->c;
 
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
-    emit_1(c, 0x9f); /* lahf */
-    if (w->no_af) {  /* CF and OF are 0, or as the save finds them: only AF is wrong */
-        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
-                rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+    take_flags(c);
+    if (w->no_af) {
         emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
-        emit_op(c, (struct op){.op = 0x88}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
-        emit_1(c, 0x65); /* mov al, gs:[overflow]; add al, 127; sahf: as they were */
-        emit_bytes(c, "\x8a\x04\x25", 3);
-        emit_4(c, (uint32_t)offsetof(struct vcpu, jit_run.overflow));
-        emit_bytes(c, "\x04\x7f\x9e", 3);
-    } else {
-        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
-                rm_gs(offsetof(struct vcpu, jit_run.overflow)));
-        emit_op(c, (struct op){.op = 0x88}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    }
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, AH, RFLAGS);
+    if (w->no_af) {
+        put_flags(c);
     }
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
     w->in_host = false;
@@ -73,23 +86,25 @@ static void save_flags(struct work *w)
 static void load_flags(struct jit_code *c)
 {
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
-    emit_op(c, (struct op){.op = 0x8a}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));         /* ah */
-    emit_op(c, (struct op){.op = 0x8a}, 0, rm_gs(offsetof(struct vcpu, jit_run.overflow))); /* al */
-    emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
+    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, AH, RFLAGS);
+    put_flags(c);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+/* The flags in memory but for those of @keep get lost, and byte register @from is or-ed in. */
+static void merge_flags(struct jit_code *c, uint8_t keep, unsigned from)
+{
+    emit_op(c, (struct op){.op = 0x80}, 4, RFLAGS); /* and */
+    emit_1(c, keep);
+    emit_op(c, (struct op){.op = OP_OR8_STORE}, from, RFLAGS);
 }
 
 /* INC and DEC: everything but CF, which is in memory. */
 static void save_but_cf(struct jit_code *c)
 {
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
-    emit_1(c, 0x9f);
-    emit_op(c, (struct op){.map = 1, .op = 0x90}, 0,
-            rm_gs(offsetof(struct vcpu, jit_run.overflow)));
+    take_flags(c);
     emit_bytes(c, "\x80\xe4\xfe", 3); /* and ah, ~CF */
-    emit_op(c, (struct op){.op = 0x80}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
-    emit_1(c, FLAG_CF);
-    emit_op(c, (struct op){.op = 0x08}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
+    merge_flags(c, FLAG_CF, AH);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
 }
 
@@ -115,10 +130,8 @@ static void save_rotated(struct jit_code *c, const struct form *f, unsigned r)
         emit_1(c, 1);
     }
     emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T1));
-    emit_op(c, (struct op){.op = 0x88}, HOST_T0, rm_gs(offsetof(struct vcpu, jit_run.overflow)));
-    emit_op(c, (struct op){.op = 0x80}, 4, rm_gs(offsetof(struct vcpu, c.rflags)));
-    emit_1(c, (uint8_t)~FLAG_CF);
-    emit_op(c, (struct op){.op = 0x08}, HOST_T1, rm_gs(offsetof(struct vcpu, c.rflags)));
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, OVERFLOW);
+    merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
 }
 
 static void want_host_flags(struct work *w)
@@ -357,13 +370,32 @@ static void do_pop(struct work *w, const struct form *f)
     store_reg(w, f->reg, HOST_T1);
 }
 
+static void set_rip(struct jit_code *c, uint64_t rip)
+{
+    emit_mov_imm(c, HOST_T1, rip);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+}
+
+/* Out of translated code, by @e or (NULL) by none. */
+static void leave(struct work *w, const struct jit_edge *e)
+{
+    emit_mov_imm(w->c, HOST_T0, (uint64_t)(uintptr_t)e);
+    emit_jump(w->c, JUMP, w->j->leave);
+}
+
+/* Budget less or (@more) more @n instructions; sets the sign. */
+static void charge(struct jit_code *c, bool more, uint32_t n)
+{
+    emit_q(c, 0x81, more ? 0 : 5, rm_reg(HOST_BUDGET)); /* add, sub */
+    emit_4(c, n);
+}
+
 /* The interpreter's function for instruction @i, which stands at @rip. */
 static void call_out(struct work *w, unsigned i, uint64_t rip)
 {
     struct jit_code *c = w->c;
 
-    emit_mov_imm(c, HOST_T1, rip);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+    set_rip(c, rip);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
     emit_jump(c, CALL, w->j->call);
@@ -382,14 +414,12 @@ static void look_at_page(struct work *w, struct jit_edge *e)
     int32_t entry = (int32_t)((e->rip >> PAGE_SHIFT & w->v->tlb_mask) << 5);
 
     e->look = c->at;
-    emit_1(c, 0x49); /* mov t0, imm64 */
-    emit_1(c, 0xb8 | (HOST_T0 & 7));
-    emit_8(c, PAGE_BASE(e->rip));
+    emit_mov_imm(c, HOST_T0, PAGE_BASE(e->rip));
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
     emit_q(c, 0x3b, HOST_T0,
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
     w->unlike[0] = emit_jump(c, 0x85, 0);
-    emit_1(c, 0x49);
+    emit_1(c, 0x49); /* mov t0, imm64 */
     emit_1(c, 0xb8 | (HOST_T0 & 7));
     e->hva = c->at;
     emit_8(c, 0);
@@ -408,22 +438,18 @@ static void edge(struct work *w, uint64_t rip)
         look_at_page(w, e);
     }
     e->jump = c->at;
-    emit_q(c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub */
-    emit_4(c, 0);
+    charge(c, false, 0);
     emit_jump(c, 0x88, 0); /* js */
     emit_jump(c, JUMP, 0);
     e->undo = c->at;
-    emit_q(c, 0x81, 0, rm_reg(HOST_BUDGET)); /* add */
-    emit_4(c, 0);
+    charge(c, true, 0);
     e->leave = c->at;
     if (e->look != 0) {
         emit_aim(c, w->unlike[0], e->leave);
         emit_aim(c, w->unlike[1], e->leave);
     }
-    emit_mov_imm(c, HOST_T1, rip);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
-    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)e);
-    emit_jump(c, JUMP, w->j->leave);
+    set_rip(c, rip);
+    leave(w, e);
     jit_link(w->j, e, NULL, NULL);
 }
 
@@ -458,11 +484,6 @@ static void do_ret(struct work *w, const struct insn *in)
     slow_from(w, emit_jump(c, 0x85, 0));
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
     emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
-}
-
-static bool canonical(uint64_t lin)
-{
-    return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
 }
 
 static void do_jcc(struct work *w, const struct insn *in, bool in_host)
@@ -568,8 +589,7 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     default:
         call_out(w, w->i, w->rip);
         if (branch) {
-            emit_mov_imm(c, HOST_T0, 0);
-            emit_jump(c, JUMP, w->j->leave);
+            leave(w, NULL);
             return true;
         }
         return false;
@@ -600,8 +620,7 @@ static void emit_slow_paths(struct work *w)
         emit_aim(w->c, s->from, w->c->at);
         call_out(w, s->insn, rip);
         if (s->back == 0) { /* a call, whose function has set RIP */
-            emit_mov_imm(w->c, HOST_T0, 0);
-            emit_jump(w->c, JUMP, w->j->leave);
+            leave(w, NULL);
             continue;
         }
         if (s->load) {
@@ -613,12 +632,14 @@ static void emit_slow_paths(struct work *w)
 
 static bool targets_canonical(const struct block *b, uint64_t rip)
 {
+    const struct insn *last = &b->insns[b->n - 1];
     uint64_t end = rip;
 
     for (unsigned i = 0; i < b->n; i++) {
         end += b->insns[i].len;
     }
-    return canonical(rip) && canonical(end) && canonical(end + b->insns[b->n - 1].imm);
+    return cpu_canonical(rip) && cpu_canonical(end) &&
+           ((last->flags & INSN_BRANCH) == 0 || cpu_canonical(end + last->imm));
 }
 
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)
@@ -639,15 +660,11 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->n = block->n;
     find_live(&w, bytes);
     t->entry = w.c->at;
-    emit_q(w.c, 0x81, 5, rm_reg(HOST_BUDGET)); /* sub */
-    emit_4(w.c, t->n);
-    uint32_t enough = emit_jump(w.c, 0x89, 0);
-    emit_q(w.c, 0x81, 0, rm_reg(HOST_BUDGET)); /* add */
-    emit_4(w.c, t->n);
-    emit_mov_imm(w.c, HOST_T1, t->rip);
-    emit_q(w.c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
-    emit_mov_imm(w.c, HOST_T0, 0);
-    emit_jump(w.c, JUMP, j->leave);
+    charge(w.c, false, t->n);
+    uint32_t enough = emit_jump(w.c, 0x89, 0); /* jns */
+    charge(w.c, true, t->n);
+    set_rip(w.c, t->rip);
+    leave(&w, NULL);
     emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
     w.rip = t->rip;

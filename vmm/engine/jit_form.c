@@ -5,6 +5,9 @@
 #include "vmm/cpu/cpu.h"
 #include "vmm/cpu/int.h"
 
+/* What multiplications leave undefined; rotates keep it. */
+enum { BUT_CF_OF = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, BUT_CF = BUT_CF_OF | FLAG_OF };
+
 /* Prefixes, opcode, ModRM: sets what does not depend on the opcode. Returns where the opcode's
  * rest begins. */
 static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm)
@@ -63,6 +66,13 @@ static void arith(struct form *f, uint32_t reads, enum form_flags flags)
     f->flags = flags;
 }
 
+/* The host leaves @unknown of what is written undefined. */
+static void partly(struct form *f, uint32_t unknown, uint32_t *uncertain)
+{
+    f->writes = FLAGS_ARITH;
+    *uncertain = unknown;
+}
+
 /* ADD OR ADC SBB AND SUB XOR CMP by number. */
 static void alu_flags(struct form *f, unsigned n)
 {
@@ -73,8 +83,6 @@ static void alu_flags(struct form *f, unsigned n)
 /* Rotates touch CF and OF only; OF is defined for a count of 1, AF of shifts never. */
 static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uint32_t *uncertain)
 {
-    const uint32_t rest = (uint32_t)(FLAGS_ARITH & ~(FLAG_CF | FLAG_OF));
-
     count &= size == 8 ? 63 : 31;
     if (n == 2 || n == 3 || count == 0 || count >= size * 8) {
         f->kind = FORM_CALL;
@@ -89,7 +97,7 @@ static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uin
     f->flags = FLAGS_NO_AF;
     *uncertain = count == 1 ? 0 : (uint32_t)FLAG_OF;
     if (n < 2) {
-        *uncertain |= rest;
+        *uncertain |= BUT_CF_OF;
     }
 }
 
@@ -101,8 +109,7 @@ static void group3(struct form *f, unsigned n, unsigned size, uint32_t *uncertai
     } else if (n == 3) {
         arith(f, 0, FLAGS_WHOLE);
     } else if (n == 4 || n == 5) {
-        f->writes = FLAGS_ARITH;
-        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+        partly(f, BUT_CF_OF, uncertain);
     } else if (n > 5) {
         f->kind = FORM_CALL; /* divisions may fault */
     }
@@ -128,8 +135,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         f->rm_size = 4;
     } else if (op == 0x69 || op == 0x6b) {
         modrm_form(f, USE_WRITE, USE_READ, width(f));
-        f->writes = FLAGS_ARITH;
-        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+        partly(f, BUT_CF_OF, uncertain);
     } else if (op >= 0x70 && op < 0x80) {
         f->kind = FORM_JCC;
         f->reads = FLAGS_ARITH;
@@ -176,7 +182,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         group3(f, n, size, uncertain);
     } else if ((op == 0xfe || op == 0xff) && n < 2) {
         modrm_form(f, USE_NONE, USE_BOTH, size);
-        f->writes = (uint32_t)(FLAGS_ARITH & ~FLAG_CF);
+        f->writes = BUT_CF;
         f->flags = FLAGS_KEEP_CF;
     }
 }
@@ -184,7 +190,6 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
 static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
 {
     unsigned op = f->op, n = modrm >> 3 & 7;
-    const uint32_t but_cf = (uint32_t)(FLAGS_ARITH & ~FLAG_CF);
 
     if (op >= 0x40 && op < 0x50) {
         modrm_form(f, USE_BOTH, USE_READ, width(f));
@@ -197,16 +202,13 @@ static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
         f->reads = FLAGS_ARITH;
     } else if ((op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb) && !f->mem) {
         modrm_form(f, USE_READ, op == 0xa3 ? USE_READ : USE_BOTH, width(f));
-        f->writes = FLAGS_ARITH;
-        *uncertain = but_cf;
+        partly(f, BUT_CF, uncertain);
     } else if (op == 0xba && n >= 4) {
         modrm_form(f, USE_NONE, n == 4 ? USE_READ : USE_BOTH, width(f));
-        f->writes = FLAGS_ARITH;
-        *uncertain = but_cf;
+        partly(f, BUT_CF, uncertain);
     } else if (op == 0xaf) {
         modrm_form(f, USE_BOTH, USE_READ, width(f));
-        f->writes = FLAGS_ARITH;
-        *uncertain = (uint32_t)(FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF);
+        partly(f, BUT_CF_OF, uncertain);
     } else if ((op == 0xb0 || op == 0xb1) && f->mem) {
         modrm_form(f, USE_READ, USE_BOTH, op == 0xb0 ? 1 : width(f));
         arith(f, 0, FLAGS_WHOLE);

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "vmm/cpu/msr.h"
+#include "vmm/cpu/seg.h"
 
 #define FIELD(f) #f, offsetof(struct cpu, f), (uint8_t)sizeof(((struct cpu *)0)->f), 1, 0
 #define ARRAY(f)                                                              \
@@ -102,11 +103,6 @@ struct rule {
     bool (*ok)(const struct cpu *c);
 };
 
-static bool canonical(uint64_t a)
-{
-    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
 #define FLAGS_KNOWN                                                                         \
     (FLAGS_ARITH | FLAG_ONE | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | \
      FLAG_VM | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID)
@@ -159,13 +155,13 @@ static bool mode_ok(const struct cpu *c)
 static bool segments_ok(const struct cpu *c)
 {
     for (unsigned i = 0; i < SEG_COUNT; i++) {
-        if ((c->seg[i].attr & ~SEG_KNOWN) != 0 || !canonical(c->seg[i].base)) {
+        if ((c->seg[i].attr & ~SEG_KNOWN) != 0 || !cpu_canonical(c->seg[i].base)) {
             return false;
         }
     }
-    return (c->ldtr.attr & ~SEG_KNOWN) == 0 && canonical(c->ldtr.base) &&
-           (c->tr.attr & ~SEG_KNOWN) == 0 && canonical(c->tr.base) && canonical(c->gdtr.base) &&
-           canonical(c->idtr.base);
+    return (c->ldtr.attr & ~SEG_KNOWN) == 0 && cpu_canonical(c->ldtr.base) &&
+           (c->tr.attr & ~SEG_KNOWN) == 0 && cpu_canonical(c->tr.base) &&
+           cpu_canonical(c->gdtr.base) && cpu_canonical(c->idtr.base);
 }
 
 static bool xcr0_ok(const struct cpu *c)
@@ -186,8 +182,8 @@ static bool msrs_ok(const struct cpu *c)
             return false;
         }
     }
-    return canonical(c->lstar) && canonical(c->cstar) && canonical(c->kernel_gs_base) &&
-           canonical(c->sysenter_esp) && canonical(c->sysenter_eip) &&
+    return cpu_canonical(c->lstar) && cpu_canonical(c->cstar) && cpu_canonical(c->kernel_gs_base) &&
+           cpu_canonical(c->sysenter_esp) && cpu_canonical(c->sysenter_eip) &&
            c->sysenter_cs <= UINT32_MAX && c->sfmask <= UINT32_MAX && c->tsc_aux <= UINT32_MAX &&
            (c->misc_enable | 1) == MISC_ENABLE_RESET && (c->spec_ctrl & ~SPEC_CTRL_OFFERED) == 0 &&
            c->xss == 0;
