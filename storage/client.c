@@ -20,151 +20,20 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
-#include "proto/image.pb-c.h"
+#include "storage/client_priv.h"
 #include "storage/server_wire.h"
 
 enum {
-    PROTOCOL = 1,
     MESSAGE_MAX = 8 << 20,
-    IDS_PER_WANT = 256,
-    GUESS = 16 << 10,         /* stored length of a segment that has not come yet */
-    WINDOW_LEAST = 128 << 10, /* of what is only wanted, bytes */
-    WINDOW_MOST = 4 << 20,
-    RATE_OVER_NS = 100000000,
     POLL_MS = 50,
     COMMIT_BYTES = 16 << 20,
 };
 
-struct fetch {
-    struct fetch *next;
-    struct seg_id id;
-    enum client_urgency urgency;
-    uint64_t sent_to; /* connection it was sent on; 0: none */
-    unsigned waiters;
-    unsigned missing; /* bits: servers that lack it */
-    bool done;
-    int rc;
-    struct plx_err err;
-    uint8_t *data; /* contents, when somebody waits */
-    uint32_t len;
-};
-
-enum ask_kind { ASK_NONE, ASK_LIST, ASK_OPEN };
-
-struct image_client {
-    struct image_client_config cfg;
-    char *endpoints[CLIENT_SERVERS_MAX];
-    int wake; /* eventfd */
-    pthread_t thread;
-    bool started;
-    struct wbuf out;     /* the thread's */
-    uint8_t *raw;        /* the thread's, SEG_MAX */
-    void *socket;        /* the thread's */
-    uint64_t connection; /* number of the present one, from 1 */
-    bool welcome;
-    uint64_t received; /* bytes of segments on this connection */
-    uint64_t heard_ns, pinged_ns, needed_ns, rate_ns, rate_bytes, uncommitted;
-    double rate; /* bytes a second */
-
-    pthread_mutex_t lock; /* of all below */
-    pthread_cond_t cond;  /* a fetch or an answer is done */
-    bool stop;
-    struct fetch *fetches;
-    unsigned wanted; /* fetches in the list that nobody waits for */
-    struct {
-        enum ask_kind kind;
-        uint64_t sent_to;
-        char a[IMAGE_NAME], os[IMAGE_TEXT], app[IMAGE_APP];
-        bool done;
-        int rc;
-        struct plx_err err;
-        struct image_ref *refs;
-        size_t n;
-    } ask;
-    char name[IMAGE_TEXT], tag[IMAGE_TEXT]; /* kept open on every server; "": none */
-    struct image_client_stats stats;
-};
-
-static void wake(struct image_client *c)
+void client_wake(struct image_client *c)
 {
     const uint64_t one = 1;
 
     (void)io_write_full(c->wake, &one, sizeof one);
-}
-
-/* --- sending, on the thread ----------------------------------------------------------------- */
-
-static void send_message(struct image_client *c, Img__ToServer *m)
-{
-    m->version = PROTOCOL;
-    wbuf_clear(&c->out);
-    size_t len = img__to_server__get_packed_size(m);
-    uint8_t *at = wbuf_grow(&c->out, len);
-    if (at != NULL && c->socket != NULL) {
-        (void)img__to_server__pack(m, at);
-        (void)zmq_send(c->socket, at, len, ZMQ_DONTWAIT);
-    }
-}
-
-#define SEND_EMPTY(c, field, CASE, INIT)              \
-    do {                                              \
-        Img__ToServer send_m = IMG__TO_SERVER__INIT;  \
-        INIT;                                         \
-        send_m.msg_case = IMG__TO_SERVER__MSG_##CASE; \
-        send_m.field = &send_part;                    \
-        send_message(c, &send_m);                     \
-    } while (0)
-
-static void send_hello(struct image_client *c)
-{
-    SEND_EMPTY(c, hello, HELLO, Img__Hello send_part = IMG__HELLO__INIT);
-}
-
-static void send_ping(struct image_client *c)
-{
-    SEND_EMPTY(c, ping, PING, Img__Ping send_part = IMG__PING__INIT);
-}
-
-static void send_bye(struct image_client *c)
-{
-    SEND_EMPTY(c, bye, BYE, Img__Bye send_part = IMG__BYE__INIT);
-}
-
-static void send_credit(struct image_client *c)
-{
-    Img__ToServer m = IMG__TO_SERVER__INIT;
-    Img__Credit credit = IMG__CREDIT__INIT;
-
-    credit.received = c->received;
-    m.msg_case = IMG__TO_SERVER__MSG_CREDIT;
-    m.credit = &credit;
-    send_message(c, &m);
-}
-
-static void send_open(struct image_client *c, const char *name, const char *tag)
-{
-    Img__ToServer m = IMG__TO_SERVER__INIT;
-    Img__Open open = IMG__OPEN__INIT;
-
-    open.name = (char *)(uintptr_t)name;
-    open.tag = (char *)(uintptr_t)tag;
-    m.msg_case = IMG__TO_SERVER__MSG_OPEN;
-    m.open = &open;
-    send_message(c, &m);
-}
-
-static void send_want(struct image_client *c, unsigned urgency, uint8_t *ids, size_t n)
-{
-    Img__ToServer m = IMG__TO_SERVER__INIT;
-    Img__Want want = IMG__WANT__INIT;
-
-    if (n > 0) {
-        want.ids = (ProtobufCBinaryData){.len = n * SHA256_LEN, .data = ids};
-        want.urgency = urgency;
-        m.msg_case = IMG__TO_SERVER__MSG_WANT;
-        m.want = &want;
-        send_message(c, &m);
-    }
 }
 
 static void send_ask_locked(struct image_client *c)
@@ -174,123 +43,9 @@ static void send_ask_locked(struct image_client *c)
     }
     c->ask.sent_to = c->connection;
     if (c->ask.kind == ASK_OPEN) {
-        send_open(c, c->name, c->tag);
+        client_send_open(c, c->name, c->tag);
     } else {
-        Img__ToServer m = IMG__TO_SERVER__INIT;
-        Img__List list = IMG__LIST__INIT;
-        list.pattern = c->ask.a;
-        list.os = c->ask.os;
-        list.app = c->ask.app;
-        m.msg_case = IMG__TO_SERVER__MSG_LIST;
-        m.list = &list;
-        send_message(c, &m);
-    }
-}
-
-/* --- what to ask for ------------------------------------------------------------------------ */
-
-static struct fetch *find_locked(struct image_client *c, const struct seg_id *id)
-{
-    struct fetch *f = c->fetches;
-
-    while (f != NULL && !(seg_id_eq(&f->id, id) && !f->done)) {
-        f = f->next;
-    }
-    return f;
-}
-
-static struct fetch *add_locked(struct image_client *c, const struct seg_id *id,
-                                enum client_urgency urgency)
-{
-    struct fetch *f = plx_calloc(1, sizeof *f);
-
-    if (f != NULL) {
-        struct fetch **at = &c->fetches;
-        while (*at != NULL) {
-            at = &(*at)->next;
-        }
-        f->id = *id;
-        f->urgency = urgency;
-        *at = f;
-        c->wanted += urgency != CLIENT_NEEDED;
-    }
-    return f;
-}
-
-static void remove_locked(struct image_client *c, struct fetch *f)
-{
-    struct fetch **at = &c->fetches;
-
-    while (*at != f) {
-        at = &(*at)->next;
-    }
-    *at = f->next;
-    c->wanted -= f->urgency != CLIENT_NEEDED;
-    plx_free(f->data);
-    plx_free(f);
-}
-
-static uint64_t window(const struct image_client *c)
-{
-    double bytes = c->rate * CLIENT_AHEAD_MS / 1000;
-
-    if (c->cfg.greedy) {
-        return IMAGE_WINDOW;
-    }
-    return bytes < WINDOW_LEAST  ? WINDOW_LEAST
-           : bytes > WINDOW_MOST ? WINDOW_MOST
-                                 : (uint64_t)bytes;
-}
-
-/* Take from `next` what the link has room for. */
-static void want_more_locked(struct image_client *c, uint64_t now)
-{
-    bool needed = false;
-
-    if (c->cfg.next == NULL) {
-        return;
-    }
-    for (const struct fetch *f = c->fetches; f != NULL; f = f->next) {
-        needed = needed || (f->urgency == CLIENT_NEEDED && !f->done);
-    }
-    if (needed) {
-        c->needed_ns = now;
-        return;
-    }
-    while (c->wanted * (uint64_t)GUESS < window(c)) {
-        enum client_urgency urgency;
-        struct seg_id id;
-        if (!c->cfg.next(c->cfg.ctx, &id, &urgency)) {
-            break;
-        }
-        if (find_locked(c, &id) == NULL && add_locked(c, &id, urgency) == NULL) {
-            break;
-        }
-        if (urgency == CLIENT_REST && !c->cfg.greedy &&
-            now - c->needed_ns < CLIENT_IDLE_MS * UINT64_C(1000000)) {
-            break; /* one at a time until the guest is quiet */
-        }
-    }
-}
-
-static void send_wants_locked(struct image_client *c)
-{
-    uint8_t ids[IDS_PER_WANT * SHA256_LEN];
-
-    for (unsigned urgency = 0; urgency < 3; urgency++) {
-        size_t n = 0;
-        for (struct fetch *f = c->fetches; f != NULL; f = f->next) {
-            if (f->done || f->urgency != urgency || f->sent_to == c->connection) {
-                continue;
-            }
-            f->sent_to = c->connection;
-            memcpy(ids + n++ * SHA256_LEN, f->id.sha, SHA256_LEN);
-            if (n == IDS_PER_WANT) {
-                send_want(c, urgency, ids, n);
-                n = 0;
-            }
-        }
-        send_want(c, urgency, ids, n);
+        client_send_list(c, c->ask.a, c->ask.os, c->ask.app);
     }
 }
 
@@ -336,10 +91,10 @@ static void connect_to(struct image_client *c, unsigned server)
         c->socket = NULL;
         return;
     }
-    send_hello(c);
+    client_send_hello(c);
 }
 
-static void next_server(struct image_client *c, const char *why)
+void client_next_server(struct image_client *c, const char *why)
 {
     (void)pthread_mutex_lock(&c->lock);
     unsigned server = (c->stats.server + 1) % c->cfg.nservers;
@@ -388,114 +143,12 @@ static void on_refs(struct image_client *c, const ProtobufCBinaryData *texts, si
     finish_ask(c, rc, err.msg, refs, n);
 }
 
-static void measure(struct image_client *c, size_t bytes, uint64_t now)
-{
-    c->rate_bytes += bytes;
-    if (now - c->rate_ns >= RATE_OVER_NS) {
-        double fresh = (double)c->rate_bytes * 1e9 / (double)(now - c->rate_ns);
-        if (now - c->rate_ns < 4 * (uint64_t)RATE_OVER_NS) { /* not over a pause */
-            c->rate = fresh > c->rate ? fresh : 0.7 * c->rate + 0.3 * fresh;
-        }
-        c->rate_ns = now;
-        c->rate_bytes = 0;
-    }
-}
-
-static void on_segment(struct image_client *c, const Img__Segment *m, uint64_t now)
-{
-    struct seg_form form = {.codec = (enum seg_codec)m->codec,
-                            .raw_len = m->raw_len,
-                            .stored_len = (uint32_t)m->data.len,
-                            .data = m->data.data};
-    struct plx_err err = {{0}};
-    struct seg_id id = {{0}};
-    int rc = 0;
-
-    c->received += m->data.len;
-    measure(c, m->data.len, now);
-    if (m->id.len != SHA256_LEN || m->codec > SEG_ZSTD || m->raw_len == 0 || m->raw_len > SEG_MAX ||
-        m->data.len == 0 || m->data.len > m->raw_len ||
-        (m->codec == SEG_PLAIN && m->data.len != m->raw_len)) {
-        rc = PLX_ECORRUPT;
-    } else {
-        memcpy(id.sha, m->id.data, SHA256_LEN);
-        rc = store_open_form(&id, &form, c->raw, &err);
-    }
-    (void)pthread_mutex_lock(&c->lock);
-    struct fetch *f = rc == 0 ? find_locked(c, &id) : NULL;
-    if (rc != 0) {
-        c->stats.corrupt++;
-        (void)pthread_mutex_unlock(&c->lock);
-        next_server(c, "sends segments that are not what it says");
-        return;
-    }
-    if (f == NULL) { /* came twice, after a change of servers */
-        (void)pthread_mutex_unlock(&c->lock);
-        return;
-    }
-    enum client_urgency urgency = f->urgency;
-    c->stats.got[urgency].segments++;
-    c->stats.got[urgency].bytes += m->data.len;
-    (void)pthread_mutex_unlock(&c->lock);
-    rc = store_ops(c->cfg.store)->put(store_self(c->cfg.store), &id, &form, &err);
-    if (rc < 0) {
-        log_warn("cannot keep a segment: %s", err.msg); /* a cache that is full is no error */
-    }
-    if (c->cfg.arrived != NULL) {
-        c->cfg.arrived(c->cfg.ctx, &id, form.raw_len, urgency);
-    }
-    c->uncommitted += form.stored_len;
-    (void)pthread_mutex_lock(&c->lock);
-    f = find_locked(c, &id); /* waiters may have joined */
-    if (f != NULL && f->waiters == 0) {
-        remove_locked(c, f);
-    } else if (f != NULL) {
-        f->len = form.raw_len;
-        f->data = plx_calloc(1, form.raw_len);
-        f->rc = f->data == NULL ? plx_fail(&f->err, PLX_ENOMEM, "out of memory for a segment") : 0;
-        if (f->data != NULL) {
-            memcpy(f->data, c->raw, form.raw_len);
-        }
-        f->done = true;
-        (void)pthread_cond_broadcast(&c->cond);
-    }
-    (void)pthread_mutex_unlock(&c->lock);
-}
-
-static void on_missing(struct image_client *c, const Img__Missing *m)
-{
-    struct seg_id id;
-    bool others = false;
-
-    if (m->id.len != SHA256_LEN) {
-        return;
-    }
-    memcpy(id.sha, m->id.data, SHA256_LEN);
-    (void)pthread_mutex_lock(&c->lock);
-    struct fetch *f = find_locked(c, &id);
-    if (f != NULL) {
-        f->missing |= 1u << c->stats.server;
-        others = f->missing != (1u << c->cfg.nservers) - 1;
-        if (f->waiters == 0 && !others) {
-            remove_locked(c, f); /* nobody has it; who needs it will ask */
-        } else if (!others) {
-            f->rc = plx_fail(&f->err, PLX_ENOENT, "no server has the segment: %s", m->text);
-            f->done = true;
-            (void)pthread_cond_broadcast(&c->cond);
-        }
-    }
-    (void)pthread_mutex_unlock(&c->lock);
-    if (others) {
-        next_server(c, "lacks a segment");
-    }
-}
-
 static void on_message(struct image_client *c, const uint8_t *data, size_t len)
 {
     Img__FromServer *m = img__from_server__unpack(NULL, len, data);
     uint64_t now = clock_mono_ns();
 
-    if (m == NULL || m->version != PROTOCOL) {
+    if (m == NULL || m->version != CLIENT_PROTOCOL) {
         if (m != NULL) {
             img__from_server__free_unpacked(m, NULL);
         }
@@ -508,7 +161,7 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         (void)pthread_mutex_lock(&c->lock);
         c->stats.connected = true;
         if (c->name[0] != '\0' && c->ask.kind != ASK_OPEN) {
-            send_open(c, c->name, c->tag); /* so that it is kept here too */
+            client_send_open(c, c->name, c->tag); /* so that it is kept here too */
         }
         (void)pthread_mutex_unlock(&c->lock);
         break;
@@ -522,10 +175,10 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         finish_ask(c, PLX_ENOENT, m->failed->text, NULL, 0);
         break;
     case IMG__FROM_SERVER__MSG_SEGMENT:
-        on_segment(c, m->segment, now);
+        client_on_segment(c, m->segment, now);
         break;
     case IMG__FROM_SERVER__MSG_MISSING:
-        on_missing(c, m->missing);
+        client_on_missing(c, m->missing);
         break;
     case IMG__FROM_SERVER__MSG_DENIED:
         log_warn("image server %s: %s", c->endpoints[c->stats.server], m->denied->text);
@@ -556,7 +209,7 @@ static void take_in(struct image_client *c)
         }
     }
     if (c->received != before && c->welcome) {
-        send_credit(c);
+        client_send_credit(c);
     }
 }
 
@@ -589,18 +242,18 @@ static void *client_main(void *arg)
         take_in(c);
         uint64_t now = clock_mono_ns();
         if (now - c->heard_ns > IMAGE_SERVER_SILENCE_MS * UINT64_C(1000000)) {
-            next_server(c, "is silent");
+            client_next_server(c, "is silent");
         }
         if (c->welcome && now - c->pinged_ns > IMAGE_PING_MS * UINT64_C(1000000)) {
             c->pinged_ns = now;
-            send_ping(c);
+            client_send_ping(c);
         }
         (void)pthread_mutex_lock(&c->lock);
         stop = c->stop;
         if (c->welcome && !stop) {
             send_ask_locked(c);
-            want_more_locked(c, now);
-            send_wants_locked(c);
+            client_want_more_locked(c, now);
+            client_send_wants_locked(c);
         }
         (void)pthread_mutex_unlock(&c->lock);
         commit_some(c, n == 0);
@@ -608,7 +261,7 @@ static void *client_main(void *arg)
     if (c->socket != NULL) {
         int linger = 100;
         if (c->welcome) {
-            send_bye(c);
+            client_send_bye(c);
         }
         (void)zmq_setsockopt(c->socket, ZMQ_LINGER, &linger, sizeof linger);
         (void)zmq_close(c->socket);
@@ -674,11 +327,11 @@ void image_client_close(struct image_client *c)
     }
     image_client_stop(c);
     if (c->started) {
-        wake(c);
+        client_wake(c);
         (void)pthread_join(c->thread, NULL);
     }
     while (c->fetches != NULL) {
-        remove_locked(c, c->fetches);
+        client_remove_locked(c, c->fetches);
     }
     for (size_t i = 0; c->ask.done && c->ask.kind != ASK_NONE && i < c->ask.n; i++) {
         image_ref_free(&c->ask.refs[i]); /* an answer that nobody took */
@@ -706,7 +359,7 @@ static int await_locked(struct image_client *c, unsigned timeout_ms, struct plx_
 {
     uint64_t end = clock_mono_ns() + timeout_ms * UINT64_C(1000000);
 
-    wake(c);
+    client_wake(c);
     while (!c->ask.done && !c->stop) {
         uint64_t now = clock_mono_ns();
         if (now >= end) {
@@ -776,106 +429,9 @@ int image_client_image(struct image_client *c, const char *name, const char *tag
     return rc;
 }
 
-/* --- fetching ------------------------------------------------------------------------------- */
-
-/* Somebody waits for it now: it goes ahead of what is only wanted. */
-static struct fetch *join_locked(struct image_client *c, const struct seg_id *id)
-{
-    struct fetch *f = find_locked(c, id);
-
-    if (f == NULL) {
-        f = add_locked(c, id, CLIENT_NEEDED);
-    } else if (f->urgency != CLIENT_NEEDED) {
-        c->wanted--;
-        f->urgency = CLIENT_NEEDED; /* if it was sent it is in the window, and here soon */
-    }
-    if (f != NULL) {
-        f->waiters++;
-    }
-    return f;
-}
-
-void image_client_request(struct image_client *c, const struct seg_id *id)
-{
-    (void)pthread_mutex_lock(&c->lock);
-    if (find_locked(c, id) == NULL) {
-        (void)add_locked(c, id, CLIENT_NEEDED);
-    }
-    (void)pthread_mutex_unlock(&c->lock);
-    wake(c);
-}
-
-int image_client_fetch(struct image_client *c, const struct seg_id *id, void *out, size_t len,
-                       struct plx_err *err)
-{
-    uint64_t begun = clock_mono_ns();
-    int rc;
-
-    (void)pthread_mutex_lock(&c->lock);
-    struct fetch *f = join_locked(c, id);
-    if (f == NULL) {
-        (void)pthread_mutex_unlock(&c->lock);
-        return plx_fail(err, PLX_ENOMEM, "out of memory for a segment");
-    }
-    wake(c);
-    while (!f->done && !c->stop) {
-        (void)pthread_cond_wait(&c->cond, &c->lock);
-    }
-    if (!f->done) {
-        rc = plx_fail(err, PLX_ECANCELED, "stopped");
-    } else if (f->rc != 0) {
-        rc = f->rc;
-        *err = f->err;
-    } else if (f->len != len) {
-        rc = plx_fail(err, PLX_ECORRUPT, "a segment has %u bytes, not %zu", f->len, len);
-    } else {
-        rc = 0;
-        if (out != NULL) {
-            memcpy(out, f->data, len);
-        }
-    }
-    uint64_t waited = clock_mono_ns() - begun;
-    c->stats.fetches++;
-    c->stats.stall_ns += waited;
-    if (waited > c->stats.longest_stall_ns) {
-        c->stats.longest_stall_ns = waited;
-    }
-    if (--f->waiters == 0) {
-        remove_locked(c, f);
-    }
-    (void)pthread_mutex_unlock(&c->lock);
-    return rc;
-}
-
-int image_client_blob(struct image_client *c, const struct store_blob *b, struct wbuf *out,
-                      struct plx_err *err)
-{
-    int rc = 0;
-
-    wbuf_init(out);
-    for (uint32_t i = 0; i < b->nparts && rc == 0; i++) {
-        uint64_t off = (uint64_t)i * STORE_BLOB_PART;
-        size_t part = b->len - off < STORE_BLOB_PART ? b->len - off : STORE_BLOB_PART;
-        uint8_t *at = wbuf_grow(out, part);
-        if (at == NULL) {
-            rc = plx_fail(err, PLX_ENOMEM, "out of memory");
-            break;
-        }
-        int has = store_has(c->cfg.store, &b->parts[i], err);
-        if (has == 1 && store_get(c->cfg.store, &b->parts[i], at, part, err) == 0) {
-            continue;
-        }
-        rc = image_client_fetch(c, &b->parts[i], at, part, err);
-    }
-    if (rc != 0) {
-        wbuf_free(out);
-    }
-    return rc;
-}
-
 void image_client_poke(struct image_client *c)
 {
-    wake(c);
+    client_wake(c);
 }
 
 void image_client_stats(struct image_client *c, struct image_client_stats *out)

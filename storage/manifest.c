@@ -59,9 +59,25 @@ static int get_magic(struct rbuf *r, const char *magic, const char *what, struct
     return 0;
 }
 
-static bool name_valid(const char *name, const char *tag)
+/* What manifest and reference both begin with. */
+static void put_names(struct wbuf *out, const char *name, const char *tag, const char *os,
+                      const char *app)
 {
-    return good_name(name, strlen(name)) && good_name(tag, strlen(tag));
+    wbuf_str(out, name);
+    wbuf_str(out, tag);
+    wbuf_str(out, os);
+    wbuf_str(out, app);
+}
+
+/* False: malformed. */
+static bool get_names(struct rbuf *r, char name[IMAGE_TEXT], char tag[IMAGE_TEXT],
+                      char os[IMAGE_TEXT], char app[IMAGE_APP])
+{
+    rbuf_str(r, name, IMAGE_TEXT);
+    rbuf_str(r, tag, IMAGE_TEXT);
+    rbuf_str(r, os, IMAGE_TEXT);
+    rbuf_str(r, app, IMAGE_APP);
+    return !r->failed && good_name(name, strlen(name)) && good_name(tag, strlen(tag));
 }
 
 static void put_blob(struct wbuf *out, const struct store_blob *b)
@@ -95,10 +111,7 @@ static bool get_blob(struct rbuf *r, struct store_blob *out)
 int manifest_put(const struct manifest *m, struct wbuf *out)
 {
     wbuf_put(out, manifest_magic, MAGIC);
-    wbuf_str(out, m->name);
-    wbuf_str(out, m->tag);
-    wbuf_str(out, m->os);
-    wbuf_str(out, m->app);
+    put_names(out, m->name, m->tag, m->os, m->app);
     wbuf_str(out, m->cmdline);
     wbuf_varint(out, m->created_ns);
     wbuf_varint(out, m->logical_sector);
@@ -163,16 +176,13 @@ int manifest_get(const void *data, size_t len, struct manifest *out, struct plx_
     if (rc != 0) {
         return rc;
     }
-    rbuf_str(&r, out->name, sizeof out->name);
-    rbuf_str(&r, out->tag, sizeof out->tag);
-    rbuf_str(&r, out->os, sizeof out->os);
-    rbuf_str(&r, out->app, sizeof out->app);
+    bool named = get_names(&r, out->name, out->tag, out->os, out->app);
     rbuf_str(&r, out->cmdline, sizeof out->cmdline);
     out->created_ns = rbuf_varint(&r);
     uint64_t logical = rbuf_varint(&r), physical = rbuf_varint(&r);
     uint64_t kind = rbuf_varint(&r), avg = rbuf_varint(&r);
-    if (r.failed || !name_valid(out->name, out->tag) || !good_sector(logical) ||
-        !good_sector(physical) || kind > CHUNK_FIXED || avg > SEG_MAX) {
+    if (!named || r.failed || !good_sector(logical) || !good_sector(physical) ||
+        kind > CHUNK_FIXED || avg > SEG_MAX) {
         return plx_fail(err, PLX_ECORRUPT, "the manifest is damaged");
     }
     out->logical_sector = (uint32_t)logical;
@@ -229,10 +239,7 @@ uint64_t manifest_data(const struct manifest_stream *s)
 int image_ref_put(const struct image_ref *r, struct wbuf *out)
 {
     wbuf_put(out, ref_magic, MAGIC);
-    wbuf_str(out, r->name);
-    wbuf_str(out, r->tag);
-    wbuf_str(out, r->os);
-    wbuf_str(out, r->app);
+    put_names(out, r->name, r->tag, r->os, r->app);
     wbuf_varint(out, r->bytes);
     wbuf_varint(out, r->data_bytes);
     wbuf_varint(out, r->stored_bytes);
@@ -253,17 +260,14 @@ int image_ref_get(const void *data, size_t len, struct image_ref *out, struct pl
     if (rc != 0) {
         return rc;
     }
-    rbuf_str(&r, out->name, sizeof out->name);
-    rbuf_str(&r, out->tag, sizeof out->tag);
-    rbuf_str(&r, out->os, sizeof out->os);
-    rbuf_str(&r, out->app, sizeof out->app);
+    bool named = get_names(&r, out->name, out->tag, out->os, out->app);
     out->bytes = rbuf_varint(&r);
     out->data_bytes = rbuf_varint(&r);
     out->stored_bytes = rbuf_varint(&r);
     out->created_ns = rbuf_varint(&r);
     rbuf_get(&r, out->sha, sizeof out->sha);
-    if (r.failed || !name_valid(out->name, out->tag) || out->bytes > IMAGE_BYTES_MAX ||
-        !get_blob(&r, &out->manifest) || !get_blob(&r, &out->profile) || !rbuf_done(&r)) {
+    if (!named || r.failed || out->bytes > IMAGE_BYTES_MAX || !get_blob(&r, &out->manifest) ||
+        !get_blob(&r, &out->profile) || !rbuf_done(&r)) {
         image_ref_free(out);
         return plx_fail(err, PLX_ECORRUPT, "the reference to an image is damaged");
     }

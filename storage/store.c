@@ -296,8 +296,10 @@ int store_put_blob(struct store *s, const void *data, size_t len, struct store_b
     return 0;
 }
 
-int store_get_blob(struct store *s, const struct store_blob *b, struct wbuf *out,
-                   struct plx_err *err)
+int store_blob_read(const struct store_blob *b,
+                    int (*get)(void *ctx, const struct seg_id *id, void *out, size_t len,
+                               struct plx_err *err),
+                    void *ctx, struct wbuf *out, struct plx_err *err)
 {
     int rc = 0;
 
@@ -306,12 +308,23 @@ int store_get_blob(struct store *s, const struct store_blob *b, struct wbuf *out
         uint64_t off = (uint64_t)i * STORE_BLOB_PART;
         size_t part = b->len - off < STORE_BLOB_PART ? b->len - off : STORE_BLOB_PART;
         uint8_t *at = wbuf_grow(out, part);
-        rc = at == NULL ? no_memory(err) : store_get(s, &b->parts[i], at, part, err);
+        rc = at == NULL ? no_memory(err) : get(ctx, &b->parts[i], at, part, err);
     }
     if (rc != 0) {
         wbuf_free(out);
     }
     return rc;
+}
+
+static int get_part(void *ctx, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
+{
+    return store_get(ctx, id, out, len, err);
+}
+
+int store_get_blob(struct store *s, const struct store_blob *b, struct wbuf *out,
+                   struct plx_err *err)
+{
+    return store_blob_read(b, get_part, s, out, err);
 }
 
 void store_blob_free(struct store_blob *b)

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * storage/client_priv.h - inside the image client (client.h), shared by its files. */
+#ifndef STORAGE_CLIENT_PRIV_H
+#define STORAGE_CLIENT_PRIV_H
+
+#include <pthread.h>
+
+#include "proto/image.pb-c.h"
+#include "storage/client.h"
+
+enum { CLIENT_PROTOCOL = 1 };
+
+struct fetch {
+    struct fetch *next;
+    struct seg_id id;
+    enum client_urgency urgency;
+    uint64_t sent_to; /* connection it was sent on; 0: none */
+    unsigned waiters;
+    unsigned missing; /* bits: servers that lack it */
+    bool done;
+    int rc;
+    struct plx_err err;
+    uint8_t *data; /* contents, when somebody waits */
+    uint32_t len;
+};
+
+enum ask_kind { ASK_NONE, ASK_LIST, ASK_OPEN };
+
+struct image_client {
+    struct image_client_config cfg;
+    char *endpoints[CLIENT_SERVERS_MAX];
+    int wake; /* eventfd */
+    pthread_t thread;
+    bool started;
+    struct wbuf out;     /* the thread's */
+    uint8_t *raw;        /* the thread's, SEG_MAX */
+    void *socket;        /* the thread's */
+    uint64_t connection; /* number of the present one, from 1 */
+    bool welcome;
+    uint64_t received; /* bytes of segments on this connection */
+    uint64_t heard_ns, pinged_ns, needed_ns, rate_ns, rate_bytes, uncommitted;
+    double rate; /* bytes a second */
+
+    pthread_mutex_t lock; /* of all below */
+    pthread_cond_t cond;  /* a fetch or an answer is done */
+    bool stop;
+    struct fetch *fetches;
+    unsigned wanted; /* fetches in the list that nobody waits for */
+    struct {
+        enum ask_kind kind;
+        uint64_t sent_to;
+        char a[IMAGE_NAME], os[IMAGE_TEXT], app[IMAGE_APP];
+        bool done;
+        int rc;
+        struct plx_err err;
+        struct image_ref *refs;
+        size_t n;
+    } ask;
+    char name[IMAGE_TEXT], tag[IMAGE_TEXT]; /* kept open on every server; "": none */
+    struct image_client_stats stats;
+};
+
+void client_wake(struct image_client *c);
+/* Another server, because the one in use @why ("is silent"). On the client's thread. */
+void client_next_server(struct image_client *c, const char *why);
+
+/* client_wire.c: messages to the server in use, on the client's thread. */
+void client_send_hello(struct image_client *c);
+void client_send_ping(struct image_client *c);
+void client_send_bye(struct image_client *c);
+void client_send_credit(struct image_client *c);
+void client_send_open(struct image_client *c, const char *name, const char *tag);
+void client_send_list(struct image_client *c, const char *pattern, const char *os, const char *app);
+/* @n names of SHA256_LEN bytes each. */
+void client_send_want(struct image_client *c, unsigned urgency, uint8_t *ids, size_t n);
+
+/* client_fetch.c */
+/* Take from `next` what the link has room for. */
+void client_want_more_locked(struct image_client *c, uint64_t now);
+void client_send_wants_locked(struct image_client *c); /* what was not sent on this connection */
+void client_remove_locked(struct image_client *c, struct fetch *f);
+void client_on_segment(struct image_client *c, const Img__Segment *m, uint64_t now);
+void client_on_missing(struct image_client *c, const Img__Missing *m);
+
+#endif
