@@ -49,7 +49,14 @@ static int host_of(unsigned reg)
 #define RFLAGS   rm_gs(offsetof(struct vcpu, c.rflags))
 #define OVERFLOW rm_gs(offsetof(struct vcpu, jit_run.overflow))
 
-enum { AH = 4, OP_MOV8_STORE = 0x88, OP_MOV8_LOAD = 0x8a, OP_OR8_STORE = 0x08 };
+enum {
+    AH = 4,
+    OP_MOV8_STORE = 0x88,
+    OP_MOV8_LOAD = 0x8a,
+    OP_OR8_STORE = 0x08,
+    OP_MOVZX1 = 0xb6, /* 0F */
+    OP_MOVZX2 = 0xb7,
+};
 
 /* RAX to T1, and the host's flags to AH, OF to memory. They stay. */
 static void take_flags(struct jit_code *c)
@@ -132,6 +139,43 @@ static void save_rotated(struct jit_code *c, const struct form *f, unsigned r)
     emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T1));
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, OVERFLOW);
     merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
+}
+
+/* T0 = the result of @f, with zeros above it; it is in host register @r, or in memory at T0. */
+static void result_to_t0(struct jit_code *c, const struct form *f, unsigned r)
+{
+    struct op op = {.map = f->rm_size < 4, .w = f->rm_size == 8, .low_byte = f->rm_size == 1};
+
+    op.op = f->rm_size >= 4 ? OP_MOV_LOAD : f->rm_size == 2 ? OP_MOVZX2 : OP_MOVZX1;
+    emit_op(c, op, HOST_T0, f->mem ? rm_at(HOST_T0, 0) : rm_reg(r));
+}
+
+/* All flags of a shift by more than 1, whose OF is that of one by 1 (undefined.h); the result is in
+ * host register @r or, with a memory operand, at T0. Uses T0 and T1. */
+static void save_shifted(struct jit_code *c, const struct form *f, unsigned r)
+{
+    result_to_t0(c, f, r);
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f);             /* lahf */
+    if (f->flags == FLAGS_SHR) { /* the highest bit of what was shifted */
+        emit_q(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, f->rm_size * 8U - 1 - f->count);
+    } else if (f->flags == FLAGS_SHL) { /* SF unlike CF: bits 15 and 8 of EAX */
+        emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
+        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, 7);
+        emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
+        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, 8);
+        emit_d(c, 0x83, 4, rm_reg(HOST_T0)); /* and */
+        emit_1(c, 1);
+    } else {
+        emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
+    }
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, OVERFLOW);
+    emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, AH, RFLAGS);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
 }
 
 static void want_host_flags(struct work *w)
@@ -509,6 +553,12 @@ static void do_call(struct work *w, const struct insn *in)
     edge(w, w->next + in->imm);
 }
 
+/* Where do_modrm leaves what it wrote to a register operand. */
+static unsigned result_host(const struct form *f)
+{
+    return f->mem || host_of(f->rm) < 0 ? HOST_T0 : (unsigned)host_of(f->rm);
+}
+
 static bool accesses(const struct form *f)
 {
     return f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_CALL_NEAR ||
@@ -547,6 +597,8 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         f->flags == FLAGS_KEEP_CF && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_CF) != 0;
     bool rotated = (f->flags == FLAGS_ROL || f->flags == FLAGS_ROR) && f->kind == FORM_MODRM;
     bool merge = rotated && (w->live[w->i + 1] & (FLAG_CF | FLAG_OF)) != 0;
+    bool shifted =
+        f->flags >= FLAGS_SHL && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_OF) != 0;
     bool branch = f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
     bool was_in_host = w->in_host;
 
@@ -597,10 +649,13 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     if (keep_cf) {
         save_but_cf(c);
     } else if (merge) {
-        save_rotated(c, f, host_of(f->rm) < 0 ? HOST_T0 : (unsigned)host_of(f->rm));
+        save_rotated(c, f, result_host(f));
+    } else if (shifted) {
+        save_shifted(c, f, result_host(f));
+        w->in_host = false;
     } else if (f->writes != 0 && !rotated) {
         w->in_host = true;
-        w->no_af = f->flags == FLAGS_NO_AF;
+        w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL;
     }
     for (unsigned k = first_slow; k < w->nslow; k++) {
         w->slow[k].back = c->at;

@@ -84,7 +84,8 @@ static void alu_flags(struct form *f, unsigned n)
 static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uint32_t *uncertain)
 {
     count &= size == 8 ? 63 : 31;
-    if (n == 2 || n == 3 || count == 0 || count >= size * 8) {
+    bool high = !f->mem && size == 1 && !f->has_rex && f->rm >= 4;
+    if (n == 2 || n == 3 || count == 0 || count >= size * 8 || (high && count != 1)) {
         f->kind = FORM_CALL;
         return;
     }
@@ -94,10 +95,14 @@ static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uin
         return;
     }
     f->writes = FLAGS_ARITH;
-    f->flags = FLAGS_NO_AF;
-    *uncertain = count == 1 ? 0 : (uint32_t)FLAG_OF;
     if (n < 2) {
-        *uncertain |= BUT_CF_OF;
+        f->flags = FLAGS_NO_AF;
+        *uncertain = BUT_CF_OF | (count == 1 ? 0 : (uint32_t)FLAG_OF);
+    } else if (count == 1) {
+        f->flags = FLAGS_NO_AF;
+    } else {
+        f->flags = n == 5 ? FLAGS_SHR : n == 7 ? FLAGS_SAR : FLAGS_SHL;
+        f->count = (uint8_t)count;
     }
 }
 

@@ -31,6 +31,9 @@ enum form_flags {
     FLAGS_KEEP_CF, /* INC, DEC */
     FLAGS_ROL,     /* CF and OF follow from the result, the others stay */
     FLAGS_ROR,
+    FLAGS_SHL, /* as FLAGS_NO_AF, and what OF is follows from the result and @count */
+    FLAGS_SHR,
+    FLAGS_SAR,
 };
 
 struct form {
@@ -45,6 +48,7 @@ struct form {
     uint8_t rm_use;
     uint8_t reg_size, rm_size; /* bytes */
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
+    uint8_t count;             /* of a shift */
     uint32_t reads, writes;    /* arithmetic flags */
     enum form_flags flags;
 };
