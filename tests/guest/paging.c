@@ -43,6 +43,26 @@ static void accessed_dirty(void)
     check_eq("rep stos of 0 bytes touches nothing", flags_of(pte), 0);
 }
 
+/* What was read under AC is out of reach once AC is gone, however it goes; often enough to be run
+ * from caches. */
+static void ac_goes(uint64_t user)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        TRY("stac; mov (%0), %%ecx; clac; mov (%0), %%ecx", "r"(user));
+        check_trap("SMAP: read after CLAC", 14, 1);
+        TRY("stac; mov (%0), %%ecx; pushfq; andl $~0x40000, (%%rsp); popfq; mov (%0), %%ecx",
+            "r"(user));
+        check_trap("SMAP: read after POPF", 14, 1);
+        TRY("stac; mov (%0), %%ecx; mov %%rsp, %%rax; mov %%ss, %%ecx; push %%rcx; push %%rax\n"
+            "pushfq; andl $~0x40000, (%%rsp); mov %%cs, %%ecx; push %%rcx; lea 1f(%%rip), %%rax\n"
+            "push %%rax; iretq; 1: mov (%0), %%ecx",
+            "r"(user));
+        check_trap("SMAP: read after IRET", 14, 1);
+        TRY("clac; pushfq; orl $0x40000, (%%rsp); popfq; mov (%0), %%ecx; clac", "r"(user));
+        check_trap("SMAP: read with AC from POPF", -1, trapped.error);
+    }
+}
+
 static void permissions(void)
 {
     uint64_t cr0, cr4;
@@ -82,6 +102,7 @@ static void permissions(void)
     check_trap("SMAP: write to a user page", 14, 3);
     TRY("stac; mov (%0), %%ecx; clac", "r"(VA + 0x1000));
     check_trap("SMAP: read with AC", -1, trapped.error);
+    ac_goes(VA + 0x1000);
     WRITE_CR(4, cr4);
 }
 

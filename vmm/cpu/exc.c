@@ -231,6 +231,7 @@ static void deliver_real(struct vcpu *v, const struct event *e, uint64_t *rip)
     cs.base = (uint64_t)cs.sel << 4;
     reg_write(v, RSP, s.width, s.sp);
     c->rflags &= ~(FLAG_IF | FLAG_TF | FLAG_RF | FLAG_AC);
+    vcpu_mem_select(v);
     *rip = raw & 0xffff;
     seg_set_cs_ss(v, &cs, NULL);
 }

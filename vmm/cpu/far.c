@@ -339,6 +339,7 @@ static uint64_t iret_flags(const struct cpu *c, unsigned size, unsigned cpl)
 static void set_flags(struct vcpu *v, uint64_t flags, uint64_t mask)
 {
     v->c.rflags = (v->c.rflags & ~mask) | (flags & mask) | FLAG_ONE;
+    vcpu_mem_select(v);
     v->step_rf = false; /* RF as loaded stays for the next instruction */
     v->c.nmi_blocked = 0;
     v->attention = true;
@@ -444,6 +445,7 @@ void sys_syscall(struct vcpu *v, const struct insn *in)
     c->gpr[RCX] = v->next_rip;
     c->gpr[R11] = c->rflags & ~FLAG_RF;
     c->rflags = (c->rflags & ~c->sfmask & ~FLAG_RF) | FLAG_ONE;
+    vcpu_mem_select(v);
     v->step_tf = v->step_tf && (c->rflags & FLAG_TF) != 0;
     v->next_rip = c->lstar;
     seg_set_cs_ss(v, &cs, &ss);

@@ -69,6 +69,13 @@ const struct shadow_counters *vcpu_mem_counters(const struct vcpu *v)
     return &v->mem->s->counters;
 }
 
+static enum shadow_kind data_kind(const struct cpu *c, bool user)
+{
+    bool ac = (c->cr4 & CR4_SMAP) != 0 && (c->rflags & FLAG_AC) != 0;
+
+    return user ? SHADOW_USER : ac ? SHADOW_SUPER_AC : SHADOW_SUPER;
+}
+
 void vcpu_mem_select(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
@@ -77,10 +84,11 @@ void vcpu_mem_select(struct vcpu *v)
     v->code_key -= code_kind(v);
     v->code_key += !m->is64 ? CODE_NOT_64 : user ? CODE_USER : CODE_SUPER;
     if (v->debug) {
-        v->tlb = &m->none;
+        v->tlb = v->tlb_code = &m->none;
         v->tlb_mask = 0;
     } else {
-        v->tlb = m->s->tlb + shadow_slot(m->s, user ? SHADOW_USER : SHADOW_SUPER, 0);
+        v->tlb = m->s->tlb + shadow_slot(m->s, data_kind(&v->c, user), 0);
+        v->tlb_code = m->s->tlb + shadow_slot(m->s, user ? SHADOW_USER : SHADOW_SUPER, 0);
         v->tlb_mask = m->s->entries - 1;
     }
 }
@@ -399,8 +407,8 @@ static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned 
                                             bool implicit)
 {
     struct shadow *s = v->mem->s;
-    bool ac = !user && !implicit && (v->c.cr4 & CR4_SMAP) != 0 && (v->c.rflags & FLAG_AC) != 0;
-    enum shadow_kind kind = user ? SHADOW_USER : ac ? SHADOW_SUPER_AC : SHADOW_SUPER;
+    enum shadow_kind kind = !user && implicit ? SHADOW_SUPER : data_kind(&v->c, user);
+    bool ac = kind == SHADOW_SUPER_AC;
     uint32_t slot = shadow_slot(s, kind, lin);
     struct shadow_entry *e = &s->entry[slot];
     bool miss = e->tag != PAGE_BASE(lin) || (e->perm & access) == 0;
@@ -733,7 +741,8 @@ unsigned mem_window(struct vcpu *v, unsigned seg, uint64_t off, unsigned len, bo
 {
     gva_t lin;
 
-    if ((v->c.rflags & FLAG_AC) != 0 || !lin_plain(v, seg, off, len, &lin)) {
+    if (((v->c.rflags & FLAG_AC) != 0 && cpu_cpl(&v->c) == 3) ||
+        !lin_plain(v, seg, off, len, &lin)) {
         return 0;
     }
     *hva = write ? tlb_write(v, lin, 1) : tlb_read(v, lin, 1);

@@ -177,7 +177,7 @@ void vcpu_mem_begin(struct vcpu *v);
  * or the delivery of an event did to memory before it found out. */
 void vcpu_mem_undo(struct vcpu *v);
 const struct shadow_counters *vcpu_mem_counters(const struct vcpu *v);
-/* Choose the cache of the current privilege; after CPL, debug state or paging changed. */
+/* Choose the cache of the current privilege; after CPL, AC, debug state or paging changed. */
 void vcpu_mem_select(struct vcpu *v);
 
 /* Translate @lin for fetching an instruction at the current privilege; may raise #PF. */

@@ -57,6 +57,7 @@ static void set_ac(struct vcpu *v, uint64_t ac)
         cpu_ud(v);
     }
     v->c.rflags = (v->c.rflags & ~FLAG_AC) | ac;
+    vcpu_mem_select(v);
 }
 
 void sys_clac(struct vcpu *v, const struct insn *in)
@@ -92,6 +93,7 @@ void sys_popf(struct vcpu *v, const struct insn *in)
     uint64_t mask = sys_writable_flags(c, in->osz, cpu_cpl(c));
     uint64_t flags = mem_pop(v, in->osz);
     c->rflags = ((c->rflags & ~mask) | (flags & mask) | FLAG_ONE) & ~FLAG_RF;
+    vcpu_mem_select(v);
     v->attention = true;
 }
 

@@ -126,7 +126,8 @@ struct vcpu {
         uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
     } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
-    struct tlb_entry *tlb; /* of the current address space and privilege */
+    struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */
+    struct tlb_entry *tlb_code; /* the same for fetches: AC has no say there */
     uint64_t tlb_mask;
     uint8_t *use;      /* per page of RAM, what was derived from it: USE_* (shadow.h) */
     uint64_t code_key; /* CODE_*, and a count of dropped decoded blocks (CODE_STEP) */

@@ -41,7 +41,7 @@ struct jit_jump {
     const void *code;
     gva_t page; /* of rip, and what it was when this was entered */
     const uint8_t *hva;
-    uint64_t slot; /* offset of the page's entry in v->tlb */
+    uint64_t slot; /* offset of the page's entry in v->tlb_code */
     uint64_t pad[3];
 };
 enum { JIT_JUMPS = 4096 };

@@ -459,7 +459,7 @@ static void look_at_page(struct work *w, struct jit_edge *e)
 
     e->look = c->at;
     emit_mov_imm(c, HOST_T0, PAGE_BASE(e->rip));
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb_code)));
     emit_q(c, 0x3b, HOST_T0,
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
     w->unlike[0] = emit_jump(c, 0x85, 0);
@@ -516,7 +516,7 @@ static void do_ret(struct work *w, const struct insn *in)
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     slow_from(w, emit_jump(c, 0x85, 0));
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
-    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, page)));
     emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, xtag)));
