@@ -124,6 +124,7 @@ struct vcpu {
         uint64_t bias;    /* retired - progress */
         uint64_t rest;    /* instructions of the block behind the one that is called for */
         uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
+        uint64_t kept;    /* a value that an instruction needs again after a lookup */
     } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */

@@ -171,7 +171,7 @@ static void take_from_target(struct jit_edge *e)
 
 static struct jit_jump *jump_of(const struct jit *j, uint64_t rip)
 {
-    return &j->jumps[rip % JIT_JUMPS];
+    return &j->jumps[(rip ^ rip >> JIT_JUMPS_FOLD) % JIT_JUMPS];
 }
 
 static void translation_drop(struct vcpu *v, void *translation)

@@ -44,7 +44,7 @@ struct jit_jump {
     uint64_t slot; /* offset of the page's entry in v->tlb_code */
     uint64_t pad[3];
 };
-enum { JIT_JUMPS = 4096 };
+enum { JIT_JUMPS = 4096, JIT_JUMPS_FOLD = 12 };
 
 /* A way out of a translation to code whose address is known. */
 struct jit_edge {

@@ -497,17 +497,18 @@ static void edge(struct work *w, uint64_t rip)
     jit_link(w->j, e, NULL, NULL);
 }
 
-/* Near RET: to what is known of the address on the stack; the interpreter has the rest. */
-static void do_ret(struct work *w, const struct insn *in)
+/* T1 = the jump (struct jit_jump) to address T0, which must be known there and still lead to the
+ * same memory; the interpreter has the rest. */
+static void look_up_jump(struct work *w)
 {
     struct jit_code *c = w->c;
     uint32_t unlike;
 
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
-    lookup(w, 8, false);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
     _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
-    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
+    emit_1(c, JIT_JUMPS_FOLD);
+    emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T0));
     emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
     emit_4(c, JIT_JUMPS - 1);
     emit_q(c, 0xc1, 4, rm_reg(HOST_T1)); /* shl */
@@ -526,8 +527,88 @@ static void do_ret(struct work *w, const struct insn *in)
     emit_aim(c, unlike, c->at);
     emit_1(c, 0x58); /* pop rax: the flags stay */
     slow_from(w, emit_jump(c, 0x85, 0));
+}
+
+#define KEPT rm_gs(offsetof(struct vcpu, jit_run.kept))
+
+/* Near RET: to what is known of the address on the stack. */
+static void do_ret(struct work *w, const struct insn *in)
+{
+    struct jit_code *c = w->c;
+
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
+    lookup(w, 8, false);
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    look_up_jump(w);
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
     emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
+}
+
+/* T0 = the 64-bit operand in ModRM.rm. */
+static void load_rm(struct work *w, const struct insn *in, const struct form *f)
+{
+    struct jit_code *c = w->c;
+
+    if (f->mem) {
+        address(w, in, true);
+        lookup(w, 8, false);
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    } else {
+        unsigned reg = load_reg(w, f->rm, HOST_T0);
+        if (reg != HOST_T0) {
+            emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(reg));
+        }
+    }
+}
+
+/* Pushes what was kept, or (else) @imm. */
+static void push_kept(struct work *w, bool kept, uint64_t imm)
+{
+    struct jit_code *c = w->c;
+
+    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
+    lookup(w, 8, true);
+    if (kept) {
+        emit_q(c, OP_MOV_LOAD, HOST_T1, KEPT);
+    } else {
+        emit_mov_imm(c, HOST_T1, imm);
+    }
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_at(HOST_T0, 0));
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+}
+
+static void do_push_mem(struct work *w, const struct insn *in, const struct form *f)
+{
+    load_rm(w, in, f);
+    emit_q(w->c, OP_MOV_STORE, HOST_T0, KEPT);
+    push_kept(w, true, 0);
+}
+
+static void do_leave(struct work *w)
+{
+    struct jit_code *c = w->c;
+
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RBP));
+    lookup(w, 8, false);
+    emit_lea(c, true, HOST_GUEST_RSP, RBP, -1, 0, 8);
+    emit_q(c, OP_MOV_LOAD, RBP, rm_at(HOST_T0, 0));
+}
+
+static void do_jump_to(struct work *w, const struct insn *in, const struct form *f)
+{
+    struct jit_code *c = w->c;
+    int32_t code = (int32_t)offsetof(struct jit_jump, code);
+
+    load_rm(w, in, f);
+    look_up_jump(w);
+    if (f->kind == FORM_CALL_TO) {
+        emit_q(c, OP_MOV_LOAD, HOST_T1, rm_at(HOST_T1, code));
+        emit_q(c, OP_MOV_STORE, HOST_T1, KEPT);
+        push_kept(w, false, w->next);
+        emit_d(c, 0xff, 4, KEPT); /* jmp */
+    } else {
+        emit_d(c, 0xff, 4, rm_at(HOST_T1, code)); /* jmp */
+    }
 }
 
 static void do_jcc(struct work *w, const struct insn *in, bool in_host)
@@ -543,13 +624,7 @@ static void do_jcc(struct work *w, const struct insn *in, bool in_host)
 
 static void do_call(struct work *w, const struct insn *in)
 {
-    struct jit_code *c = w->c;
-
-    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
-    lookup(w, 8, true);
-    emit_mov_imm(c, HOST_T1, w->next);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_at(HOST_T0, 0));
-    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
+    push_kept(w, false, w->next);
     edge(w, w->next + in->imm);
 }
 
@@ -561,8 +636,8 @@ static unsigned result_host(const struct form *f)
 
 static bool accesses(const struct form *f)
 {
-    return f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_CALL_NEAR ||
-           f->kind == FORM_RET || (f->kind == FORM_MODRM && f->mem);
+    return (f->kind >= FORM_PUSH && f->kind <= FORM_LEAVE) || f->kind >= FORM_CALL_NEAR ||
+           (f->kind == FORM_MODRM && f->mem);
 }
 
 /* Which flags are wanted where. A slow path wants them all: it may fault. */
@@ -623,8 +698,17 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     case FORM_PUSH:
         do_push(w, f);
         break;
+    case FORM_PUSH_IMM:
+        push_kept(w, false, in->imm);
+        break;
+    case FORM_PUSH_MEM:
+        do_push_mem(w, in, f);
+        break;
     case FORM_POP:
         do_pop(w, f);
+        break;
+    case FORM_LEAVE:
+        do_leave(w);
         break;
     case FORM_JCC:
         do_jcc(w, in, was_in_host);
@@ -634,6 +718,10 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         return true;
     case FORM_CALL_NEAR:
         do_call(w, in);
+        return true;
+    case FORM_JMP_TO:
+    case FORM_CALL_TO:
+        do_jump_to(w, in, f);
         return true;
     case FORM_RET:
         do_ret(w, in);
@@ -694,7 +782,8 @@ static bool targets_canonical(const struct block *b, uint64_t rip)
         end += b->insns[i].len;
     }
     return cpu_canonical(rip) && cpu_canonical(end) &&
-           ((last->flags & INSN_BRANCH) == 0 || cpu_canonical(end + last->imm));
+           ((last->flags & INSN_BRANCH) == 0 || last->opd[0].kind != OPD_IMM ||
+            cpu_canonical(end + last->imm));
 }
 
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)

@@ -135,6 +135,8 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
     } else if (op >= 0x50 && op < 0x60 && !f->p66) {
         f->kind = op < 0x58 ? FORM_PUSH : FORM_POP;
         f->reg = in->opd[0].reg;
+    } else if ((op == 0x68 || op == 0x6a) && !f->p66) {
+        f->kind = FORM_PUSH_IMM;
     } else if (op == 0x63 && f->w) {
         modrm_form(f, USE_WRITE, USE_READ, 8);
         f->rm_size = 4;
@@ -179,6 +181,8 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         modrm_form(f, USE_NONE, USE_WRITE, size);
     } else if (op == 0xc2 || op == 0xc3) {
         f->kind = FORM_RET;
+    } else if (op == 0xc9 && !f->p66) {
+        f->kind = FORM_LEAVE;
     } else if (op == 0xe8) {
         f->kind = FORM_CALL_NEAR;
     } else if (op == 0xe9 || op == 0xeb) {
@@ -189,6 +193,11 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         modrm_form(f, USE_NONE, USE_BOTH, size);
         f->writes = BUT_CF;
         f->flags = FLAGS_KEEP_CF;
+    } else if (op == 0xff && (n == 2 || n == 4)) {
+        f->kind = n == 2 ? FORM_CALL_TO : FORM_JMP_TO;
+    } else if (op == 0xff && n == 6 && !f->p66) {
+        f->kind = f->mem ? FORM_PUSH_MEM : FORM_PUSH;
+        f->reg = f->rm;
     }
 }
 
@@ -264,7 +273,7 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
         return;
     }
     unsigned at = parse(bytes, f, &modrm);
-    if (f->map == 0 && f->rep == 0) {
+    if (f->map == 0 && (f->rep == 0 || f->op == 0xc3)) {
         one_byte(in, modrm, f, uncertain);
     } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3))) {
         two_bytes(f, modrm, uncertain);

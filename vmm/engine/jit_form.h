@@ -14,10 +14,15 @@ enum form_kind {
     FORM_LOW3,  /* the register in the opcode */
     FORM_LEA,
     FORM_PUSH, /* of a register */
+    FORM_PUSH_IMM,
+    FORM_PUSH_MEM,
     FORM_POP,
+    FORM_LEAVE,
     FORM_JCC,
     FORM_JMP,
     FORM_CALL_NEAR,
+    FORM_JMP_TO, /* what an operand says */
+    FORM_CALL_TO,
     FORM_RET,
 };
 
