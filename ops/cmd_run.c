@@ -205,7 +205,7 @@ static const struct opt options[] = {
     {"vcpus", "N", "virtual processors, up to 16 (1)", set_vcpus},
     {"threads", "M", "threads that run them; no result depends on it (one a vCPU, or a core)",
      set_threads},
-    {"engine", "NAME", "auto, jit, interp (auto)", set_engine},
+    {"engine", "NAME", "auto, jit, interp, or switch: both by turns (auto)", set_engine},
     {"disk", "FILE",
      "a disk, raw or VHDX (*.vhdx, with its parents), written in place; may be repeated", set_disk},
     {"net", "NET",

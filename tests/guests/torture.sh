@@ -6,7 +6,7 @@
 # digest must be equal.
 #
 #   VCPUS=n (2)  RUNS=n (1)  SEED=n (the day's)  GUESTS="locks tables linux" (programs)
-#   ENGINES="interp" (those to choose from)  CACHE=n (entries of the small caches, 16; 1 is slow)
+#   ENGINES="interp jit switch" (those to choose from; switch changes between runs)  CACHE=n (entries of the small caches, 16; 1 is slow)
 #
 # A failure prints the seed, and what `pollux replay --against` says of it.
 set -u
@@ -16,7 +16,7 @@ vcpus=${VCPUS:-2}
 runs=${RUNS:-1}
 seed=${SEED:-$(date +%Y%m%d)}
 guests=${GUESTS:-locks tables code blk}
-read -ra engines <<<"${ENGINES:-interp}"
+read -ra engines <<<"${ENGINES:-interp jit switch}"
 echo "seed $seed, $vcpus vCPUs, $runs runs of: $guests"
 RANDOM=$((seed % 32768))
 replays=0 compared=0

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/unit/test_jit.c - the translator against the interpreter: random programs of the forms that
- * it translates, in loops that end in faults or with the budget, run until they are hot; registers,
- * flags, counts and all of RAM must be equal after each run. RUNS= programs, SEED=. */
+ * tests/unit/test_jit.c - the translator, and both engines by turns, against the interpreter:
+ * random programs of the forms that it translates, in loops that end in faults or with the budget,
+ * run until they are hot; registers, flags, counts and all of RAM must be equal after each run.
+ * RUNS= programs, SEED=. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -282,9 +283,8 @@ static void random_programs_end_alike(void **state)
     uint64_t seed = number("SEED", 0x6a6974), runs = number("RUNS", 1500), ran = 0;
     struct world a, b;
 
-    (void)state;
     open_world(&a, &engine_interp);
-    open_world(&b, &engine_jit);
+    open_world(&b, *state);
     for (uint64_t k = 0; k < runs; k++, seed++) {
         uint8_t code[INSNS * 32 + 16];
         struct prng r;
@@ -305,9 +305,101 @@ static void random_programs_end_alike(void **state)
     close_world(&b);
 }
 
+/* A budget that ends within a translation ends exactly (R1), and the run goes on from there. */
+static void budgets_of_a_few_end_alike(void **state)
+{
+    static const uint64_t few[] = {1, 2, 3, 7};
+    uint64_t seed = number("SEED", 0x627564), runs = number("RUNS", 1500) / 8;
+    struct world a, b;
+
+    (void)state;
+    open_world(&a, &engine_interp);
+    open_world(&b, &engine_jit);
+    for (uint64_t k = 0; k < runs; k++, seed++) {
+        uint8_t code[INSNS * 32 + 16];
+        struct prng r;
+        prng_seed(&r, seed);
+        unsigned n = program(&r, code);
+        for (unsigned i = 0; i < HOT; i++) { /* until it is translated */
+            begin(&a, code, n, seed + i);
+            begin(&b, code, n, seed + i);
+            assert_int_equal(run(&a, BUDGET), run(&b, BUDGET));
+        }
+        begin(&a, code, n, seed);
+        begin(&b, code, n, seed);
+        for (enum vcpu_stop stop = VCPU_BUDGET; stop == VCPU_BUDGET && a.v->c.progress < BUDGET;) {
+            uint64_t budget = few[pick(&r, sizeof few / sizeof few[0])], from = a.v->c.progress;
+            stop = run(&a, budget);
+            assert_int_equal(run(&b, budget), stop);
+            assert_true(stop != VCPU_BUDGET || a.v->c.progress - from >= budget);
+            same(&a, &b, code, n, seed);
+        }
+    }
+    close_world(&a);
+    close_world(&b);
+}
+
+/* TF in code that is translated already: a trap after the very next instruction. */
+static void single_steps_end_alike(void **state)
+{
+    static const uint64_t flags[] = {FLAG_TF, 0};
+    uint64_t seed = number("SEED", 0x7374), runs = number("RUNS", 1500) / 8, traps = 0;
+    struct world a, b;
+
+    (void)state;
+    open_world(&a, &engine_interp);
+    open_world(&b, &engine_jit);
+    for (uint64_t k = 0; k < runs; k++, seed++) {
+        uint8_t code[INSNS * 32 + 16];
+        struct prng r;
+        prng_seed(&r, seed);
+        unsigned n = program(&r, code);
+        for (unsigned i = 0; i < HOT + 2; i++) {
+            uint64_t tf = i < HOT ? 0 : flags[i - HOT];
+            begin(&a, code, n, seed + i);
+            begin(&b, code, n, seed + i);
+            a.v->c.rflags |= tf;
+            b.v->c.rflags |= tf;
+            assert_int_equal(run(&a, BUDGET), run(&b, BUDGET));
+            traps += tf != 0 && (a.v->c.dr[6] & 1u << 14) != 0 /* BS */;
+            same(&a, &b, code, n, seed);
+        }
+    }
+    printf("%llu traps\n", (unsigned long long)traps);
+    assert_true(traps > runs / 2);
+    close_world(&a);
+    close_world(&b);
+}
+
+/* Both ways are taken, else the comparison above would be of one with itself. */
+static void switch_runs_both(void **state)
+{
+    static const uint8_t nops[] = {0x90, 0x90, 0xeb, 0xfc};
+    unsigned changes = 0;
+    struct world w;
+
+    (void)state;
+    open_world(&w, &engine_switch);
+    begin(&w, nops, sizeof nops, 1);
+    for (unsigned i = 0; i < 100; i++) {
+        void (*before)(struct vcpu *) = w.v->run_blocks;
+        assert_int_equal(run(&w, 10), VCPU_BUDGET);
+        changes += w.v->run_blocks != before;
+    }
+    assert_in_range(changes, 10, 50);
+    assert_int_equal(w.v->c.retired, 1000);
+    close_world(&w);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(random_programs_end_alike)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_jit),
+        cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_switch),
+        cmocka_unit_test(budgets_of_a_few_end_alike),
+        cmocka_unit_test(single_steps_end_alike),
+        cmocka_unit_test(switch_runs_both),
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

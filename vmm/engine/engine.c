@@ -5,7 +5,7 @@
 
 #include "vmm/engine/engine.h"
 
-static const struct engine_ops *const engines[] = {&engine_jit, &engine_interp};
+static const struct engine_ops *const engines[] = {&engine_jit, &engine_interp, &engine_switch};
 
 const struct engine_ops *engine_find(const char *name)
 {

@@ -61,6 +61,10 @@ struct engine_ops {
 extern const struct engine_ops engine_interp; /* the reference */
 extern const struct engine_ops engine_jit;    /* translates (vmm/engine/jit.h) */
 
+/* Both by turns: changes at random between two runs of a vCPU. For tests: nothing may depend on it.
+ */
+extern const struct engine_ops engine_switch;
+
 /* The engine of that name; "auto" is the fastest that is exact on this host. NULL: there is none.
  */
 const struct engine_ops *engine_find(const char *name);

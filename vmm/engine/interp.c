@@ -76,8 +76,7 @@ const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned 
     return in - 1;
 }
 
-/* Blocks one after the other, until something may have to be looked at between two of them. */
-static void run_blocks(struct vcpu *v)
+void interp_run_blocks(struct vcpu *v)
 {
     const struct insn *last;
 
@@ -296,7 +295,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     v->owner = cfg->owner;
     v->ops = cfg->ops;
     v->ops_ctx = cfg->ops_ctx;
-    v->run_blocks = run_blocks;
+    v->run_blocks = interp_run_blocks;
     if (vcpu_mem_create(v, cfg->cache_entries, cfg->shadow) != 0 ||
         vcpu_blocks_create(v, cfg->cache_entries) != 0) {
         interp_destroy(v);

@@ -10,6 +10,10 @@
  * v->attention. Returns the last one executed. May raise. */
 const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned n);
 
+/* What v->run_blocks is under it: blocks one after the other, until something may have to be looked
+ * at between two of them. */
+void interp_run_blocks(struct vcpu *v);
+
 /* The ops of these names. */
 void interp_drop(struct vcpu *v);
 void interp_state_changed(struct vcpu *v);

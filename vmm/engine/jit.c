@@ -235,7 +235,7 @@ static bool translates(const struct vcpu *v)
            ((v->c.rflags & FLAG_AC) == 0 || (v->c.cr0 & CR0_AM) == 0 || cpu_cpl(&v->c) != 3);
 }
 
-static void run_blocks(struct vcpu *v)
+void jit_run_blocks(struct vcpu *v)
 {
     struct jit *j = v->jit;
     struct jit_edge *from = NULL;
@@ -310,7 +310,7 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     v->jit_run.jumps = j->jumps;
     emit_shared(v, j);
     j->shared_end = j->code.at;
-    v->run_blocks = run_blocks;
+    v->run_blocks = jit_run_blocks;
     v->translation_drop = translation_drop;
     *out = v;
     return 0;

@@ -30,6 +30,7 @@
 #ifndef VMM_ENGINE_JIT_H
 #define VMM_ENGINE_JIT_H
 
+#include "base/prng.h"
 #include "vmm/cpu/block.h"
 #include "vmm/engine/jit_emit.h"
 
@@ -72,9 +73,13 @@ struct jit {
     uint32_t leave, call, shared_end; /* offsets of what all code shares, and of its end */
     struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
-    bool wrgsbase;  /* the host lets programs set GS base */
-    uint64_t drops; /* of translations: pointers to edges from before may be stale */
+    bool wrgsbase;      /* the host lets programs set GS base */
+    uint64_t drops;     /* of translations: pointers to edges from before may be stale */
+    struct prng choice; /* which way the next run goes, under the engine `switch` */
 };
+
+/* What v->run_blocks is under it. */
+void jit_run_blocks(struct vcpu *v);
 
 /* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block);
