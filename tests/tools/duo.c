@@ -4,8 +4,8 @@
  *
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
  *       [--after-ms N] [--vcpus N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F]
- * [--net]
- *       [--scrub-ms N] [--flip SEED] [--flip-disk SEED] [--taps NAME,NAME] [--exec COMMAND]
+ *       [--net] [--engines NAME,NAME] [--scrub-ms N] [--flip SEED] [--flip-disk SEED]
+ *       [--taps NAME,NAME] [--exec COMMAND]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
@@ -15,9 +15,10 @@
  * page, and the primary goes on alone. --flip-disk (with --disk) starts both with the same blocks
  * in their overlays and changes one bit of the backup's, which its scrub must report, naming the
  * block, with the primary going on alone. --taps connects the card of each replica to a TAP that
- * exists. --exec runs a command at the mark and ends well when it does and the pair is whole: both
- * alive and paired, digests of what came after it compared, none different. Exit 0, 1 failed, 4
- * diverged, 5 the guest wrote over the bit before it could be found, 124 timeout. */
+ * exists. --engines: what runs the primary's guest, and the backup's. --exec runs a command at the
+ * mark and ends well when it does and the pair is whole: both alive and paired, digests of what
+ * came after it compared, none different. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the
+ * bit before it could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -58,6 +59,7 @@ static struct {
     uint64_t memory;
     uint32_t vcpus;
     const char *mark, *kill, *disk, *state, *taps, *exec;
+    char *engine[2];
     uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip, flip_disk;
     bool net;
     uint32_t digest;
@@ -283,6 +285,9 @@ static void start(int i, char **argv)
     t.digest_slices = opt.digest;
     t.chaos = opt.chaos == 0 ? 0 : opt.chaos + (uint64_t)i;
     t.peer_lost_ms = opt.chaos == 0 ? 0 : CHAOS_PEER_LOST_MS;
+    if (opt.engine[i] != NULL) {
+        t.engine = opt.engine[i];
+    }
     s.tunables = &t;
     m.msg_case = CTL__TO_REPLICA__MSG_START;
     m.start = &s;
@@ -626,13 +631,25 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"mem", 1, NULL, 'm'},     {"vcpus", 1, NULL, 'v'},    {"mark", 1, NULL, 'k'},
-        {"kill", 1, NULL, 'x'},    {"stop-ms", 1, NULL, 's'},  {"after-ms", 1, NULL, 'a'},
-        {"disk", 1, NULL, 'd'},    {"chaos", 1, NULL, 'c'},    {"digest", 1, NULL, 'g'},
-        {"timeout", 1, NULL, 't'}, {"state", 1, NULL, 'S'},    {"net", 0, NULL, 'n'},
-        {"flip", 1, NULL, 'f'},    {"scrub-ms", 1, NULL, 'u'}, {"flip-disk", 1, NULL, 'F'},
-        {"taps", 1, NULL, 'T'},    {"exec", 1, NULL, 'e'},     {0}};
+    static const struct option longs[] = {{"mem", 1, NULL, 'm'},
+                                          {"vcpus", 1, NULL, 'v'},
+                                          {"mark", 1, NULL, 'k'},
+                                          {"kill", 1, NULL, 'x'},
+                                          {"stop-ms", 1, NULL, 's'},
+                                          {"after-ms", 1, NULL, 'a'},
+                                          {"disk", 1, NULL, 'd'},
+                                          {"chaos", 1, NULL, 'c'},
+                                          {"digest", 1, NULL, 'g'},
+                                          {"timeout", 1, NULL, 't'},
+                                          {"state", 1, NULL, 'S'},
+                                          {"net", 0, NULL, 'n'},
+                                          {"flip", 1, NULL, 'f'},
+                                          {"scrub-ms", 1, NULL, 'u'},
+                                          {"flip-disk", 1, NULL, 'F'},
+                                          {"taps", 1, NULL, 'T'},
+                                          {"exec", 1, NULL, 'e'},
+                                          {"engines", 1, NULL, 'E'},
+                                          {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -670,6 +687,10 @@ static void parse(int argc, char **argv)
             break;
         case 'S':
             opt.state = optarg;
+            break;
+        case 'E':
+            opt.engine[PRIMARY] = strsep(&optarg, ",");
+            opt.engine[BACKUP] = optarg;
             break;
         case 'n':
             opt.net = true;
