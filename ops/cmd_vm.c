@@ -115,6 +115,7 @@ static void json_stats(struct json *j, const char *key, const Ctl__Stats *s)
 #define COUNTER(field, expr, help) json_u64(j, #field, s->field);
 #include "ops/counters.def"
 #undef COUNTER
+    json_string(j, "jit_forms", s->jit_forms);
     json_close(j, '}');
 }
 
@@ -264,6 +265,10 @@ static void print_counters(const Ctl__Stats *s)
 #undef X
     };
     shadow_print_counters(&shadow, stdout);
+    (void)printf("%-14s %" PRIu64 " not translated, %" PRIu64
+                 " translated but for what they met, %" PRIu64
+                 " in cold blocks; not translated: %s\n",
+                 "interpreted", s->jit_called, s->jit_missed, s->jit_interpreted, s->jit_forms);
 }
 
 static void print_events(const Api__Reply *r)

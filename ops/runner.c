@@ -119,6 +119,12 @@ void runner_print_counters(struct vm *vm, FILE *to)
                       v->halts, v->yields);
     }
     shadow_print_counters(&c.shadow, to);
+    char forms[JIT_FORMS_TEXT];
+    (void)fprintf(
+        to,
+        "interpreted: %" PRIu64 " not translated, %" PRIu64 " translated but for what they "
+        "met, %" PRIu64 " in cold blocks; not translated: %s\n",
+        c.jit.called, c.jit.missed, c.jit.interpreted, jit_forms_text(&c.jit, forms, sizeof forms));
 }
 
 static void end(struct runner *r, enum runner_end how)

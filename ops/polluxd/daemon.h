@@ -27,6 +27,7 @@
 #include "ops/polluxd/conf.h"
 #include "ops/polluxd/domain.h"
 #include "proto/control.pb-c.h"
+#include "vmm/engine/engine.h"
 
 enum {
     EVENTS_MAX = 512,
@@ -52,7 +53,8 @@ struct vm_stats { /* of one replica, here or elsewhere */
     uint8_t vm[ROLES_UUID_LEN];
     uint32_t node;
     uint64_t heard_ns;
-    Ctl__Stats s; /* scalars only */
+    char jit_forms[JIT_FORMS_TEXT];
+    Ctl__Stats s; /* scalars, and @jit_forms */
 };
 
 struct node_status {

@@ -93,6 +93,8 @@ void stats_store(struct daemon *d, const uint8_t *vm, uint32_t node, const Ctl__
         d->stats = v;
     }
     v->s = *s;
+    (void)snprintf(v->jit_forms, sizeof v->jit_forms, "%s", s->jit_forms);
+    v->s.jit_forms = v->jit_forms;
     v->s.base.n_unknown_fields = 0;
     v->s.base.unknown_fields = NULL;
     v->heard_ns = clock_mono_ns();

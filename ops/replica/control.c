@@ -168,6 +168,7 @@ void control_stats(struct proc *p, uint64_t nonce)
     Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
     Ctl__Stats s = CTL__STATS__INIT;
     struct rep_stats r;
+    char forms[JIT_FORMS_TEXT];
 
     if (packets_left(&p->to_polluxd) >= BACKLOG_MAX) {
         return;
@@ -193,6 +194,7 @@ void control_stats(struct proc *p, uint64_t nonce)
     s.role = role_on_wire(p);
     s.epoch = rep_epoch(p->rep);
     put_counters(&s, &p->counters);
+    s.jit_forms = jit_forms_text(&p->counters.jit, forms, sizeof forms);
     m.msg_case = CTL__FROM_REPLICA__MSG_STATS;
     m.stats = &s;
     control_send(p, &m);

@@ -84,6 +84,19 @@ static void report(struct steady *s)
            (double)retired / 1e6, cpu, (double)retired / 1e6 / cpu);
 }
 
+/* Of the whole run: what the translator left to the interpreter. */
+static void print_interpreted(struct steady *s)
+{
+    struct vm_counters c;
+    char forms[JIT_FORMS_TEXT];
+
+    vm_counters(s->vm, &c);
+    printf("  [interpreted: %" PRIu64 " not translated, %" PRIu64 " translated, %" PRIu64
+           " cold; %s]\n",
+           c.jit.called, c.jit.missed, c.jit.interpreted,
+           jit_forms_text(&c.jit, forms, sizeof forms));
+}
+
 static void print(struct steady *s, const uint8_t *bytes, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
@@ -228,6 +241,7 @@ int main(int argc, char **argv)
             (void)fprintf(digests, "%" PRIu64 " %s\n", d.seq, hash128_hex(d.all, hex));
         }
     }
+    print_interpreted(&s);
     printf("%" PRIu64 " slices, %" PRIu64 " virtual ms\n", vm_seq(s.vm), vm_now(s.vm) / 1000000);
     output_list_free(&out);
     vm_destroy(s.vm);

@@ -301,6 +301,17 @@ static void random_programs_end_alike(void **state)
     }
     printf("%llu programs, %llu instructions\n", (unsigned long long)runs, (unsigned long long)ran);
     assert_true(ran > runs * HOT);
+    struct jit_counters left, none;
+    jit_count(&b.v, 1, &left);
+    jit_count(&a.v, 1, &none);
+    uint64_t top = 0;
+    for (unsigned i = 0; i < JIT_FORMS_TOP && left.top[i].mnemonic != NULL; i++) {
+        assert_true(i == 0 || left.top[i].called <= left.top[i - 1].called);
+        top += left.top[i].called;
+    }
+    assert_true(top != 0 && top <= left.called && left.missed != 0);
+    assert_true(left.called + left.missed + left.interpreted < ran);
+    assert_true(none.called + none.missed + none.interpreted == 0 && none.top[0].mnemonic == NULL);
     close_world(&a);
     close_world(&b);
 }

@@ -65,6 +65,26 @@ extern const struct engine_ops engine_jit;    /* translates (vmm/engine/jit.h) *
  */
 extern const struct engine_ops engine_switch;
 
+/* What the translator left to the interpreter, in instructions. No state. */
+enum { JIT_FORMS_TOP = 12 };
+
+struct jit_counters {
+    uint64_t called;      /* called from translated code: their form is not translated */
+    uint64_t missed;      /* called from there: it is, but not for what they met */
+    uint64_t interpreted; /* in blocks not worth a translation yet, or longer than the budget */
+    struct {
+        const char *mnemonic; /* NULL: there are no more */
+        uint64_t called;
+    } top[JIT_FORMS_TOP]; /* the mnemonics that are called most */
+};
+
+/* Of @n vCPUs together; those of other engines count nothing. */
+void jit_count(struct vcpu *const v[], unsigned n, struct jit_counters *out);
+
+/* The mnemonics as "NAME=CALLED ..." in @text, which is returned. */
+enum { JIT_FORMS_TEXT = JIT_FORMS_TOP * 48 };
+char *jit_forms_text(const struct jit_counters *c, char *text, size_t size);
+
 /* The engine of that name; "auto" is the fastest that is exact on this host. NULL: there is none.
  */
 const struct engine_ops *engine_find(const char *name);

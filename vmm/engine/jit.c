@@ -4,6 +4,8 @@
 #include "vmm/engine/jit.h"
 
 #include <asm/prctl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
@@ -65,6 +67,7 @@ static int interpret(struct vcpu *v, const struct insn *in)
 {
     uint64_t next = v->c.rip + in->len;
 
+    v->jit->calls++;
     v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
     v->cur = in;
     v->next_rip = next;
@@ -251,7 +254,9 @@ void jit_run_blocks(struct vcpu *v)
         struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
         struct translation *t = block == NULL ? NULL : find(v, block);
         if (t == NULL || t->n > v->stop_progress - v->c.progress) {
+            uint64_t before = v->c.retired;
             last = interp_block(v, first, n);
+            j->interpreted += v->c.retired - before;
             from = NULL;
             continue;
         }
@@ -274,6 +279,57 @@ void jit_run_blocks(struct vcpu *v)
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
         last = v->cur != NULL ? v->cur : first; /* what ends blocks is called: it is v->cur */
     } while (interp_goes_on(v, last));
+}
+
+/* --- counters -------------------------------------------------------------------------------- */
+
+static void enter_top(struct jit_counters *out, unsigned mnemonic, uint64_t called)
+{
+    unsigned at = JIT_FORMS_TOP;
+
+    while (at > 0 && called > out->top[at - 1].called) {
+        if (at < JIT_FORMS_TOP) {
+            out->top[at] = out->top[at - 1];
+        }
+        at--;
+    }
+    if (at < JIT_FORMS_TOP) {
+        out->top[at].mnemonic = ZydisMnemonicGetString((ZydisMnemonic)mnemonic);
+        out->top[at].called = called;
+    }
+}
+
+void jit_count(struct vcpu *const v[], unsigned n, struct jit_counters *out)
+{
+    *out = (struct jit_counters){0};
+    for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
+        uint64_t called = 0;
+        for (unsigned i = 0; i < n; i++) {
+            called += v[i]->jit == NULL ? 0 : v[i]->jit->called[m];
+        }
+        out->called += called;
+        enter_top(out, m, called);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (v[i]->jit != NULL) {
+            out->missed += v[i]->jit->calls;
+            out->interpreted += v[i]->jit->interpreted;
+        }
+    }
+    out->missed -= out->called;
+}
+
+char *jit_forms_text(const struct jit_counters *c, char *text, size_t size)
+{
+    size_t at = 0;
+
+    text[0] = '\0';
+    for (unsigned i = 0; i < JIT_FORMS_TOP && c->top[i].mnemonic != NULL && at < size; i++) {
+        int n = snprintf(text + at, size - at, "%s%s=%" PRIu64, i == 0 ? "" : " ",
+                         c->top[i].mnemonic, c->top[i].called);
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return text;
 }
 
 /* --- the engine ------------------------------------------------------------------------------- */

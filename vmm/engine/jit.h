@@ -73,9 +73,11 @@ struct jit {
     uint32_t leave, call, shared_end; /* offsets of what all code shares, and of its end */
     struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
-    bool wrgsbase;      /* the host lets programs set GS base */
-    uint64_t drops;     /* of translations: pointers to edges from before may be stale */
-    struct prng choice; /* which way the next run goes, under the engine `switch` */
+    bool wrgsbase;               /* the host lets programs set GS base */
+    uint64_t drops;              /* of translations: pointers to edges from before may be stale */
+    struct prng choice;          /* which way the next run goes, under the engine `switch` */
+    uint64_t calls, interpreted; /* counters: of interpret, and in blocks */
+    uint64_t called[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* for want of a form */
 };
 
 /* What v->run_blocks is under it. */

@@ -445,6 +445,12 @@ static void call_out(struct work *w, unsigned i, uint64_t rip)
     emit_jump(c, CALL, w->j->call);
 }
 
+static void count_called(struct work *w, const struct insn *in)
+{
+    emit_mov_imm(w->c, HOST_T0, (uint64_t)(uintptr_t)&w->j->called[in->mnemonic]);
+    emit_q(w->c, 0xff, 0, rm_at(HOST_T0, 0)); /* inc */
+}
+
 static bool same_page(const struct work *w, uint64_t rip)
 {
     return PAGE_BASE(rip) == PAGE_BASE(w->t->rip);
@@ -727,6 +733,7 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         do_ret(w, in);
         return true;
     default:
+        count_called(w, in);
         call_out(w, w->i, w->rip);
         if (branch) {
             leave(w, NULL);

@@ -250,12 +250,15 @@ void vm_counters(struct vm *vm, struct vm_counters *out)
         out->owner = vm->pc->owner->counters;
     }
     out->shadow = (struct shadow_counters){0};
+    struct vcpu *v[VCPUS_MAX];
     for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
+        v[i] = vm->pc->cpus[i].v;
         const struct shadow_counters *s = vcpu_mem_counters(vm->pc->cpus[i].v);
 #define X(name, text) out->shadow.name += s->name;
         SHADOW_COUNTERS(X)
 #undef X
     }
+    jit_count(v, vm->m->cfg.vcpus, &out->jit);
 }
 
 /* --- is the record one that this state can take? ------------------------------------------- */

@@ -77,6 +77,7 @@ struct vm_counters {
     unsigned threads;
     struct owner_counters owner;
     struct shadow_counters shadow; /* of all vCPUs */
+    struct jit_counters jit;       /* likewise */
     struct vm_vcpu_counters vcpu[VCPUS_MAX];
 };
 
