@@ -117,7 +117,7 @@ static unsigned opcode(struct prng *r, uint8_t *out)
         0xff, 0x68, 0x6a, 0xc9, 0xff, 0x01, 0x29, 0x39, 0x85, 0x89};
     static const uint8_t two[] = {0x42, 0x44, 0x4c, 0x4f, 0x92, 0x95, 0x9e, 0x90, 0xa3, 0xab,
                                   0xb3, 0xbb, 0xba, 0xa4, 0xad, 0xaf, 0xb0, 0xb1, 0xb6, 0xb7,
-                                  0xbe, 0xbf, 0xbc, 0xbd, 0xc0, 0xc1, 0xc8, 0xcd, 0xb8};
+                                  0xbe, 0xbf, 0xbc, 0xbd, 0xc0, 0xc1, 0xc8, 0xcd, 0xb8, 0xac};
     unsigned n = 0;
 
     if (pick(r, 6) == 0) {
@@ -125,7 +125,7 @@ static unsigned opcode(struct prng *r, uint8_t *out)
     }
     bool wide = pick(r, 3) == 0;
     uint8_t op = two[pick(r, sizeof two)];
-    if (wide && op == 0xb8) {
+    if (wide && (op == 0xb8 || ((op & 0xfe) == 0xbc && pick(r, 2) == 0))) {
         out[n++] = 0xf3;
     }
     if (pick(r, 2) == 0) {
@@ -162,6 +162,33 @@ static unsigned go_on(struct prng *r, uint8_t *out)
     return 7U + how[k].n;
 }
 
+/* A division that often does not fault. */
+static unsigned divide(struct prng *r, uint8_t *out)
+{
+    uint8_t rex = (uint8_t)(0x40 | pick(r, 2) << 3), modrm = (uint8_t)(0xf0 | pick(r, 16));
+    unsigned n = 0;
+
+    if (modrm >= 0xf8) {
+        out[n++] = rex;
+        out[n++] = 0x99; /* cdq, cqo */
+    } else if (pick(r, 3) != 0) {
+        out[n++] = 0x31; /* xor edx, edx */
+        out[n++] = 0xd2;
+    }
+    if (pick(r, 3) == 0) {
+        rex |= 1;
+    } else if (pick(r, 2) == 0) {
+        modrm = (uint8_t)((modrm & 0x38) | 0x43); /* [rbx + n] */
+    }
+    out[n++] = rex;
+    out[n++] = 0xf7;
+    out[n++] = modrm;
+    if (modrm < 0xc0) {
+        out[n++] = (uint8_t)pick(r, 128);
+    }
+    return n;
+}
+
 /* Pointers are in RBX RSI R11 R13 R15 at first; what an instruction makes of them is its affair. */
 static unsigned program(struct prng *r, uint8_t *out)
 {
@@ -171,6 +198,9 @@ static unsigned program(struct prng *r, uint8_t *out)
     for (unsigned i = 0; i < INSNS; i++) {
         if (pick(r, 12) == 0) {
             n += go_on(r, out + n);
+        }
+        if (pick(r, 16) == 0) {
+            n += divide(r, out + n);
         }
         n += opcode(r, out + n);
         uint8_t modrm = (uint8_t)prng_u64(r);
@@ -286,7 +316,7 @@ static void random_programs_end_alike(void **state)
     open_world(&a, &engine_interp);
     open_world(&b, *state);
     for (uint64_t k = 0; k < runs; k++, seed++) {
-        uint8_t code[INSNS * 32 + 16];
+        uint8_t code[INSNS * 40 + 16];
         struct prng r;
         prng_seed(&r, seed);
         unsigned n = program(&r, code);

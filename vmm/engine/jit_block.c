@@ -8,7 +8,7 @@
 #include "vmm/engine/jit.h"
 #include "vmm/engine/jit_form.h"
 
-enum { ALL = FLAGS_ARITH };
+enum { ALL = FLAGS_ARITH, SLOW_EACH = 4 /* at most, of one instruction */ };
 
 /* Where the slow path of an instruction comes back, and from where it is reached. */
 struct slow {
@@ -28,7 +28,7 @@ struct work {
     struct form form[BLOCK_INSNS_MAX];
     uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
     bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
-    struct slow slow[BLOCK_INSNS_MAX + 2];
+    struct slow slow[BLOCK_INSNS_MAX * SLOW_EACH];
     uint32_t unlike[2]; /* of the edge being emitted */
     unsigned nslow;
     struct jit *j;
@@ -138,6 +138,16 @@ static void save_rotated(struct jit_code *c, const struct form *f, unsigned r)
     }
     emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T1));
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, OVERFLOW);
+    merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
+}
+
+/* CF and OF, or CF alone, from the host's flags; the others are in memory and stay. Uses T1. */
+static void save_some(struct jit_code *c, const struct form *f)
+{
+    if (f->flags == FLAGS_CF_OF) {
+        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0, OVERFLOW); /* seto */
+    }
+    emit_op(c, (struct op){.map = 1, .op = 0x92}, 0, rm_reg(HOST_T1)); /* setc */
     merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
 }
 
@@ -414,6 +424,70 @@ static void do_pop(struct work *w, const struct form *f)
     store_reg(w, f->reg, HOST_T1);
 }
 
+/* DIV and IDIV, if the quotient certainly fits. */
+static void do_div(struct work *w, const struct insn *in, const struct form *f)
+{
+    struct jit_code *c = w->c;
+    const struct op mov = {.op = OP_MOV_LOAD, .w = f->w}, cmp = {.op = 0x3b, .w = f->w};
+    unsigned d = HOST_T0;
+    bool sign = (in->mnemonic == ZYDIS_MNEMONIC_IDIV);
+
+    if (f->mem) {
+        address(w, in, true);
+        lookup(w, f->rm_size, false);
+        emit_op(c, mov, HOST_T0, rm_at(HOST_T0, 0));
+    } else {
+        d = load_reg(w, f->rm, HOST_T0);
+    }
+    if (sign) { /* the dividend is a sign-extended rAX, the divisor neither 0 nor -1 */
+        emit_op(c, mov, HOST_T1, rm_reg(RAX));
+        emit_op(c, (struct op){.op = 0xc1, .w = f->w}, 7, rm_reg(HOST_T1)); /* sar */
+        emit_1(c, f->w ? 63 : 31);
+        emit_op(c, cmp, HOST_T1, rm_reg(RDX));
+        slow_from(w, emit_jump(c, 0x85, 0));
+        emit_lea(c, f->w, HOST_T1, (int)d, -1, 0, 1);
+        emit_op(c, (struct op){.op = 0x83, .w = f->w}, 7, rm_reg(HOST_T1)); /* cmp */
+        emit_1(c, 1);
+        slow_from(w, emit_jump(c, 0x86, 0)); /* jbe */
+    } else {
+        emit_op(c, cmp, RDX, rm_reg(d));
+        slow_from(w, emit_jump(c, 0x83, 0)); /* jae */
+    }
+    emit_op(c, (struct op){.op = 0xf7, .w = f->w}, sign ? 7 : 6, rm_reg(d));
+}
+
+/* BSF and BSR. Flags go to memory if they are @wanted: ZF, and zeros (undefined.h). */
+static void do_scan(struct work *w, const struct insn *in, const struct form *f, bool wanted)
+{
+    struct jit_code *c = w->c;
+    struct rm rm = rm_at(HOST_T0, 0);
+
+    if (f->mem) {
+        address(w, in, true);
+        lookup(w, f->rm_size, false);
+    } else {
+        rm = rm_reg(load_reg(w, f->rm, HOST_T0));
+    }
+    emit_op(c, (struct op){.map = 1, .op = f->op, .w = f->w}, HOST_T1, rm);
+    uint32_t none = emit_jump(c, 0x84, 0);
+    if (host_of(f->reg) >= 0) {
+        emit_q(c, OP_MOV_LOAD, (unsigned)host_of(f->reg), rm_reg(HOST_T1));
+    } else {
+        store_reg(w, f->reg, HOST_T1);
+    }
+    emit_aim(c, none, c->at);
+    if (wanted) {
+        emit_op(c, (struct op){.map = 1, .op = 0x94}, 0, rm_reg(HOST_T1)); /* setz */
+        emit_op(c, (struct op){.op = 0xc0}, 4, rm_reg(HOST_T1));           /* shl */
+        emit_1(c, 6);
+        emit_op(c, (struct op){.op = 0x80}, 1, rm_reg(HOST_T1)); /* or */
+        emit_1(c, FLAG_ONE);
+        emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T1, RFLAGS);
+        emit_op(c, (struct op){.op = 0xc6}, 0, OVERFLOW); /* mov */
+        emit_1(c, 0);
+    }
+}
+
 static void set_rip(struct jit_code *c, uint64_t rip)
 {
     emit_mov_imm(c, HOST_T1, rip);
@@ -642,8 +716,8 @@ static unsigned result_host(const struct form *f)
 
 static bool accesses(const struct form *f)
 {
-    return (f->kind >= FORM_PUSH && f->kind <= FORM_LEAVE) || f->kind >= FORM_CALL_NEAR ||
-           (f->kind == FORM_MODRM && f->mem);
+    return (f->kind >= FORM_PUSH && f->kind <= FORM_DIV) || f->kind >= FORM_CALL_NEAR ||
+           ((f->kind == FORM_MODRM || f->kind == FORM_SCAN) && f->mem);
 }
 
 /* Which flags are wanted where. A slow path wants them all: it may fault. */
@@ -683,7 +757,13 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     bool branch = f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
     bool was_in_host = w->in_host;
 
-    if (w->in_host && (f->kind == FORM_CALL || accesses(f) || keep_cf || merge || branch)) {
+    bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF || f->kind == FORM_SCAN;
+
+    if (w->in_host && in_memory && w->live[w->i] == 0) {
+        w->in_host = false; /* nobody wants them */
+    }
+    if (w->in_host &&
+        (in_memory || f->kind == FORM_CALL || accesses(f) || keep_cf || merge || branch)) {
         save_flags(w); /* host flags stay until something else changes them */
     }
     switch (f->kind) {
@@ -715,6 +795,12 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
         break;
     case FORM_LEAVE:
         do_leave(w);
+        break;
+    case FORM_DIV:
+        do_div(w, in, f);
+        break;
+    case FORM_SCAN:
+        do_scan(w, in, f, w->live[w->i + 1] != 0);
         break;
     case FORM_JCC:
         do_jcc(w, in, was_in_host);
@@ -748,6 +834,10 @@ static bool translate_one(struct work *w, const struct insn *in, const uint8_t *
     } else if (shifted) {
         save_shifted(c, f, result_host(f));
         w->in_host = false;
+    } else if (in_memory) {
+        if (f->kind == FORM_MODRM && (w->live[w->i + 1] & f->writes) != 0) {
+            save_some(c, f);
+        }
     } else if (f->writes != 0 && !rotated) {
         w->in_host = true;
         w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL;

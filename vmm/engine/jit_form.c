@@ -73,6 +73,13 @@ static void partly(struct form *f, uint32_t unknown, uint32_t *uncertain)
     *uncertain = unknown;
 }
 
+/* What is not written keeps its value, which the host's does not. */
+static void keeping(struct form *f, uint32_t writes)
+{
+    f->writes = writes;
+    f->flags = writes == FLAG_CF ? FLAGS_CF : FLAGS_CF_OF;
+}
+
 /* ADD OR ADC SBB AND SUB XOR CMP by number. */
 static void alu_flags(struct form *f, unsigned n)
 {
@@ -106,7 +113,7 @@ static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uin
     }
 }
 
-static void group3(struct form *f, unsigned n, unsigned size, uint32_t *uncertain)
+static void group3(struct form *f, unsigned n, unsigned size)
 {
     modrm_form(f, USE_NONE, n < 2 || n > 3 ? USE_READ : USE_BOTH, size);
     if (n < 2) {
@@ -114,9 +121,9 @@ static void group3(struct form *f, unsigned n, unsigned size, uint32_t *uncertai
     } else if (n == 3) {
         arith(f, 0, FLAGS_WHOLE);
     } else if (n == 4 || n == 5) {
-        partly(f, BUT_CF_OF, uncertain);
+        keeping(f, FLAG_CF | FLAG_OF);
     } else if (n > 5) {
-        f->kind = FORM_CALL; /* divisions may fault */
+        f->kind = size >= 4 ? FORM_DIV : FORM_CALL;
     }
 }
 
@@ -142,7 +149,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         f->rm_size = 4;
     } else if (op == 0x69 || op == 0x6b) {
         modrm_form(f, USE_WRITE, USE_READ, width(f));
-        partly(f, BUT_CF_OF, uncertain);
+        keeping(f, FLAG_CF | FLAG_OF);
     } else if (op >= 0x70 && op < 0x80) {
         f->kind = FORM_JCC;
         f->reads = FLAGS_ARITH;
@@ -188,7 +195,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
     } else if (op == 0xe9 || op == 0xeb) {
         f->kind = FORM_JMP;
     } else if (op == 0xf6 || op == 0xf7) {
-        group3(f, n, size, uncertain);
+        group3(f, n, size);
     } else if ((op == 0xfe || op == 0xff) && n < 2) {
         modrm_form(f, USE_NONE, USE_BOTH, size);
         f->writes = BUT_CF;
@@ -201,7 +208,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
     }
 }
 
-static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
+static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint32_t *uncertain)
 {
     unsigned op = f->op, n = modrm >> 3 & 7;
 
@@ -216,13 +223,23 @@ static void two_bytes(struct form *f, uint8_t modrm, uint32_t *uncertain)
         f->reads = FLAGS_ARITH;
     } else if ((op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb) && !f->mem) {
         modrm_form(f, USE_READ, op == 0xa3 ? USE_READ : USE_BOTH, width(f));
-        partly(f, BUT_CF, uncertain);
+        keeping(f, FLAG_CF);
     } else if (op == 0xba && n >= 4) {
         modrm_form(f, USE_NONE, n == 4 ? USE_READ : USE_BOTH, width(f));
-        partly(f, BUT_CF, uncertain);
+        keeping(f, FLAG_CF);
+    } else if ((op == 0xa4 || op == 0xac) && width(f) >= 4) {
+        unsigned count = (unsigned)in->imm & (f->w ? 63 : 31);
+        modrm_form(f, USE_READ, USE_BOTH, width(f));
+        f->flags = FLAGS_NO_AF;
+        partly(f, count == 1 ? 0 : FLAG_OF, uncertain);
+        f->kind = count == 0 ? FORM_CALL : FORM_MODRM;
+    } else if ((op == 0xbc || op == 0xbd) && width(f) >= 4) {
+        f->kind = FORM_SCAN;
+        f->rm_size = (uint8_t)width(f);
+        f->writes = FLAGS_ARITH;
     } else if (op == 0xaf) {
         modrm_form(f, USE_BOTH, USE_READ, width(f));
-        partly(f, BUT_CF_OF, uncertain);
+        keeping(f, FLAG_CF | FLAG_OF);
     } else if ((op == 0xb0 || op == 0xb1) && f->mem) {
         modrm_form(f, USE_READ, USE_BOTH, op == 0xb0 ? 1 : width(f));
         arith(f, 0, FLAGS_WHOLE);
@@ -275,8 +292,9 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
     unsigned at = parse(bytes, f, &modrm);
     if (f->map == 0 && (f->rep == 0 || f->op == 0xc3)) {
         one_byte(in, modrm, f, uncertain);
-    } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3))) {
-        two_bytes(f, modrm, uncertain);
+    } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3) ||
+                               in->fn == int_bsf || in->fn == int_bsr)) {
+        two_bytes(in, f, modrm, uncertain);
         if (f->kind == FORM_LOW3) {
             f->reg = in->opd[0].reg;
         }

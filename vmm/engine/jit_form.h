@@ -18,6 +18,8 @@ enum form_kind {
     FORM_PUSH_MEM,
     FORM_POP,
     FORM_LEAVE,
+    FORM_DIV,  /* DIV, IDIV of 4 and 8 bytes */
+    FORM_SCAN, /* BSF, BSR likewise */
     FORM_JCC,
     FORM_JMP,
     FORM_CALL_NEAR,
@@ -36,7 +38,9 @@ enum form_flags {
     FLAGS_KEEP_CF, /* INC, DEC */
     FLAGS_ROL,     /* CF and OF follow from the result, the others stay */
     FLAGS_ROR,
-    FLAGS_SHL, /* as FLAGS_NO_AF, and what OF is follows from the result and @count */
+    FLAGS_CF_OF, /* these two are the host's, the others stay */
+    FLAGS_CF,    /* likewise */
+    FLAGS_SHL,   /* as FLAGS_NO_AF, and what OF is follows from the result and @count */
     FLAGS_SHR,
     FLAGS_SAR,
 };
