@@ -42,6 +42,25 @@ static void free_coder(struct coder *k)
     }
 }
 
+/* False: this libzstd does not know a parameter. */
+static bool set_up(ZSTD_CCtx *c)
+{
+    static const struct {
+        ZSTD_cParameter name;
+        int value;
+    } params[] = {{ZSTD_c_compressionLevel, STORE_LEVEL},
+                  {ZSTD_c_strategy, ZSTD_fast},
+                  {ZSTD_c_hashLog, STORE_HASH_LOG},
+                  {ZSTD_c_minMatch, STORE_MIN_MATCH}};
+
+    for (unsigned i = 0; i < PLX_COUNT(params); i++) {
+        if (ZSTD_isError(ZSTD_CCtx_setParameter(c, params[i].name, params[i].value))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static struct coder *take_coder(struct store *s)
 {
     struct coder *k = NULL;
@@ -55,7 +74,7 @@ static struct coder *take_coder(struct store *s)
         k->c = ZSTD_createCCtx();
         k->d = ZSTD_createDCtx();
         k->buf = plx_calloc(1, SEG_STORED_MAX);
-        if (k->c == NULL || k->d == NULL || k->buf == NULL) {
+        if (k->c == NULL || k->d == NULL || k->buf == NULL || !set_up(k->c)) {
             free_coder(k);
             k = NULL;
         }
@@ -160,7 +179,7 @@ int store_put_named(struct store *s, const void *data, size_t len, const struct 
         return no_memory(err);
     }
     /* A form as long as the contents, or that does not fit, is not worth opening. */
-    size_t n = ZSTD_compressCCtx(k->c, k->buf, len - 1, data, len, STORE_LEVEL);
+    size_t n = ZSTD_compress2(k->c, k->buf, len - 1, data, len);
     if (len > 1 && !ZSTD_isError(n)) {
         form.codec = SEG_ZSTD;
         form.stored_len = (uint32_t)n;

@@ -10,11 +10,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 
-enum { SLOTS = 1 << 20, PROBES = 16, SESSIONS = 65535, SESSION_BITS = 16 };
+enum { SLOTS = 1 << 18, PROBES = 16, SESSIONS = 65535, SESSION_BITS = 16 };
 
 struct claims {
     int lock_fd; /* one byte a session */
@@ -38,6 +39,7 @@ static bool session_lives(struct claims *c, uint16_t session)
 int claims_open(const char *dir, struct claims **out, struct plx_err *err)
 {
     char path[4096];
+    struct stat st;
     struct flock l;
     int fd = -1, rc = 0;
     struct claims *c = plx_calloc(1, sizeof *c);
@@ -50,7 +52,10 @@ int claims_open(const char *dir, struct claims **out, struct plx_err *err)
     c->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
     (void)snprintf(path, sizeof path, "%s/claims", dir);
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0640);
-    if (c->lock_fd < 0 || fd < 0 || ftruncate(fd, SLOTS * (off_t)sizeof(uint64_t)) != 0) {
+    /* It never becomes shorter: somebody may have it mapped. */
+    if (c->lock_fd < 0 || fd < 0 || fstat(fd, &st) != 0 ||
+        (st.st_size < SLOTS * (off_t)sizeof(uint64_t) &&
+         ftruncate(fd, SLOTS * (off_t)sizeof(uint64_t)) != 0)) {
         rc = plx_fail_errno(err, "cannot open %s", path);
         goto out;
     }
