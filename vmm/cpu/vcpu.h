@@ -121,8 +121,10 @@ struct vcpu {
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {
         void *jumps;
-        uint64_t bias;    /* retired - progress */
-        uint64_t rest;    /* instructions of the block behind the one that is called for */
+        uint64_t bias;       /* retired - progress */
+        uint64_t rest;       /* instructions of the block behind the one that is called for */
+        uint8_t xmm_live;    /* the host has the XMM registers and MXCSR */
+        uint32_t mxcsr_host; /* of C code */
         uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
         uint64_t kept;    /* a value that an instruction needs again after a lookup */
     } jit_run;

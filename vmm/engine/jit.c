@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 #include "base/check.h"
 #include "vmm/cpu/mem.h"
+#include "vmm/cpu/sse.h"
 #include "vmm/engine/interp.h"
 
 enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, HEAT = 8, HWCAP2_FSGSBASE_BIT = 2 };
@@ -44,6 +45,74 @@ static void store_counts(struct jit_code *c, unsigned reg)
     emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.progress)));
     emit_q(c, OP_ADD_LOAD, RAX, rm_gs(OFF(jit_run.bias)));
     emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.retired)));
+}
+
+static void move_xmm(struct jit_code *c, unsigned op)
+{
+    for (unsigned i = 0; i < 16; i++) { /* movups */
+        emit_op(c, (struct op){.map = 1, .op = (uint8_t)op}, i, rm_gs(OFF(c.fpu.xmm) + 16UL * i));
+    }
+}
+
+static void move_mxcsr(struct jit_code *c, unsigned n, size_t off)
+{
+    emit_op(c, (struct op){.map = 1, .op = 0xae}, n, rm_gs(off)); /* 2: ldmxcsr, 3: stmxcsr */
+}
+
+static void set_xmm_live(struct jit_code *c, bool live)
+{
+    emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(OFF(jit_run.xmm_live)));
+    emit_1(c, live);
+}
+
+/* Back to the guest's state, if the host has them. */
+static void store_xmm(struct jit_code *c)
+{
+    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(OFF(jit_run.xmm_live))); /* cmp */
+    emit_1(c, 0);
+    uint32_t none = emit_jump(c, 0x84, 0);
+    move_xmm(c, 0x11);
+    move_mxcsr(c, 3, OFF(c.fpu.mxcsr));
+    move_mxcsr(c, 2, OFF(jit_run.mxcsr_host));
+    set_xmm_live(c, false);
+    emit_aim(c, none, c->at);
+}
+
+/* What translated SSE relies on. */
+static bool sse_usable(const struct vcpu *v)
+{
+    return (v->c.cr0 & (CR0_EM | CR0_TS)) == 0 && (v->c.cr4 & CR4_OSFXSR) != 0 &&
+           (v->c.fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
+}
+
+/* The same, and the registers to the host; ZF: they stay where they are. Uses T1. */
+static void emit_load_xmm(struct jit_code *c)
+{
+    uint32_t no[3];
+
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.cr0)));
+    emit_d(c, 0xf7, 0, rm_reg(HOST_T1)); /* test */
+    emit_4(c, CR0_EM | CR0_TS);
+    no[0] = emit_jump(c, 0x85, 0);
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.cr4)));
+    emit_d(c, 0xf7, 0, rm_reg(HOST_T1));
+    emit_4(c, CR4_OSFXSR);
+    no[1] = emit_jump(c, 0x84, 0);
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.fpu.mxcsr)));
+    emit_d(c, 0xf7, 2, rm_reg(HOST_T1)); /* not */
+    emit_d(c, 0xf7, 0, rm_reg(HOST_T1));
+    emit_4(c, MXCSR_MASKS);
+    no[2] = emit_jump(c, 0x85, 0);
+    move_xmm(c, 0x10);
+    move_mxcsr(c, 2, OFF(c.fpu.mxcsr));
+    set_xmm_live(c, true);
+    emit_d(c, 0x85, RSP, rm_reg(RSP)); /* not zero */
+    emit_1(c, 0xc3);
+    for (unsigned i = 0; i < PLX_COUNT(no); i++) {
+        emit_aim(c, no[i], c->at);
+    }
+    emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T1));
+    emit_1(c, 0xc3);
 }
 
 static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -80,6 +149,44 @@ static int interpret(struct vcpu *v, const struct insn *in)
     return v->attention || v->c.rip != next || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
 }
 
+/* Execute instruction T0 in C; T1 is how many of the block are behind it. @sse: they want the XMM
+ * registers back. */
+static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
+{
+    struct jit_code *c = &j->code;
+    uint32_t stop[2];
+
+    move_pinned(c, OP_MOV_STORE);
+    store_xmm(c);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
+    emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
+    store_counts(c, HOST_T1);
+    emit_mov_imm(c, RDI, (uint64_t)(uintptr_t)v);
+    emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
+    add_rsp(c, -8);
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)interpret);
+    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
+    add_rsp(c, 8);
+    emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
+    stop[0] = emit_jump(c, 0x85, 0);
+    if (sse) {
+        emit_jump(c, CALL, j->load_xmm);
+        stop[1] = emit_jump(c, 0x84, 0);
+    }
+    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
+    move_pinned(c, OP_MOV_LOAD);
+    emit_1(c, 0xc3);
+    emit_aim(c, stop[0], c->at);
+    if (sse) {
+        emit_aim(c, stop[1], c->at);
+    }
+    add_rsp(c, 8);
+    emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
+    emit_jump(c, JUMP, out);
+}
+
 /* What all code of @v shares. */
 static void emit_shared(struct vcpu *v, struct jit *j)
 {
@@ -100,6 +207,7 @@ static void emit_shared(struct vcpu *v, struct jit *j)
     /* leave: T0 is the edge, or 0; registers are live */
     j->leave = c->at;
     move_pinned(c, OP_MOV_STORE);
+    store_xmm(c);
     store_counts(c, HOST_BUDGET);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T0));
     uint32_t out = c->at;
@@ -108,30 +216,12 @@ static void emit_shared(struct vcpu *v, struct jit *j)
         push_pop(c, 0x58, saved[i]);
     }
     emit_1(c, 0xc3);
-
-    /* call: T0 is the instruction, T1 how many of the block are behind it */
+    j->load_xmm = c->at;
+    emit_load_xmm(c);
     j->call = c->at;
-    move_pinned(c, OP_MOV_STORE);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
-    emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
-    store_counts(c, HOST_T1);
-    emit_mov_imm(c, RDI, (uint64_t)(uintptr_t)v);
-    emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
-    add_rsp(c, -8);
-    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)interpret);
-    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
-    add_rsp(c, 8);
-    emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
-    uint32_t stop = emit_jump(c, 0x85, 0);
-    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
-    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
-    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
-    move_pinned(c, OP_MOV_LOAD);
-    emit_1(c, 0xc3);
-    emit_aim(c, stop, c->at);
-    add_rsp(c, 8);
-    emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
-    emit_jump(c, JUMP, out);
+    emit_call(v, j, out, false);
+    j->call_sse = c->at;
+    emit_call(v, j, out, true);
 }
 
 /* --- translations ----------------------------------------------------------------------------- */
@@ -253,7 +343,7 @@ void jit_run_blocks(struct vcpu *v)
         const struct insn *first = block_at(v, &n);
         struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
         struct translation *t = block == NULL ? NULL : find(v, block);
-        if (t == NULL || t->n > v->stop_progress - v->c.progress) {
+        if (t == NULL || t->n > v->stop_progress - v->c.progress || (t->sse && !sse_usable(v))) {
             uint64_t before = v->c.retired;
             last = interp_block(v, first, n);
             j->interpreted += v->c.retired - before;
@@ -364,6 +454,7 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     }
     j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
     v->jit_run.jumps = j->jumps;
+    v->jit_run.mxcsr_host = MXCSR_HOST;
     emit_shared(v, j);
     j->shared_end = j->code.at;
     v->run_blocks = jit_run_blocks;

@@ -15,6 +15,10 @@
  *   host R13                                    budget: what is left once this block is through
  *   GS base                                     struct vcpu
  *
+ * XMM registers and MXCSR are the host's once a block that uses them has begun (jit_run.xmm_live),
+ * until C code is called or translated code is left. It begins only if nothing there can fault:
+ * SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
+ *
  * The arithmetic flags are in host flags where an instruction of the block needs them, else in
  * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there. An instruction
  * that leaves flags undefined on the host while the guest may still look at them is executed by the
@@ -63,6 +67,7 @@ struct translation {
     uint64_t rip;
     uint32_t entry, body; /* offsets: with and without a look at the budget */
     uint32_t n;           /* instructions: progress */
+    bool sse;             /* uses XMM registers */
     struct jit_edge *in;
     struct jit_edge edge[2];
     unsigned nedges;
@@ -70,8 +75,8 @@ struct translation {
 
 struct jit {
     struct jit_code code;
-    uint32_t leave, call, shared_end; /* offsets of what all code shares, and of its end */
-    struct jit_edge *(*enter)(const void *code); /* the edge it left by */
+    uint32_t leave, call, call_sse, load_xmm, shared_end; /* offsets of what all code shares */
+    struct jit_edge *(*enter)(const void *code);          /* the edge it left by */
     struct jit_jump *jumps;
     bool wrgsbase;               /* the host lets programs set GS base */
     uint64_t drops;              /* of translations: pointers to edges from before may be stale */

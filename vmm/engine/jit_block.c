@@ -276,7 +276,7 @@ static void lookup(struct work *w, unsigned size, bool write)
 
 static bool high_byte(const struct form *f, unsigned reg, unsigned size)
 {
-    return size == 1 && !f->has_rex && reg >= 4;
+    return !f->sse && size == 1 && !f->has_rex && reg >= 4;
 }
 
 /* Needs the byte registers that only REX names. */
@@ -303,7 +303,13 @@ static void do_modrm(struct work *w, const struct insn *in, const struct form *f
     if (f->mem) {
         address(w, in, true);
         lookup(w, f->rm_size, (f->rm_use & USE_WRITE) != 0);
+        if (f->aligned) {
+            emit_bytes(c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
+            slow_from(w, emit_jump(c, 0x85, 0));
+        }
         rm = rm_at(HOST_T0, 0);
+    } else if (f->rm_xmm) {
+        rm = rm_reg(f->rm);
     } else if (high_byte(f, f->rm, f->rm_size)) {
         rm = rm_reg(f->rm);
     } else {
@@ -318,7 +324,9 @@ static void do_modrm(struct work *w, const struct insn *in, const struct form *f
     if (rm_temp && ((f->rm_use & USE_READ) != 0 || f->rm_size < 4)) {
         emit_q(c, OP_MOV_LOAD, HOST_T0, rm_gs(GPR(rm_guest)));
     }
-    if (f->reg_use != USE_NONE) {
+    if (f->reg_xmm) {
+        reg = f->reg;
+    } else if (f->reg_use != USE_NONE) {
         if (high_byte(f, f->reg, f->reg_size)) {
             reg = f->reg;
         } else {
@@ -516,7 +524,7 @@ static void call_out(struct work *w, unsigned i, uint64_t rip)
     set_rip(c, rip);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
-    emit_jump(c, CALL, w->j->call);
+    emit_jump(c, CALL, w->t->sse ? w->j->call_sse : w->j->call);
 }
 
 static void count_called(struct work *w, const struct insn *in)
@@ -728,6 +736,7 @@ static void find_live(struct work *w, const uint8_t *bytes)
     for (unsigned i = 0; i < w->n; i++) {
         form_of(&w->block->insns[i], bytes, &w->form[i], &uncertain[i]);
         bytes += w->block->insns[i].len;
+        w->t->sse |= w->form[i].sse;
     }
     w->live[w->n] = ALL;
     for (unsigned i = w->n; i-- > 0;) {
@@ -870,6 +879,20 @@ static void emit_slow_paths(struct work *w)
     }
 }
 
+/* The guest's XMM registers are in the host's, or the block is left to the interpreter by @undo. */
+static void want_xmm(struct work *w, uint32_t undo)
+{
+    struct jit_code *c = w->c;
+
+    emit_op(c, (struct op){.op = 0x80}, 7,
+            rm_gs(offsetof(struct vcpu, jit_run.xmm_live))); /* cmp */
+    emit_1(c, 0);
+    uint32_t live = emit_jump(c, 0x85, 0);
+    emit_jump(c, CALL, w->j->load_xmm);
+    emit_jump(c, 0x84, undo);
+    emit_aim(c, live, c->at);
+}
+
 static bool targets_canonical(const struct block *b, uint64_t rip)
 {
     const struct insn *last = &b->insns[b->n - 1];
@@ -903,12 +926,16 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->entry = w.c->at;
     charge(w.c, false, t->n);
     uint32_t enough = emit_jump(w.c, 0x89, 0); /* jns */
+    uint32_t undo = w.c->at;
     charge(w.c, true, t->n);
     set_rip(w.c, t->rip);
     leave(&w, NULL);
     emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
     w.rip = t->rip;
+    if (t->sse) {
+        want_xmm(&w, undo);
+    }
     for (w.i = 0; w.i < w.n && !ended; w.i++) {
         const struct insn *in = &block->insns[w.i];
         w.next = w.rip + in->len;

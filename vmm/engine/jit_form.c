@@ -302,9 +302,12 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
     if (f->p66 && (f->kind >= FORM_JCC)) {
         f->kind = FORM_CALL;
     }
+    if (f->kind == FORM_CALL) {
+        sse_form(in, f);
+    }
     find_imm(in, at, modrm, bytes, f);
     /* AH CH DH BH cannot stand beside the host's R11 or R15. */
-    if (f->kind == FORM_MODRM && !f->has_rex &&
+    if (f->kind == FORM_MODRM && !f->has_rex && !f->sse &&
         ((f->mem && f->reg_use != USE_NONE && f->reg_size == 1 && f->reg >= 4) ||
          (!f->mem && f->rm_size == 1 && f->rm >= 4 && f->reg_size > 1 && f->reg == RSP))) {
         f->kind = FORM_CALL;

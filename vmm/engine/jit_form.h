@@ -56,6 +56,9 @@ struct form {
     uint8_t reg_use; /* USE_*; USE_NONE: reg is part of the opcode */
     uint8_t rm_use;
     uint8_t reg_size, rm_size; /* bytes */
+    bool sse;                  /* on XMM registers, which are the host's; also: */
+    bool reg_xmm, rm_xmm;      /* reg, rm are such */
+    bool aligned;              /* the memory operand must be */
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
     uint8_t count;             /* of a shift */
     uint32_t reads, writes;    /* arithmetic flags */
@@ -65,5 +68,9 @@ struct form {
 /* @bytes are those of @in. Flags that the host leaves undefined are in @uncertain: if one of them
  * is still wanted, FORM_CALL is what serves. */
 void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain);
+
+/* form_of's part for SSE (jit_sse.c): @f has prefixes, opcode and ModRM. What is not the host's own
+ * instruction is left as it is. */
+void sse_form(const struct insn *in, struct form *f);
 
 #endif
