@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/prng.h"
 #include "vmm/engine/engine.h"
 
@@ -189,11 +190,42 @@ static unsigned divide(struct prng *r, uint8_t *out)
     return n;
 }
 
+/* Anything of the maps that hold SSE; what is no instruction ends the run. */
+static unsigned sse_opcode(struct prng *r, uint8_t *out)
+{
+    static const uint8_t prefix[] = {0, 0x66, 0x66, 0xf2, 0xf3};
+    static const uint8_t two[] = {0x10, 0x50, 0x60, 0x70, 0xd0, 0xe0, 0xf0};
+    static const uint8_t others[] = {0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e,
+                                     0x2f, 0xc2, 0xc4, 0xc5, 0xc6, 0xae};
+    uint8_t p = prefix[pick(r, sizeof prefix)];
+    unsigned n = 0, map = (unsigned)pick(r, 8);
+
+    if (p != 0) {
+        out[n++] = p;
+    }
+    if (pick(r, 2) == 0) {
+        out[n++] = (uint8_t)(0x40 | pick(r, 16));
+    }
+    out[n++] = 0x0f;
+    if (map == 0) {
+        out[n++] = 0x38;
+        out[n++] = (uint8_t)pick(r, 0x42);
+    } else if (map == 1) {
+        out[n++] = 0x3a;
+        out[n++] = (uint8_t)(8 + pick(r, 0x1b));
+    } else if (pick(r, 4) == 0) {
+        out[n++] = others[pick(r, sizeof others)];
+    } else {
+        out[n++] = (uint8_t)(two[pick(r, sizeof two)] + pick(r, 16));
+    }
+    return n;
+}
+
 /* Pointers are in RBX RSI R11 R13 R15 at first; what an instruction makes of them is its affair. */
 static unsigned program(struct prng *r, uint8_t *out)
 {
     static const uint8_t base[] = {3, 6, 3, 5, 7};
-    unsigned n = 0;
+    unsigned n = 0, percent_sse = pick(r, 2) == 0 ? 70 : 0;
 
     for (unsigned i = 0; i < INSNS; i++) {
         if (pick(r, 12) == 0) {
@@ -202,12 +234,19 @@ static unsigned program(struct prng *r, uint8_t *out)
         if (pick(r, 16) == 0) {
             n += divide(r, out + n);
         }
-        n += opcode(r, out + n);
+        bool sse = pick(r, 100) < percent_sse;
+        n += sse ? sse_opcode(r, out + n) : opcode(r, out + n);
         uint8_t modrm = (uint8_t)prng_u64(r);
         if ((modrm & 0xc0) != 0xc0) {
             modrm = (uint8_t)(0x40 | (modrm & 0x38) | base[pick(r, sizeof base)]);
         }
         out[n++] = modrm;
+        if (sse && (modrm & 0xc0) != 0xc0) {
+            out[n++] = (uint8_t)(pick(r, 8) * 16 + (pick(r, 12) == 0 ? pick(r, 16) : 0));
+            if (pick(r, 3) == 0) {
+                continue; /* most have no immediate */
+            }
+        }
         for (unsigned k = (unsigned)pick(r, 6); k > 0; k--) {
             out[n++] = (uint8_t)pick(r, 128);
         }
@@ -250,10 +289,20 @@ static void begin(struct world *w, const uint8_t *code, unsigned n, uint64_t see
     c->gpr[RBP] = DATA + 0x600;
     c->gpr[RDI] = DATA + 0x700;
     c->gpr[RSP] = STACK;
+    for (unsigned i = 0; i < sizeof c->fpu.xmm; i += 8) {
+        static const uint64_t special[] = {0, 0x7ff0000000000000, 0x7ff8000000000001,
+                                           1, 0x3ff00000bf800000, 0x7f8000017f7fffff};
+        uint64_t x = pick(&r, 4) == 0 ? special[pick(&r, PLX_COUNT(special))] : prng_u64(&r);
+        memcpy((uint8_t *)c->fpu.xmm + i, &x, 8);
+    }
+    c->fpu.mxcsr = 0x1f80 | (uint32_t)(pick(&r, 2) == 0 ? prng_u64(&r) & 0xe07f : 0);
+    if (pick(&r, 16) == 0) {
+        c->fpu.mxcsr &= (uint32_t)prng_u64(&r);
+    }
     c->rip = CODE;
     c->rflags = FLAG_ONE | (prng_u64(&r) & FLAGS_ARITH);
-    c->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP;
-    c->cr4 = CR4_PAE | CR4_OSFXSR;
+    c->cr0 = CR0_PE | CR0_PG | CR0_ET | CR0_NE | CR0_WP | (pick(&r, 32) == 0 ? CR0_TS : 0);
+    c->cr4 = CR4_PAE | (pick(&r, 32) == 0 ? 0 : CR4_OSFXSR);
     c->efer = EFER_LME | EFER_LMA | EFER_NX;
     c->cr3 = TABLES;
     c->seg[SEG_CS].attr = SEG_P | SEG_S | SEG_CODE | SEG_RW | SEG_ACCESSED | SEG_L | SEG_G;
@@ -294,6 +343,14 @@ static void same(const struct world *a, const struct world *b, const uint8_t *co
             printf("r%u %llx %llx\n", i, (unsigned long long)a->v->c.gpr[i],
                    (unsigned long long)b->v->c.gpr[i]);
         }
+        for (unsigned i = 0; i < 16; i++) {
+            uint64_t x[2], y[2];
+            memcpy(x, a->v->c.fpu.xmm[i], sizeof x);
+            memcpy(y, b->v->c.fpu.xmm[i], sizeof y);
+            printf("xmm%u %016llx%016llx %016llx%016llx\n", i, (unsigned long long)x[1],
+                   (unsigned long long)x[0], (unsigned long long)y[1], (unsigned long long)y[0]);
+        }
+        printf("mxcsr %x %x\n", a->v->c.fpu.mxcsr, b->v->c.fpu.mxcsr);
         printf("rip %llx %llx flags %llx %llx retired %llu %llu\n", (unsigned long long)a->v->c.rip,
                (unsigned long long)b->v->c.rip, (unsigned long long)a->v->c.rflags,
                (unsigned long long)b->v->c.rflags, (unsigned long long)a->v->c.retired,
