@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_flags.c - the guest's arithmetic flags between host flags and memory. See
+ * jit_work.h. */
+#include "vmm/engine/jit_work.h"
+
+/* RAX to T1, and the host's flags to AH, OF to memory. They stay. */
+static void take_flags(struct jit_code *c)
+{
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f);                                                /* lahf */
+    emit_op(c, (struct op){.map = 1, .op = 0x90}, 0, JIT_OVERFLOW); /* seto */
+}
+
+/* The host's flags from AH, OF from memory; uses AL. */
+static void put_flags(struct jit_code *c)
+{
+    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, RAX, JIT_OVERFLOW);
+    emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
+}
+
+void jit_save_flags(struct jit_work *w)
+{
+    struct jit_code *c = w->c;
+
+    take_flags(c);
+    if (w->no_af) {
+        emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
+    }
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, AH, JIT_RFLAGS);
+    if (w->no_af) {
+        put_flags(c);
+    }
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+    w->in_host = false;
+}
+
+void jit_load_flags(struct jit_code *c)
+{
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, AH, JIT_RFLAGS);
+    put_flags(c);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+/* The flags in memory but for those of @keep get lost, and byte register @from is or-ed in. */
+static void merge_flags(struct jit_code *c, uint8_t keep, unsigned from)
+{
+    emit_op(c, (struct op){.op = 0x80}, 4, JIT_RFLAGS); /* and */
+    emit_1(c, keep);
+    emit_op(c, (struct op){.op = OP_OR8_STORE}, from, JIT_RFLAGS);
+}
+
+void jit_save_but_cf(struct jit_code *c)
+{
+    take_flags(c);
+    emit_bytes(c, "\x80\xe4\xfe", 3); /* and ah, ~CF */
+    merge_flags(c, FLAG_CF, AH);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r)
+{
+    unsigned top = f->rm_size * 8U - 1;
+    bool left = f->flags == FLAGS_ROL;
+
+    if (left) { /* CF is bit 0 */
+        emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(r));
+        emit_d(c, 0x83, 4, rm_reg(HOST_T1)); /* and */
+        emit_1(c, 1);
+    }
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(r));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T0)); /* shr */
+    emit_1(c, left ? top : top - 1);
+    if (!left) { /* CF is the highest bit, OF where the one below differs */
+        emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+        emit_d(c, 0xd1, 5, rm_reg(HOST_T1));
+        emit_d(c, 0x83, 4, rm_reg(HOST_T0));
+        emit_1(c, 1);
+    }
+    emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T1));
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
+    merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
+}
+
+void jit_save_some(struct jit_code *c, const struct form *f)
+{
+    if (f->flags == FLAGS_CF_OF) {
+        emit_op(c, (struct op){.map = 1, .op = 0x90}, 0, JIT_OVERFLOW); /* seto */
+    }
+    emit_op(c, (struct op){.map = 1, .op = 0x92}, 0, rm_reg(HOST_T1)); /* setc */
+    merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
+}
+
+/* T0 = the result of @f, with zeros above it; it is in host register @r, or in memory at T0. */
+static void result_to_t0(struct jit_code *c, const struct form *f, unsigned r)
+{
+    struct op op = {.map = f->rm_size < 4, .w = f->rm_size == 8, .low_byte = f->rm_size == 1};
+
+    op.op = f->rm_size >= 4 ? OP_MOV_LOAD : f->rm_size == 2 ? OP_MOVZX2 : OP_MOVZX1;
+    emit_op(c, op, HOST_T0, f->mem ? rm_at(HOST_T0, 0) : rm_reg(r));
+}
+
+void jit_save_shifted(struct jit_code *c, const struct form *f, unsigned r)
+{
+    result_to_t0(c, f, r);
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+    emit_1(c, 0x9f);             /* lahf */
+    if (f->flags == FLAGS_SHR) { /* the highest bit of what was shifted */
+        emit_q(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, f->rm_size * 8U - 1 - f->count);
+    } else if (f->flags == FLAGS_SHL) { /* SF unlike CF: bits 15 and 8 of EAX */
+        emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
+        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, 7);
+        emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
+        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
+        emit_1(c, 8);
+        emit_d(c, 0x83, 4, rm_reg(HOST_T0)); /* and */
+        emit_1(c, 1);
+    } else {
+        emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
+    }
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
+    emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, AH, JIT_RFLAGS);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
+void jit_want_host_flags(struct jit_work *w)
+{
+    if (!w->in_host) {
+        jit_load_flags(w->c);
+    }
+}

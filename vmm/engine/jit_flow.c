@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_flow.c - jumps, calls and returns; out of translated code and to the interpreter.
+ * See jit_work.h. */
+#include "vmm/engine/jit_work.h"
+
+void jit_set_rip(struct jit_code *c, uint64_t rip)
+{
+    emit_mov_imm(c, HOST_T1, rip);
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+}
+
+void jit_leave(struct jit_work *w, const struct jit_edge *e)
+{
+    emit_mov_imm(w->c, HOST_T0, (uint64_t)(uintptr_t)e);
+    emit_jump(w->c, JUMP, w->j->leave);
+}
+
+void jit_charge(struct jit_code *c, bool more, uint32_t n)
+{
+    emit_q(c, 0x81, more ? 0 : 5, rm_reg(HOST_BUDGET)); /* add, sub */
+    emit_4(c, n);
+}
+
+void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip)
+{
+    struct jit_code *c = w->c;
+
+    jit_set_rip(c, rip);
+    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
+    emit_mov_imm(c, HOST_T1, w->n - 1 - i);
+    emit_jump(c, CALL, w->t->sse ? w->j->call_sse : w->j->call);
+}
+
+void jit_count_called(struct jit_work *w, const struct insn *in)
+{
+    emit_mov_imm(w->c, HOST_T0, (uint64_t)(uintptr_t)&w->j->called[in->mnemonic]);
+    emit_q(w->c, 0xff, 0, rm_at(HOST_T0, 0)); /* inc */
+}
+
+static bool same_page(const struct jit_work *w, uint64_t rip)
+{
+    return PAGE_BASE(rip) == PAGE_BASE(w->t->rip);
+}
+
+/* Leave for the page of @rip only if its fetch tag leads to memory whose address is filled in when
+ * the edge is linked. */
+static void look_at_page(struct jit_work *w, struct jit_edge *e)
+{
+    struct jit_code *c = w->c;
+    int32_t entry = (int32_t)((e->rip >> PAGE_SHIFT & w->v->tlb_mask) << 5);
+
+    e->look = c->at;
+    emit_mov_imm(c, HOST_T0, PAGE_BASE(e->rip));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb_code)));
+    emit_q(c, 0x3b, HOST_T0,
+           rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
+    w->unlike[0] = emit_jump(c, 0x85, 0);
+    emit_1(c, 0x49); /* mov t0, imm64 */
+    emit_1(c, 0xb8 | (HOST_T0 & 7));
+    e->hva = c->at;
+    emit_8(c, 0);
+    emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, hva)));
+    w->unlike[1] = emit_jump(c, 0x85, 0);
+}
+
+void jit_edge(struct jit_work *w, uint64_t rip)
+{
+    struct jit_code *c = w->c;
+    struct jit_edge *e = &w->t->edge[w->t->nedges++];
+
+    *e = (struct jit_edge){.from = w->t, .rip = rip};
+    if (!same_page(w, rip)) {
+        look_at_page(w, e);
+    }
+    e->jump = c->at;
+    jit_charge(c, false, 0);
+    emit_jump(c, 0x88, 0); /* js */
+    emit_jump(c, JUMP, 0);
+    e->undo = c->at;
+    jit_charge(c, true, 0);
+    e->leave = c->at;
+    if (e->look != 0) {
+        emit_aim(c, w->unlike[0], e->leave);
+        emit_aim(c, w->unlike[1], e->leave);
+    }
+    jit_set_rip(c, rip);
+    jit_leave(w, e);
+    jit_link(w->j, e, NULL, NULL);
+}
+
+/* T1 = the jump (struct jit_jump) to address T0, which must be known there and still lead to the
+ * same memory; the interpreter has the rest. */
+static void look_up_jump(struct jit_work *w)
+{
+    struct jit_code *c = w->c;
+    uint32_t unlike;
+
+    _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
+    emit_1(c, JIT_JUMPS_FOLD);
+    emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
+    emit_4(c, JIT_JUMPS - 1);
+    emit_q(c, 0xc1, 4, rm_reg(HOST_T1)); /* shl */
+    emit_1(c, 6);
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
+    emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
+    jit_slow_from(w, emit_jump(c, 0x85, 0));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
+    emit_1(c, 0x50); /* push rax */
+    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, page)));
+    emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, xtag)));
+    unlike = emit_jump(c, 0x85, 0);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, hva)));
+    emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, hva)));
+    emit_aim(c, unlike, c->at);
+    emit_1(c, 0x58); /* pop rax: the flags stay */
+    jit_slow_from(w, emit_jump(c, 0x85, 0));
+}
+
+void jit_do_ret(struct jit_work *w, const struct insn *in)
+{
+    struct jit_code *c = w->c;
+
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
+    jit_lookup(w, 8, false);
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    look_up_jump(w);
+    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
+    emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
+}
+
+void jit_do_jump_to(struct jit_work *w, const struct insn *in, const struct form *f)
+{
+    struct jit_code *c = w->c;
+    int32_t code = (int32_t)offsetof(struct jit_jump, code);
+
+    jit_load_rm(w, in, f);
+    look_up_jump(w);
+    if (f->kind == FORM_CALL_TO) {
+        emit_q(c, OP_MOV_LOAD, HOST_T1, rm_at(HOST_T1, code));
+        emit_q(c, OP_MOV_STORE, HOST_T1, JIT_KEPT);
+        jit_push_kept(w, false, w->next);
+        emit_d(c, 0xff, 4, JIT_KEPT); /* jmp */
+    } else {
+        emit_d(c, 0xff, 4, rm_at(HOST_T1, code)); /* jmp */
+    }
+}
+
+void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host)
+{
+    if (!in_host) {
+        jit_load_flags(w->c);
+    }
+    uint32_t taken = emit_jump(w->c, 0x80 | (in->opcode & 15U), 0);
+    jit_edge(w, w->next);
+    emit_aim(w->c, taken, w->c->at);
+    jit_edge(w, w->next + in->imm);
+}
+
+void jit_do_call(struct jit_work *w, const struct insn *in)
+{
+    jit_push_kept(w, false, w->next);
+    jit_edge(w, w->next + in->imm);
+}

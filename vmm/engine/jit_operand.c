@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_operand.c - registers, addresses and the inline lookup of memory. See jit_work.h.
+ */
+#include "vmm/engine/jit_work.h"
+
+int jit_host_of(unsigned reg)
+{
+    static const int8_t host[16] = {0,  1,  2,  3, HOST_GUEST_RSP, 5, 6, 7, 8, 9, 10, -1,
+                                    12, -1, -1, -1};
+    return host[reg];
+}
+
+unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp)
+{
+    int host = jit_host_of(reg);
+
+    if (host >= 0) {
+        return (unsigned)host;
+    }
+    emit_q(w->c, OP_MOV_LOAD, temp, rm_gs(JIT_GPR(reg)));
+    return temp;
+}
+
+void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp)
+{
+    if (jit_host_of(reg) < 0) {
+        emit_q(w->c, OP_MOV_STORE, temp, rm_gs(JIT_GPR(reg)));
+    }
+}
+
+void jit_address(struct jit_work *w, const struct insn *in, bool linear)
+{
+    struct jit_code *c = w->c;
+    bool wide = in->asz == 8;
+
+    if (in->rip_relative) {
+        uint64_t ea = w->next + (uint64_t)in->disp;
+        emit_mov_imm(c, HOST_T0, wide ? ea : (uint32_t)ea);
+    } else if (in->base == REG_NONE && in->index == REG_NONE) {
+        emit_mov_imm(c, HOST_T0, wide ? (uint64_t)in->disp : (uint32_t)in->disp);
+    } else {
+        int base = in->base == REG_NONE ? -1 : (int)jit_load_reg(w, in->base, HOST_T0);
+        int index = in->index == REG_NONE ? -1 : (int)jit_load_reg(w, in->index, HOST_T1);
+        if (base >= 0 && index < 0 && in->disp == 0 && wide) {
+            if (base != HOST_T0) {
+                emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg((unsigned)base));
+            }
+        } else {
+            emit_lea(c, wide, HOST_T0, base, index, in->scale_shift, (int32_t)in->disp);
+        }
+    }
+    if (linear && in->seg >= SEG_FS) {
+        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(in->seg_off));
+    }
+}
+
+void jit_slow_from(struct jit_work *w, uint32_t site)
+{
+    w->slow[w->nslow++] = (struct jit_slow){.from = site, .insn = w->i};
+}
+
+void jit_lookup(struct jit_work *w, unsigned size, bool write)
+{
+    struct jit_code *c = w->c;
+    uint32_t mask = (uint32_t)w->v->tlb_mask << 5;
+    int32_t tag =
+        (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+
+    _Static_assert(sizeof(struct tlb_entry) == 32, "1 << 5");
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
+    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
+    emit_1(c, PAGE_SHIFT - 5);
+    emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
+    emit_4(c, mask);
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, tag));
+    emit_q(c, 0x81, 7, rm_reg(HOST_T0)); /* cmp: beyond the page, or not of this page */
+    emit_4(c, (uint32_t)(PAGE_SIZE - size));
+    jit_slow_from(w, emit_jump(c, 0x87, 0)); /* ja */
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
+}
+
+bool jit_high_byte(const struct form *f, unsigned reg, unsigned size)
+{
+    return !f->sse && size == 1 && !f->has_rex && reg >= 4;
+}
+
+bool jit_low_byte(unsigned host, unsigned size)
+{
+    return size == 1 && host >= 4 && host < 8;
+}
+
+void jit_emit_imm(struct jit_work *w, const struct form *f, const uint8_t *bytes)
+{
+    emit_bytes(w->c, bytes + f->imm_at, f->imm_len);
+}
+
+void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f)
+{
+    struct jit_code *c = w->c;
+
+    if (f->mem) {
+        jit_address(w, in, true);
+        jit_lookup(w, 8, false);
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    } else {
+        unsigned reg = jit_load_reg(w, f->rm, HOST_T0);
+        if (reg != HOST_T0) {
+            emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(reg));
+        }
+    }
+}
+
+unsigned jit_result_host(const struct form *f)
+{
+    return f->mem || jit_host_of(f->rm) < 0 ? HOST_T0 : (unsigned)jit_host_of(f->rm);
+}

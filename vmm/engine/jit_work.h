@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_work.h - one block being translated, and what the files that do it use of each
+ * other: jit_block.c takes the instructions in turn and keeps track of the flags. All emit code at
+ * w->c. Threading: the vCPU's. */
+#ifndef VMM_ENGINE_JIT_WORK_H
+#define VMM_ENGINE_JIT_WORK_H
+
+#include <stddef.h>
+
+#include "vmm/engine/jit.h"
+#include "vmm/engine/jit_form.h"
+#include "vmm/mmu/shadow.h"
+
+enum { JIT_SLOW_EACH = 4 /* at most, of one instruction */ };
+
+/* Where the slow path of an instruction comes back, and from where it is reached. */
+struct jit_slow {
+    uint32_t from; /* displacement of the jump to it */
+    uint32_t back;
+    unsigned insn;
+    bool load; /* the flags are wanted in host flags */
+};
+
+struct jit_work {
+    struct vcpu *v;
+    struct jit_code *c;
+    const struct block *block;
+    struct translation *t;
+    unsigned n, i;      /* instructions, the one under way */
+    uint64_t rip, next; /* of it, and of the one after it */
+    struct form form[BLOCK_INSNS_MAX];
+    uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
+    bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
+    struct jit_slow slow[BLOCK_INSNS_MAX * JIT_SLOW_EACH];
+    uint32_t unlike[2]; /* of the edge being emitted */
+    unsigned nslow;
+    struct jit *j;
+};
+
+#define JIT_GPR(reg) (offsetof(struct vcpu, c.gpr) + (size_t)(reg) * sizeof(uint64_t))
+#define JIT_RFLAGS   rm_gs(offsetof(struct vcpu, c.rflags))
+#define JIT_OVERFLOW rm_gs(offsetof(struct vcpu, jit_run.overflow))
+#define JIT_KEPT     rm_gs(offsetof(struct vcpu, jit_run.kept))
+
+enum {
+    AH = 4,
+    OP_MOV8_STORE = 0x88,
+    OP_MOV8_LOAD = 0x8a,
+    OP_OR8_STORE = 0x08,
+    OP_MOVZX1 = 0xb6, /* 0F */
+    OP_MOVZX2 = 0xb7,
+};
+
+/* jit_flags.c: the guest's arithmetic flags between host flags and memory. */
+
+/* Host flags to memory; they stay. */
+void jit_save_flags(struct jit_work *w);
+void jit_load_flags(struct jit_code *c);
+/* INC and DEC: everything but CF, which is in memory. */
+void jit_save_but_cf(struct jit_code *c);
+/* CF and OF of a rotated register, of 32 or 64 bits in host register @r; uses T0 and T1. OF is that
+ * of a rotation by 1, whatever the count (undefined.h). */
+void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r);
+/* CF and OF, or CF alone, from the host's flags; the others are in memory and stay. Uses T1. */
+void jit_save_some(struct jit_code *c, const struct form *f);
+/* All flags of a shift by more than 1, whose OF is that of one by 1 (undefined.h); the result is in
+ * host register @r or, with a memory operand, at T0. Uses T0 and T1. */
+void jit_save_shifted(struct jit_code *c, const struct form *f, unsigned r);
+void jit_want_host_flags(struct jit_work *w);
+
+/* jit_operand.c: registers, addresses and the inline lookup of memory. */
+
+/* The host's register for a guest's; -1: it is in memory. */
+int jit_host_of(unsigned reg);
+/* A guest register in a host register: its own, or @temp, loaded. */
+unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp);
+void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp);
+/* T0 = the linear address of the memory operand, or (LEA) its offset. Changes no flag without a
+ * segment base. */
+void jit_address(struct jit_work *w, const struct insn *in, bool linear);
+void jit_slow_from(struct jit_work *w, uint32_t site);
+/* T0 = the host's address of the @size bytes at linear address T0, or on to the slow path. The
+ * flags are in memory. */
+void jit_lookup(struct jit_work *w, unsigned size, bool write);
+bool jit_high_byte(const struct form *f, unsigned reg, unsigned size);
+/* Needs the byte registers that only REX names. */
+bool jit_low_byte(unsigned host, unsigned size);
+void jit_emit_imm(struct jit_work *w, const struct form *f, const uint8_t *bytes);
+/* T0 = the 64-bit operand in ModRM.rm. */
+void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f);
+/* Where jit_do_modrm leaves what it wrote to a register operand. */
+unsigned jit_result_host(const struct form *f);
+
+/* jit_insn.c: instructions that go on to the next one. */
+
+void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *f,
+                  const uint8_t *bytes);
+/* The opcode with its prefixes, for operands that are the same registers on the host. */
+void jit_do_fixed(struct jit_work *w, const struct form *f, const uint8_t *bytes);
+void jit_do_low3(struct jit_work *w, const struct form *f, const uint8_t *bytes);
+void jit_do_lea(struct jit_work *w, const struct insn *in);
+void jit_do_push(struct jit_work *w, const struct form *f);
+void jit_do_pop(struct jit_work *w, const struct form *f);
+/* DIV and IDIV, if the quotient certainly fits. */
+void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f);
+/* BSF and BSR. Flags go to memory if they are @wanted: ZF, and zeros (undefined.h). */
+void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted);
+/* Pushes what was kept, or (else) @imm. */
+void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm);
+void jit_do_push_mem(struct jit_work *w, const struct insn *in, const struct form *f);
+void jit_do_leave(struct jit_work *w);
+
+/* jit_flow.c: jumps, calls and returns; out of translated code and to the interpreter. */
+
+void jit_set_rip(struct jit_code *c, uint64_t rip);
+/* Out of translated code, by @e or (NULL) by none. */
+void jit_leave(struct jit_work *w, const struct jit_edge *e);
+/* Budget less or (@more) more @n instructions; sets the sign. */
+void jit_charge(struct jit_code *c, bool more, uint32_t n);
+/* The interpreter's function for instruction @i, which stands at @rip. */
+void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip);
+void jit_count_called(struct jit_work *w, const struct insn *in);
+/* On to @rip; not linked yet. */
+void jit_edge(struct jit_work *w, uint64_t rip);
+/* Near RET: to what is known of the address on the stack. */
+void jit_do_ret(struct jit_work *w, const struct insn *in);
+void jit_do_jump_to(struct jit_work *w, const struct insn *in, const struct form *f);
+void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host);
+void jit_do_call(struct jit_work *w, const struct insn *in);
+
+#endif
