@@ -29,7 +29,7 @@ serve() { # OPTION... FILE
     "$pollux" disk serve --socket "$tmp/s" "$@" 2>serve.err &
     server=$!
     for _ in $(seq 200); do
-        [ -S s ] && return
+        grep -q "00010000 .* $tmp/s\$" /proc/net/unix && return # listening; a killed one leaves its name
         kill -0 $server 2>/dev/null || break
         sleep 0.05
     done
