@@ -140,13 +140,14 @@ static int set_sector(void *ctx, char *const *v, struct plx_err *err)
 static const struct opt create_options[] = {
     {"size", "SIZE", "of the disk: 20G, 1.5T, ...; a child has its parent's", set_bytes},
     {"type", "TYPE", "dynamic (the default) or fixed", set_type},
-    {"parent", "FILE", "a differencing disk over this VHDX", set_parent},
+    {"parent", "FILE", "a differencing disk over this VHDX, or image:[STORE#]NAME[:TAG]",
+     set_parent},
     {"block", "SIZE", "unit of allocation, 1M to 256M", set_block},
     {"sector", "BYTES", "logical sectors of 512 (the default) or 4096 bytes", set_sector},
     {0},
 };
 static const struct opt look_options[] = {
-    {"format", "FORMAT", "vhdx or raw; by default by the name", set_format},
+    {"format", "FORMAT", "vhdx, raw or image; by default by the name", set_format},
     {"json", NULL, "print JSON", set_json},
     {0},
 };
@@ -155,7 +156,7 @@ static const struct opt check_options[] = {
     {0},
 };
 static const struct opt parent_options[] = {
-    {"parent", "FILE", "the new parent", set_parent},
+    {"parent", "FILE", "the new parent, also image:[STORE#]NAME[:TAG]", set_parent},
     {0},
 };
 static const struct opt relink_options[] = {
@@ -170,7 +171,8 @@ static const struct opt resize_options[] = {
     {0},
 };
 static const struct opt convert_options[] = {
-    {"format", "FORMAT", "of FROM: vhdx, raw, qcow2, ...; by default by the name", set_format},
+    {"format", "FORMAT", "of FROM: vhdx, raw, image, qcow2, ...; by default by the name",
+     set_format},
     {"to", "FORMAT", "of TO: vhdx, raw, qcow2, ...; by default by the name", set_output_format},
     {"type", "TYPE", "of a VHDX: dynamic (the default) or fixed", set_type},
     {"block", "SIZE", "of a VHDX: unit of allocation", set_block},
@@ -178,7 +180,7 @@ static const struct opt convert_options[] = {
 };
 static const struct opt serve_options[] = {
     {"socket", "PATH", "the unix socket to listen at", set_socket},
-    {"format", "FORMAT", "vhdx or raw; by default by the name", set_format},
+    {"format", "FORMAT", "vhdx, raw or image; by default by the name", set_format},
     {"store", "DIR", "FILE is an image NAME[:TAG] of this store, read-only", set_store},
     {"name", "NAME", "of the export; \"\" by default", set_name},
     {"readonly", NULL, "refuse changes, and share the file with other readers", set_readonly},
@@ -393,31 +395,56 @@ int disk_verb_info(struct disk_args *a, struct plx_err *err)
     return disk_close(d, err);
 }
 
-/* One layer of `chain`; @child: the one above. */
-static void print_layer(struct vhdx *v, struct vhdx *child, struct json *j)
+/* One layer of `chain`; @child: the one above, or NULL. @allocated: bytes of blocks. */
+static void print_layer(const char *type, const char *path, uint64_t bytes, uint64_t allocated,
+                        const struct disk_guid *id, struct vhdx *child, struct json *j)
 {
-    struct disk_guid id = vhdx_identity(v);
     char text[DISK_GUID_TEXT], size[32];
-    struct vhdx_info i;
-    bool holds = child == NULL || chain_link_holds(vhdx_parent(child), &id);
+    bool holds = child == NULL || chain_link_holds(vhdx_parent(child), id);
 
-    vhdx_get_info(v, &i);
     if (j != NULL) {
         json_object(j, NULL);
-        json_string(j, "file", vhdx_file(v)->path);
-        json_string(j, "type", vhdx_type_name(i.type));
-        json_u64(j, "size", i.geo.bytes);
-        json_guid(j, "identifier", &id);
-        json_u64(j, "allocated-bytes", i.allocated * i.geo.block);
+        json_string(j, "file", path);
+        json_string(j, "type", type);
+        json_u64(j, "size", bytes);
+        json_guid(j, "identifier", id);
+        json_u64(j, "allocated-bytes", allocated);
         if (child != NULL) {
             json_bool(j, "link-holds", holds);
         }
         json_close(j, '}');
         return;
     }
-    printf("%-12s  %9s  %s  %s%s\n", vhdx_type_name(i.type), disk_size_text(i.geo.bytes, size),
-           disk_guid_text(&id, text), vhdx_file(v)->path,
-           holds ? "" : "  CHANGED since its child was made");
+    printf("%-12s  %9s  %s  %s%s\n", type, disk_size_text(bytes, size), disk_guid_text(id, text),
+           path, holds ? "" : "  CHANGED since its child was made");
+}
+
+static void print_file(struct vhdx *v, struct vhdx *child, struct json *j)
+{
+    struct disk_guid id = vhdx_identity(v);
+    struct vhdx_info i;
+
+    vhdx_get_info(v, &i);
+    print_layer(vhdx_type_name(i.type), vhdx_file(v)->path, i.geo.bytes, i.allocated * i.geo.block,
+                &id, child, j);
+}
+
+static int print_base(struct disk *base, struct vhdx *child, struct json *j, struct plx_err *err)
+{
+    struct disk_guid id;
+    uint64_t data = 0;
+    int rc = disk_identity(base, &id, err);
+
+    for (uint64_t off = 0; rc == 0 && off < base->geo.bytes;) {
+        struct disk_extent e;
+        rc = disk_map(base, off, base->geo.bytes - off, &e, err);
+        data += rc == 0 && e.kind == DISK_EXTENT_DATA ? e.len : 0;
+        off += rc == 0 ? e.len : 0;
+    }
+    if (rc == 0) {
+        print_layer("image", base->path, base->geo.bytes, data, &id, child, j);
+    }
+    return rc;
 }
 
 int disk_verb_chain(struct disk_args *a, struct plx_err *err)
@@ -436,13 +463,20 @@ int disk_verb_chain(struct disk_args *a, struct plx_err *err)
         json_array(&j, "layers");
     }
     for (unsigned i = 0; i < chain_depth(d); i++) {
-        print_layer(chain_layer(d, i), i == 0 ? NULL : chain_layer(d, i - 1), a->json ? &j : NULL);
+        print_file(chain_layer(d, i), i == 0 ? NULL : chain_layer(d, i - 1), a->json ? &j : NULL);
+    }
+    if (chain_base(d) != NULL) {
+        rc =
+            print_base(chain_base(d), chain_layer(d, chain_depth(d) - 1), a->json ? &j : NULL, err);
     }
     if (a->json) {
         json_close(&j, ']');
         json_end(&j);
     }
     (void)disk_close(d, NULL);
+    if (rc != 0) {
+        return rc;
+    }
     rc = chain_open(io_host(), a->argv[0], DISK_NO_LOCK, &d, &verdict);
     if (rc == 0) {
         return disk_close(d, err);

@@ -15,6 +15,7 @@
 #include "base/io.h"
 #include "ops/cmd_disk.h"
 #include "storage/disk_nbd.h"
+#include "storage/image_disk.h"
 
 extern char **environ;
 
@@ -250,13 +251,16 @@ static int copy_foreign(struct disk *d, const char *path, const char *format, bo
 
 static bool ours(const char *format)
 {
-    return strcmp(format, "vhdx") == 0 || strcmp(format, "raw") == 0;
+    return strcmp(format, "vhdx") == 0 || strcmp(format, "raw") == 0 ||
+           strcmp(format, "image") == 0;
 }
 
 static const char *by_name(const char *path)
 {
     const char *dot = strrchr(path, '.');
-    return dot != NULL && strcmp(dot, ".qcow2") == 0 ? "qcow2" : disk_format_of(path);
+    return !image_disk_path(path) && dot != NULL && strcmp(dot, ".qcow2") == 0
+               ? "qcow2"
+               : disk_format_of(path);
 }
 
 /* An empty disk of @bytes in a new file of one of our formats, open for writing. */
@@ -303,6 +307,9 @@ int disk_verb_convert(struct disk_args *a, struct plx_err *err)
 
     if (access(to, F_OK) == 0) {
         return plx_fail(err, PLX_EEXIST, "%s exists", to);
+    }
+    if (strcmp(tf, "image") == 0) {
+        return plx_fail(err, PLX_EINVAL, "%s: pollux image push puts a disk into a store", to);
     }
     if (!ours(ff) && !ours(tf)) {
         return plx_fail(err, PLX_EINVAL, "neither %s nor %s is ours: use qemu-img convert", ff, tf);

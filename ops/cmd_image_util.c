@@ -16,6 +16,7 @@
 #include "ops/cmd_image.h"
 #include "ops/json.h"
 #include "storage/chain.h"
+#include "storage/image_disk.h"
 
 #define METER_NS UINT64_C(200000000)
 enum { PATH_CAP = 4096 };
@@ -39,11 +40,7 @@ void image_catch_signals(void)
 
 const char *image_store_path(const struct image_args *a)
 {
-    const char *env = getenv("POLLUX_STORE");
-
-    return a->store != NULL              ? a->store
-           : env != NULL && *env != '\0' ? env
-                                         : "/var/lib/pollux/images";
+    return a->store != NULL ? a->store : image_store_default();
 }
 
 /* --- texts ---------------------------------------------------------------------------------- */

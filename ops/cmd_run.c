@@ -207,7 +207,9 @@ static const struct opt options[] = {
      set_threads},
     {"engine", "NAME", "auto, jit, interp, or switch: both by turns (auto)", set_engine},
     {"disk", "FILE",
-     "a disk, raw or VHDX (*.vhdx, with its parents), written in place; may be repeated", set_disk},
+     "a disk, raw or VHDX (*.vhdx, with its parents and an image of a store), written in place; "
+     "may be repeated",
+     set_disk},
     {"net", "NET",
      "a network card: none (not connected), tap=IF (an existing TAP) or "
      "user[,hostfwd=tcp:PORT-:PORT]; may be repeated",

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "storage/chain.h"
+#include "storage/image_disk.h"
 #include "vmm/dev/backend/diskfile.h"
 
 static int image_read(void *ctx, void *buf, uint64_t len, uint64_t off, struct plx_err *err)
@@ -40,13 +41,13 @@ static void image_close(void *ctx)
 
 static bool knows(const char *path)
 {
-    return strcmp(disk_format_of(path), "vhdx") == 0;
+    return strcmp(disk_format_of(path), "raw") != 0;
 }
 
 static int open_image(const char *path, bool write, struct diskfile_image *out, struct plx_err *err)
 {
     struct disk *d;
-    int rc = chain_open(io_host(), path, write ? DISK_FOR_WRITE : 0, &d, err);
+    int rc = disk_open(io_host(), path, NULL, write ? DISK_FOR_WRITE : 0, &d, err);
 
     if (rc == 0) {
         *out =
@@ -67,24 +68,29 @@ void disk_image_register(void)
 
 int disk_image_sha256(const char *path, uint8_t out[SHA256_LEN], struct plx_err *err)
 {
-    struct disk *d;
+    struct disk *d, *base;
     uint8_t *layers;
+    unsigned n = 0, files;
     int rc = 0;
 
     if (!knows(path)) {
         return sha256_file(path, out, err);
     }
-    rc = chain_open(io_host(), path, 0, &d, err);
+    rc = disk_open(io_host(), path, NULL, 0, &d, err);
     if (rc != 0) {
         return rc;
     }
-    unsigned n = chain_depth(d);
-    layers = plx_calloc(n, SHA256_LEN);
+    files = disk_is_chain(d) ? chain_depth(d) : 0;
+    base = disk_is_chain(d) ? chain_base(d) : d;
+    layers = plx_calloc(files + 1, SHA256_LEN);
     if (layers == NULL) {
         rc = io_no_memory(path, err);
     }
-    for (unsigned i = 0; rc == 0 && i < n; i++) {
-        rc = sha256_file(vhdx_file(chain_layer(d, i))->path, layers + (size_t)i * SHA256_LEN, err);
+    for (; rc == 0 && n < files; n++) {
+        rc = sha256_file(vhdx_file(chain_layer(d, n))->path, layers + (size_t)n * SHA256_LEN, err);
+    }
+    if (rc == 0 && base != NULL) {
+        image_disk_sha256(base, layers + (size_t)n++ * SHA256_LEN);
     }
     if (rc == 0 && n == 1) {
         memcpy(out, layers, SHA256_LEN);

@@ -15,7 +15,7 @@ static struct chain *chain_of(struct disk *d)
     return (struct chain *)d;
 }
 
-/* The layer that answers for @off, and how far. */
+/* The layer that answers for @off, and how far. VHDX_PARENT: the base does. */
 static int look(struct chain *c, uint64_t off, uint64_t len, struct vhdx_run *run, unsigned *depth,
                 struct plx_err *err)
 {
@@ -28,8 +28,13 @@ static int look(struct chain *c, uint64_t off, uint64_t len, struct vhdx_run *ru
             return rc;
         }
     }
+    if (c->base != NULL && off < c->base->geo.bytes) {
+        *depth = c->n;
+        run->len = run->len < c->base->geo.bytes - off ? run->len : c->base->geo.bytes - off;
+        return rc;
+    }
     *depth = c->n - 1;
-    run->where = VHDX_ZEROS; /* a top opened without its parents */
+    run->where = VHDX_ZEROS; /* beyond a parent's end, or a top opened without its parents */
     return rc;
 }
 
@@ -46,6 +51,8 @@ static int chain_read(struct disk *d, void *buf, uint64_t len, uint64_t off, str
         rc = look(c, off, len, &run, &depth, err);
         if (rc == 0 && run.where == VHDX_HERE) {
             rc = io_read(vhdx_file(c->layers[depth]), p, run.len, run.file_off, err);
+        } else if (rc == 0 && run.where == VHDX_PARENT) {
+            rc = disk_read(c->base, p, run.len, off, err);
         } else if (rc == 0) {
             memset(p, 0, run.len);
         }
@@ -162,6 +169,11 @@ static int chain_map(struct disk *d, uint64_t off, uint64_t len, struct disk_ext
     bool data = true;
     uint64_t end;
 
+    if (rc == 0 && run.where == VHDX_PARENT) {
+        rc = disk_map(c->base, off, run.len, out, err);
+        out->depth = depth;
+        return rc;
+    }
     if (rc == 0 && run.where == VHDX_HERE) { /* a hole in its file is zeros too */
         struct io_file *f = vhdx_file(c->layers[depth]);
         rc = io_extent(f, run.file_off, run.file_off + run.len, &data, &end, err);
@@ -238,7 +250,8 @@ static bool plan_read(struct chain *c, struct disk_request *r)
         struct vhdx_run run;
         unsigned depth;
         if (r->left == DISK_PIECES ||
-            look(c, r->off + done, r->len - done, &run, &depth, NULL) != 0) {
+            look(c, r->off + done, r->len - done, &run, &depth, NULL) != 0 ||
+            run.where == VHDX_PARENT) {
             return false;
         }
         if (run.where == VHDX_HERE) {
@@ -305,6 +318,7 @@ static int chain_close(struct disk *d, struct plx_err *err)
         int closed = vhdx_close(c->layers[i], i == 0 ? err : NULL);
         rc = i == 0 ? closed : rc;
     }
+    (void)disk_close(c->base, NULL);
     (void)pthread_mutex_destroy(&c->part_lock);
     plx_free(c->layers);
     plx_free(c->path);
@@ -358,4 +372,10 @@ struct vhdx *chain_layer(const struct disk *d, unsigned i)
 
     PLX_CHECK(disk_is_chain(d) && i < c->n);
     return c->layers[i];
+}
+
+struct disk *chain_base(const struct disk *d)
+{
+    PLX_CHECK(disk_is_chain(d));
+    return ((const struct chain *)d)->base;
 }

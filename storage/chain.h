@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * storage/chain.h - a chain of layers as one disk: a VHDX file, its parent, that one's parent, down
- * to one that has none.
+ * to one that has none, or to an image of a store (image_disk.h), the chain's *base*, which is
+ * never written.
  *
  * Opening compares every link: the identifier that a child keeps (parent_linkage) is its parent's
  * DataWriteGuid, which the parent's first change after an open replaces. What does not match, is
@@ -25,11 +26,13 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
 
 /* Of a disk that chain_open made (disk_is_chain). Layer 0 is the top. Borrowed. */
 bool disk_is_chain(const struct disk *d);
-unsigned chain_depth(const struct disk *d);
+unsigned chain_depth(const struct disk *d); /* VHDX files */
 struct vhdx *chain_layer(const struct disk *d, unsigned i);
+struct disk *chain_base(const struct disk *d); /* NULL: the last layer has no parent, or a chain
+                                                  opened without its parents */
 
 /* The file that @child (at @path) calls its parent: the first of its two paths that is there.
- * PLX_ENOENT names what was tried. */
+ * An image of a store is not looked for. PLX_ENOENT names what was tried. */
 int chain_parent_path(struct io_space *s, const char *path, const struct vhdx_parent *p,
                       char out[VHDX_PATH_MAX], struct plx_err *err);
 /* Is @has, the identifier of the parent, the one that the child holds? */
@@ -38,8 +41,8 @@ bool chain_link_holds(const struct vhdx_parent *p, const struct disk_guid *has);
 int chain_describe(const char *child, const char *parent, const struct disk_guid *linkage,
                    struct vhdx_parent *out, struct plx_err *err);
 
-/* A differencing disk over the VHDX file @parent, of the same size and sectors; @block 0: chosen.
- * The parent is opened (and refused) as a chain is. */
+/* A differencing disk over the VHDX file or image (image_disk.h) @parent, of the same size and
+ * sectors; @block 0: chosen. The parent is opened (and refused) as a chain is. */
 int chain_create_child(struct io_space *s, const char *path, const char *parent, uint32_t block,
                        struct plx_err *err);
 
@@ -67,9 +70,9 @@ int chain_relink(struct io_space *s, const char *path, const char *parent, bool 
 int disk_copy(struct disk *from, struct disk *to, const struct disk_progress *p,
               struct plx_err *err);
 
-/* Open by format: "raw", "vhdx", or NULL: by the name, VHDX for .vhdx and .avhdx, else raw (never
- * by content, which a guest writes; a raw image that looks like another format needs its format
- * said). */
+/* Open by format: "raw", "vhdx", "image", or NULL: by the name, VHDX for .vhdx and .avhdx, an image
+ * of a store for image:..., else raw (never by content, which a guest writes; a raw image that
+ * looks like another format needs its format said). */
 int disk_open(struct io_space *s, const char *path, const char *format, unsigned flags,
               struct disk **out, struct plx_err *err);
 const char *disk_format_of(const char *path); /* by the name */

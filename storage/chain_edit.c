@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "storage/chain_int.h"
+#include "storage/image_disk.h"
 
 enum { PART = 1 << 20 };
 
@@ -26,10 +27,10 @@ int chain_create_child(struct io_space *s, const char *path, const char *parent,
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     struct disk *d = NULL;
     struct io_file *f = NULL;
-    int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, parent, 0, &d, err);
+    struct disk_guid id;
+    int rc = link == NULL ? io_no_memory(path, err) : chain_open_parent(s, parent, &d, &id, err);
 
     if (rc == 0) {
-        struct disk_guid id = vhdx_identity(chain_layer(d, 0));
         rc = chain_describe(path, parent, &id, link, err);
     }
     if (rc == 0) {
@@ -102,7 +103,12 @@ int chain_commit(struct io_space *s, const char *path, const struct disk_progres
     int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
     if (rc == 0 && chain_depth(d) < 2) {
-        rc = plx_fail(err, PLX_EINVAL, "%s has no parent to commit to", path);
+        rc = chain_base(d) == NULL
+                 ? plx_fail(err, PLX_EINVAL, "%s has no parent to commit to", path)
+                 : plx_fail(err, PLX_EINVAL,
+                            "%s: its parent %s is an image, which is not changed (pollux image "
+                            "push %s NAME:TAG makes a new one)",
+                            path, chain_base(d)->path, path);
     }
     if (rc == 0) {
         (void)snprintf(parent_path, sizeof parent_path, "%s", vhdx_file(chain_layer(d, 1))->path);
@@ -220,16 +226,17 @@ int chain_rebase(struct io_space *s, const char *path, const char *parent,
 {
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
     struct disk *d = NULL, *to = NULL;
+    struct disk_guid id;
     uint64_t a[2], b[2];
     int rc = link == NULL ? io_no_memory(path, err) : chain_open(s, path, DISK_FOR_WRITE, &d, err);
 
-    if (rc == 0 && chain_depth(d) < 2) {
+    if (rc == 0 && chain_depth(d) < 2 && chain_base(d) == NULL) {
         rc = plx_fail(err, PLX_EINVAL, "%s has no parent that another could replace", path);
     }
     if (rc == 0) {
-        rc = chain_open(s, parent, 0, &to, err);
+        rc = chain_open_parent(s, parent, &to, &id, err);
     }
-    for (unsigned i = 0; rc == 0 && i < chain_depth(to); i++) {
+    for (unsigned i = 0; rc == 0 && disk_is_chain(to) && i < chain_depth(to); i++) {
         rc = io_identity(vhdx_file(chain_layer(d, 0)), a, err);
         rc = rc == 0 ? io_identity(vhdx_file(chain_layer(to, i)), b, err) : rc;
         if (rc == 0 && a[0] == b[0] && a[1] == b[1]) {
@@ -243,7 +250,6 @@ int chain_rebase(struct io_space *s, const char *path, const char *parent,
         rc = rebase_all(d, to, p, err);
     }
     if (rc == 0) {
-        struct disk_guid id = vhdx_identity(chain_layer(to, 0));
         rc = chain_describe(path, parent, &id, link, err);
     }
     if (rc == 0) {
@@ -276,12 +282,34 @@ static int note_force(struct vhdx *child, const char *path, const char *parent,
     return vhdx_note(child, line, err);
 }
 
+/* Of the file alone: its own parents do not matter. */
+static int parent_identity(struct io_space *s, const char *path, struct disk_guid *out,
+                           struct plx_err *err)
+{
+    struct disk *image;
+    struct vhdx *v;
+    int rc = 0;
+
+    if (image_disk_path(path)) {
+        rc = chain_open_parent(s, path, &image, out, err);
+        (void)disk_close(image, NULL);
+        return rc;
+    }
+    rc = chain_open_layer(s, path, 0, false, &v, err);
+    if (rc == 0) {
+        *out = vhdx_identity(v);
+    }
+    (void)vhdx_close(v, NULL);
+    return rc;
+}
+
 int chain_relink(struct io_space *s, const char *path, const char *parent, bool force,
                  struct plx_err *err)
 {
     char found[VHDX_PATH_MAX], a[DISK_GUID_TEXT], b[DISK_GUID_TEXT];
     struct vhdx_parent *link = plx_calloc(1, sizeof *link);
-    struct vhdx *child = NULL, *v = NULL;
+    struct vhdx *child = NULL;
+    struct disk_guid has;
     int rc =
         link == NULL ? io_no_memory(path, err) : chain_open_layer(s, path, 0, true, &child, err);
 
@@ -293,10 +321,10 @@ int chain_relink(struct io_space *s, const char *path, const char *parent, bool 
         parent = found;
     }
     if (rc == 0) {
-        rc = chain_open_layer(s, parent, 0, false, &v, err);
+        rc = parent_identity(s, parent, &has, err);
     }
     if (rc == 0) {
-        struct disk_guid holds = vhdx_parent(child)->linkage, has = vhdx_identity(v);
+        struct disk_guid holds = vhdx_parent(child)->linkage;
         bool same = chain_link_holds(vhdx_parent(child), &has);
         if (!same && !force) {
             rc = plx_fail(err, PLX_ESTALE,
@@ -315,7 +343,6 @@ int chain_relink(struct io_space *s, const char *path, const char *parent, bool 
             rc = vhdx_set_parent(child, link, err);
         }
     }
-    (void)vhdx_close(v, NULL);
     if (child != NULL) {
         int closed = vhdx_close(child, rc == 0 ? err : NULL);
         rc = rc == 0 ? closed : rc;

@@ -12,6 +12,7 @@ struct chain {
     char *path;
     struct vhdx **layers; /* owned; 0 is the top, the only one that may be written */
     unsigned n;
+    struct disk *base;         /* the parent of the last layer, if that is an image of a store */
     pthread_mutex_t part_lock; /* one change of part of a sector at a time */
 };
 
@@ -22,5 +23,9 @@ struct chain *chain_new(const char *path);
  * closed is replayed first, where it may be written. */
 int chain_open_layer(struct io_space *s, const char *path, unsigned flags, bool write,
                      struct vhdx **out, struct plx_err *err);
+
+/* What may be a parent, a VHDX chain or an image, and its identifier. */
+int chain_open_parent(struct io_space *s, const char *path, struct disk **out,
+                      struct disk_guid *identity, struct plx_err *err);
 
 #endif

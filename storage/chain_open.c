@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "storage/chain_int.h"
+#include "storage/image_disk.h"
 
 /* --- paths ---------------------------------------------------------------------------------- */
 
@@ -37,6 +38,10 @@ int chain_parent_path(struct io_space *s, const char *path, const struct vhdx_pa
 {
     char text[DISK_GUID_TEXT], tried[VHDX_PATH_MAX] = "";
 
+    if (image_disk_path(p->absolute)) {
+        (void)snprintf(out, VHDX_PATH_MAX, "%s", p->absolute);
+        return 0;
+    }
     if (p->relative[0] != 0 && beside(path, p->relative, tried) && is_there(s, tried)) {
         memcpy(out, tried, sizeof tried);
         return 0;
@@ -73,9 +78,12 @@ int chain_describe(const char *child, const char *parent, const struct disk_guid
     char from[PATH_MAX], to[PATH_MAX];
     size_t same = 0, up = 0, n = 0;
 
+    *out = (struct vhdx_parent){.linkage = *linkage};
+    if (image_disk_path(parent)) {
+        return image_disk_absolute(parent, out->absolute, sizeof out->absolute, err);
+    }
     real(child, from);
     real(parent, to);
-    *out = (struct vhdx_parent){.linkage = *linkage};
     for (size_t i = 0; from[i] != 0 && from[i] == to[i]; i++) {
         same = from[i] == '/' ? i + 1 : same;
     }
@@ -200,6 +208,64 @@ static int check_cycle(const struct chain *c, struct vhdx *v, struct plx_err *er
     return rc;
 }
 
+/* The parent @has another identifier than its child holds: refused, or said and ignored. */
+static int judge_link(const struct chain *c, const char *path, const struct disk_guid *has,
+                      unsigned flags, struct plx_err *err)
+{
+    const struct vhdx_parent *p = vhdx_parent(c->layers[c->n - 1]);
+    struct plx_err said;
+
+    if (chain_link_holds(p, has)) {
+        return 0;
+    }
+    int rc = refuse_link(c, path, &p->linkage, has, &said);
+    if ((flags & DISK_NO_CHECK) == 0) {
+        return plx_fail(err, rc, "%s", said.msg);
+    }
+    log_warn("%s", said.msg);
+    return 0;
+}
+
+static int judge_sectors(struct vhdx *child, const char *path, const struct disk_geometry *parent,
+                         struct plx_err *err)
+{
+    struct vhdx_info i;
+
+    vhdx_get_info(child, &i);
+    return i.geo.logical_sector == parent->logical_sector
+               ? 0
+               : plx_fail(err, PLX_EINVAL, "%s has sectors of %u bytes, its parent %s of %u",
+                          vhdx_file(child)->path, i.geo.logical_sector, path,
+                          parent->logical_sector);
+}
+
+/* The parent is an image of a store: the base of the chain. */
+static int open_base(struct chain *c, unsigned flags, struct plx_err *err)
+{
+    struct vhdx *child = c->layers[c->n - 1];
+    const struct vhdx_parent *p = vhdx_parent(child);
+    const char *name = vhdx_file(child)->path;
+    char text[DISK_GUID_TEXT];
+    struct disk_guid has;
+    int rc = image_disk_open(p->absolute, &c->base, err);
+
+    if (rc == PLX_ENOENT) {
+        struct plx_err why = *err;
+        return plx_fail(err, rc,
+                        "%s: its parent %s, which was %s, is missing: %.300s (if it is elsewhere: "
+                        "pollux disk relink %s --parent image:STORE#NAME)",
+                        name, p->absolute, disk_guid_text(&p->linkage, text), why.msg, name);
+    }
+    if (rc != 0) {
+        return plx_err_wrap(err, rc, "%s", name);
+    }
+    rc = disk_identity(c->base, &has, err);
+    if (rc == 0) {
+        rc = judge_link(c, p->absolute, &has, flags, err);
+    }
+    return rc == 0 ? judge_sectors(child, p->absolute, &c->base->geo, err) : rc;
+}
+
 /* The parent of the deepest layer so far, judged. */
 static int open_parent(struct io_space *s, struct chain *c, unsigned flags, struct vhdx **out,
                        struct plx_err *err)
@@ -230,23 +296,10 @@ static int open_parent(struct io_space *s, struct chain *c, unsigned flags, stru
         return rc;
     }
     struct disk_guid has = vhdx_identity(*out);
-    if (!chain_link_holds(p, &has)) {
-        struct plx_err said;
-        rc = refuse_link(c, path, &p->linkage, &has, &said);
-        if ((flags & DISK_NO_CHECK) == 0) {
-            return plx_fail(err, rc, "%s", said.msg);
-        }
-        log_warn("%s", said.msg);
-        rc = 0;
-    }
-    struct vhdx_info a, b;
-    vhdx_get_info(child, &a);
-    vhdx_get_info(*out, &b);
-    if (a.geo.logical_sector != b.geo.logical_sector) {
-        rc = plx_fail(err, PLX_EINVAL, "%s has sectors of %u bytes, its parent %s of %u",
-                      vhdx_file(child)->path, a.geo.logical_sector, path, b.geo.logical_sector);
-    }
-    return rc;
+    struct vhdx_info i;
+    vhdx_get_info(*out, &i);
+    rc = judge_link(c, path, &has, flags, err);
+    return rc == 0 ? judge_sectors(child, path, &i.geo, err) : rc;
 }
 
 static int add_layer(struct chain *c, struct vhdx *v, struct plx_err *err)
@@ -279,7 +332,12 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
     if (rc == 0) {
         rc = add_layer(c, v, err);
     }
-    while (rc == 0 && (flags & DISK_NO_PARENTS) == 0 && vhdx_parent(c->layers[c->n - 1]) != NULL) {
+    while (rc == 0 && (flags & DISK_NO_PARENTS) == 0 && c->base == NULL &&
+           vhdx_parent(c->layers[c->n - 1]) != NULL) {
+        if (image_disk_path(vhdx_parent(c->layers[c->n - 1])->absolute)) {
+            rc = open_base(c, flags, err);
+            continue;
+        }
         rc = open_parent(s, c, flags, &v, err);
         if (rc != 0) {
             (void)vhdx_close(v, NULL);
@@ -301,12 +359,24 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
     return 0;
 }
 
+int chain_open_parent(struct io_space *s, const char *path, struct disk **out,
+                      struct disk_guid *identity, struct plx_err *err)
+{
+    int rc =
+        image_disk_path(path) ? image_disk_open(path, out, err) : chain_open(s, path, 0, out, err);
+
+    return rc == 0 ? disk_identity(*out, identity, err) : rc;
+}
+
 /* --- formats -------------------------------------------------------------------------------- */
 
 const char *disk_format_of(const char *path)
 {
     const char *dot = strrchr(path, '.');
 
+    if (image_disk_path(path)) {
+        return "image";
+    }
     return dot != NULL && (strcasecmp(dot, ".vhdx") == 0 || strcasecmp(dot, ".avhdx") == 0) ? "vhdx"
                                                                                             : "raw";
 }
@@ -341,8 +411,15 @@ int disk_open(struct io_space *s, const char *path, const char *format, unsigned
     if (strcmp(format != NULL ? format : disk_format_of(path), "vhdx") == 0) {
         return chain_open(s, path, flags, out, err);
     }
+    if (strcmp(format != NULL ? format : disk_format_of(path), "image") == 0) {
+        return write ? plx_fail(err, PLX_EACCES,
+                                "%s: images are not changed (make a child: pollux disk create "
+                                "--parent %s, or open it read-only)",
+                                path, path)
+                     : image_disk_open(path, out, err);
+    }
     if (format != NULL && strcmp(format, "raw") != 0) {
-        return plx_fail(err, PLX_ENOTSUP, "%s: no format '%s' (raw, vhdx)", path, format);
+        return plx_fail(err, PLX_ENOTSUP, "%s: no format '%s' (raw, vhdx, image)", path, format);
     }
     int rc = io_open(s, path, write ? IO_WRITE : 0, &f, err);
     if (rc != 0) {

@@ -125,6 +125,14 @@ struct seg_ops {
     int (*lease_each)(void *self, int (*each)(void *ctx, const void *value, size_t len), void *ctx,
                       struct plx_err *err);
 
+    /* Take hold of segments: from now on held_get reads the @i-th of @ids, which the caller gives
+     * again, whatever sweeps do, and without opening a file (a sandbox may forbid that). Errors:
+     * PLX_ENOENT, PLX_ERANGE (too many files). */
+    int (*hold)(void *self, const struct seg_id *ids, size_t n, void **hold, struct plx_err *err);
+    int (*held_get)(void *self, void *hold, size_t i, const struct seg_id *id, struct wbuf *out,
+                    struct seg_form *form, struct plx_err *err); /* as get */
+    void (*hold_end)(void *self, void *hold);                    /* NULL is a no-op */
+
     /* Each segment, in the backend's order of storage; NULL @bad: do not check, only list. */
     int (*each)(void *self,
                 int (*each)(void *ctx, const struct seg_id *id, const struct seg_form *form,

@@ -269,7 +269,9 @@ int store_put_form(struct store *s, const struct seg_id *id, const struct seg_fo
     return rc;
 }
 
-int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
+/* @hold NULL: looked up by its name; else the @i-th that is held. */
+static int get_segment(struct store *s, void *hold, size_t i, const struct seg_id *id, void *out,
+                       size_t len, struct plx_err *err)
 {
     struct seg_form form;
     struct coder *k = take_coder(s);
@@ -277,7 +279,8 @@ int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, s
     if (k == NULL) {
         return no_memory(err);
     }
-    int rc = s->ops->get(s->self, id, &k->form, &form, err);
+    int rc = hold == NULL ? s->ops->get(s->self, id, &k->form, &form, err)
+                          : s->ops->held_get(s->self, hold, i, id, &k->form, &form, err);
     if (rc == 0 && form.raw_len != len) {
         char hex[SHA256_HEX];
         rc = plx_fail(err, PLX_ECORRUPT, "segment %s has %u bytes, not %zu",
@@ -288,6 +291,32 @@ int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, s
     }
     give_coder(s, k);
     return rc;
+}
+
+int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
+{
+    return get_segment(s, NULL, 0, id, out, len, err);
+}
+
+int store_hold(struct store *s, const struct seg_id *ids, size_t n, struct store_hold **out,
+               struct plx_err *err)
+{
+    void *hold = NULL;
+    int rc = s->ops->hold(s->self, ids, n, &hold, err);
+
+    *out = hold;
+    return rc;
+}
+
+int store_held_get(struct store *s, struct store_hold *h, size_t i, const struct seg_id *id,
+                   void *out, size_t len, struct plx_err *err)
+{
+    return get_segment(s, h, i, id, out, len, err);
+}
+
+void store_hold_end(struct store *s, struct store_hold *h)
+{
+    s->ops->hold_end(s->self, h);
 }
 
 /* --- blobs ---------------------------------------------------------------------------------- */

@@ -42,6 +42,14 @@ int store_has(struct store *s, const struct seg_id *id, struct plx_err *err); /*
 /* The contents of @id to @out, which has room for @len bytes, its exact length. Errors: PLX_ENOENT,
  * PLX_ECORRUPT (damaged, or of another length). */
 int store_get(struct store *s, const struct seg_id *id, void *out, size_t len, struct plx_err *err);
+/* Segments that are read from now on whatever sweeps do, and without opening a file (segment.h,
+ * hold): the @i-th of the @ids that it was given. */
+struct store_hold; /* opaque */
+int store_hold(struct store *s, const struct seg_id *ids, size_t n, struct store_hold **out,
+               struct plx_err *err);
+int store_held_get(struct store *s, struct store_hold *h, size_t i, const struct seg_id *id,
+                   void *out, size_t len, struct plx_err *err); /* as store_get */
+void store_hold_end(struct store *s, struct store_hold *h);     /* NULL is a no-op */
 int store_commit(struct store *s, struct plx_err *err);
 
 /* Open a stored form into @out of form->raw_len bytes and compare it with its name. Errors:

@@ -73,6 +73,12 @@ void store_dir_lease_end(void *self, void *lease);
 int store_dir_lease_each(void *self, int (*each)(void *ctx, const void *value, size_t len),
                          void *ctx, struct plx_err *err);
 
+/* store_dir_hold.c */
+int store_dir_hold(void *self, const struct seg_id *ids, size_t n, void **out, struct plx_err *err);
+int store_dir_held_get(void *self, void *hold, size_t i, const struct seg_id *id, struct wbuf *out,
+                       struct seg_form *form, struct plx_err *err);
+void store_dir_hold_end(void *self, void *hold);
+
 /* store_dir_sweep.c */
 int store_dir_sweep(void *self, int (*mark)(void *ctx, struct seg_set *live, struct plx_err *err),
                     void *ctx, struct seg_sweep *out, struct plx_err *err);

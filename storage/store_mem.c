@@ -448,6 +448,67 @@ static void mem_close(void *self)
     plx_free(m);
 }
 
+/* --- holds: copies of the stored forms ------------------------------------------------------ */
+
+struct mem_hold {
+    struct wbuf *data;
+    struct seg_form *forms;
+    size_t n;
+};
+
+static void mem_hold_end(void *self, void *hold)
+{
+    struct mem_hold *h = hold;
+
+    (void)self;
+    if (h != NULL) {
+        for (size_t i = 0; i < h->n; i++) {
+            wbuf_free(&h->data[i]);
+        }
+        plx_free(h->data);
+        plx_free(h->forms);
+        plx_free(h);
+    }
+}
+
+static int mem_hold(void *self, const struct seg_id *ids, size_t n, void **out, struct plx_err *err)
+{
+    struct mem_hold *h = plx_calloc(1, sizeof *h);
+    int rc = 0;
+
+    *out = NULL;
+    if (h == NULL || (h->data = plx_calloc(n + 1, sizeof *h->data)) == NULL ||
+        (h->forms = plx_calloc(n + 1, sizeof *h->forms)) == NULL) {
+        mem_hold_end(self, h);
+        return out_of_memory(err);
+    }
+    while (h->n < n && rc == 0) {
+        wbuf_init(&h->data[h->n]);
+        rc = mem_get(self, &ids[h->n], &h->data[h->n], &h->forms[h->n], err);
+        h->n++;
+    }
+    if (rc != 0) {
+        mem_hold_end(self, h);
+        return rc;
+    }
+    *out = h;
+    return 0;
+}
+
+static int mem_held_get(void *self, void *hold, size_t i, const struct seg_id *id, struct wbuf *out,
+                        struct seg_form *form, struct plx_err *err)
+{
+    const struct mem_hold *h = hold;
+
+    (void)self;
+    (void)id;
+    wbuf_clear(out);
+    wbuf_put(out, h->data[i].data, h->forms[i].stored_len);
+    *form = h->forms[i];
+    form->data = out->data;
+    return out->failed ? out_of_memory(err) : 0;
+}
+
 static const struct seg_ops mem_ops = {
     .kind = "memory",
     .has = mem_has,
@@ -462,6 +523,9 @@ static const struct seg_ops mem_ops = {
     .lease = mem_lease,
     .lease_end = mem_lease_end,
     .lease_each = mem_lease_each,
+    .hold = mem_hold,
+    .held_get = mem_held_get,
+    .hold_end = mem_hold_end,
     .each = mem_each,
     .totals = mem_totals,
     .close = mem_close,

@@ -22,7 +22,8 @@ struct stream {
     struct disk d; /* first */
     struct stream_config cfg;
     const struct manifest_stream *disk;
-    pthread_mutex_t lock; /* of all below */
+    struct store_hold *hold; /* NULL: none */
+    pthread_mutex_t lock;    /* of all below */
     bool stop;
     uint8_t *here;    /* one byte a segment */
     uint8_t *touched; /* one byte a segment */
@@ -195,12 +196,15 @@ static void keep_locked(struct stream *s, size_t segment, uint8_t *data)
 
 /* From this host. PLX_ENOENT: it is not here. A damaged one counts as absent if there are servers.
  */
-static int read_here(struct stream *s, const struct manifest_segment *g, uint8_t *data,
-                     struct plx_err *err)
+static int read_here(struct stream *s, size_t segment, uint8_t *data, struct plx_err *err)
 {
+    const struct manifest_segment *g = &s->disk->segs[segment];
     struct store *const places[] = {s->cfg.store, s->cfg.cache};
     int rc = PLX_ENOENT;
 
+    if (s->hold != NULL) {
+        return store_held_get(s->cfg.store, s->hold, segment, &g->id, data, g->len, err);
+    }
     for (int i = 0; i < 2; i++) {
         if (places[i] != NULL && store_has(places[i], &g->id, err) == 1) {
             rc = store_get(places[i], &g->id, data, g->len, err);
@@ -270,7 +274,7 @@ static int read_part(struct stream *s, size_t segment, uint8_t *out, uint32_t of
     if (data == NULL) {
         return plx_fail(err, PLX_ENOMEM, "image %s: out of memory", s->cfg.name);
     }
-    int rc = read_here(s, g, data, err);
+    int rc = read_here(s, segment, data, err);
     if (rc != 0 && s->cfg.client != NULL) {
         rc = wait_for(s, g, data, err);
     }
@@ -350,6 +354,9 @@ static int stream_close(struct disk *d, struct plx_err *err)
     struct stream *s = of(d);
 
     (void)err;
+    if (s->hold != NULL) {
+        store_hold_end(s->cfg.store, s->hold);
+    }
     for (int i = 0; i < KEPT; i++) {
         plx_free(s->kept[i].data);
     }
@@ -394,6 +401,21 @@ static int look_what_is_here(struct stream *s, struct plx_err *err)
     return 0;
 }
 
+static int take_hold(struct stream *s, struct plx_err *err)
+{
+    struct seg_id *ids = plx_calloc(s->disk->n + 1, sizeof *ids);
+
+    if (ids == NULL) {
+        return plx_fail(err, PLX_ENOMEM, "image %s: out of memory", s->cfg.name);
+    }
+    for (size_t i = 0; i < s->disk->n; i++) {
+        ids[i] = s->disk->segs[i].id;
+    }
+    int rc = store_hold(s->cfg.store, ids, s->disk->n, &s->hold, err);
+    plx_free(ids);
+    return rc;
+}
+
 int stream_open(const struct stream_config *cfg, struct stream **out, struct plx_err *err)
 {
     struct stream *s = plx_calloc(1, sizeof *s);
@@ -421,6 +443,9 @@ int stream_open(const struct stream_config *cfg, struct stream **out, struct plx
         rc = plx_fail(err, PLX_ECORRUPT, "image %s has no disk of whole sectors", cfg->name);
     } else {
         rc = look_what_is_here(s, err);
+        if (rc == 0 && cfg->hold) {
+            rc = take_hold(s, err);
+        }
     }
     if (rc != 0) {
         (void)stream_close(&s->d, NULL);

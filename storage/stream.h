@@ -22,6 +22,7 @@ struct stream_config {
     const uint32_t *profile; /* segments in the order of a boot; NULL: none */
     size_t nprofile;
     struct store *store;         /* NULL, or where the whole image is, or part of it */
+    bool hold;                   /* all is in @store: take hold of it (store_hold) */
     struct store *cache;         /* NULL, or where the client puts what comes */
     struct image_client *client; /* NULL: all must be in @store. stream_attach sets it later */
     bool no_rest;                /* fetch the profile only */

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # `pollux image` from the outside: raw, qcow2 and a VHDX chain in and out again, concurrent and killed pushes,
-# gc beside a push, flipped bits named, each mistake one line.
+# gc beside a push, disks over an image, flipped bits named, each mistake one line.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 pollux=$PWD/${BUILD:-build}/pollux
@@ -53,6 +53,47 @@ image verify >/dev/null || fail "verify"
 # --- gc gives back what no image shares ---
 image rm r:1 r:2 && image gc >/dev/null || fail "gc"
 [ "$(cat store/packs/* | wc -c)" -lt 25000000 ] || fail "gc kept $(cat store/packs/* | wc -c) bytes"
+
+# --- a disk over an image: reads it through its own writes, keeps it from gc, refuses another one ---
+disk() { timeout 60 "$pollux" disk "$@" >out 2>err; }
+listening() {
+    for _ in $(seq 200); do
+        grep -q "00010000 .* $tmp/s\$" /proc/net/unix && return
+        sleep 0.05
+    done
+    fail "nobody listens"
+}
+head -c 4194304 /dev/urandom >p.img && image push p.img p:1 --quiet >/dev/null || fail "push of a parent"
+disk create child2.vhdx --parent image:p:1 || fail "create: $(cat err)"
+disk chain child2.vhdx && grep -q "^image .* image:$tmp/store#p:1\$" out || fail "chain: $(cat out err)"
+"$pollux" disk serve --socket "$tmp/s" child2.vhdx & server=$!
+listening
+url="nbd+unix:///?socket=$tmp/s"
+cp p.img want.img && image rm p:1 && image gc >/dev/null || fail "gc below a served child"
+for target in want.img "$url"; do
+    qemu-io -f raw -c "write -P 7 1M 64k" -c "write -z 3M 4k" -c flush "$target" >out || fail "qemu-io: $(cat out)"
+done
+qemu-img compare -f raw -F raw "$url" want.img >out || fail "served: $(cat out)"
+kill $server && wait $server || fail "the server ended badly"
+image gc | grep -q " 0 (0 B) dropped" && fail "gc kept the image of a server that ended"
+disk chain child2.vhdx && fail "a missing parent was not refused"
+grep -q "image:$tmp/store#p:1.* is missing: no image p:1" err || fail "missing: $(cat err)"
+tail -c 2097152 p.img >q.img && truncate -s 4M q.img && image push q.img p:1 --quiet >/dev/null || fail "push of another parent"
+disk convert child2.vhdx out2.img && fail "another parent was not refused"
+grep -q "was changed and is .*relink --force" err || fail "another parent: $(cat err)"
+image push p.img p:2 --quiet >/dev/null && disk relink --force --parent image:p:2 child2.vhdx || fail "relink: $(cat err)"
+disk convert child2.vhdx out2.img && cmp out2.img want.img || fail "relinked: other contents"
+disk commit child2.vhdx && fail "an image was committed into"
+"$pollux" disk serve --socket "$tmp/s" image:p:2 & server=$!
+listening
+qemu-io -f raw -c "write 0 4k" "$url" >out 2>&1 && fail "an image was written"
+qemu-img compare -f raw -F raw "$url" p.img >out || fail "an image served: $(cat out)"
+kill $server; wait $server
+disk convert image:p:2 p.vhdx && disk convert image:p:2 p.qcow2 && qemu-img compare p.vhdx p.qcow2 >out || fail "convert: $(cat out err)"
+qemu-img compare -F raw p.qcow2 p.img >out || fail "an image converted: $(cat out)"
+disk convert p.img image:p:3 && fail "converted into a store"
+grep -q "pollux image push" err || fail "no hint: $(cat err)"
+image rm p:1 p:2 && rm -f out2.img || fail "rm of the parents"
 
 # --- flipped bits are named (in a store without what killed pushes leave at the ends of packs) ---
 POLLUX_STORE=$tmp/clean
