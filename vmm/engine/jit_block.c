@@ -58,7 +58,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
     }
     if (w->in_host &&
         (in_memory || f->kind == FORM_CALL || accesses(f) || keep_cf || merge || branch)) {
-        jit_save_flags(w); /* host flags stay until something else changes them */
+        jit_save_flags(w, f->kind == FORM_JCC);
     }
     switch (f->kind) {
     case FORM_NOTHING:
@@ -230,7 +230,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     }
     if (!ended) {
         if (w.in_host) {
-            jit_save_flags(&w);
+            jit_save_flags(&w, false);
         }
         jit_edge(&w, w.rip);
     }

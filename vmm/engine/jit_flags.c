@@ -18,7 +18,7 @@ static void put_flags(struct jit_code *c)
     emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
 }
 
-void jit_save_flags(struct jit_work *w)
+void jit_save_flags(struct jit_work *w, bool keep)
 {
     struct jit_code *c = w->c;
 
@@ -27,7 +27,7 @@ void jit_save_flags(struct jit_work *w)
         emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
     }
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, AH, JIT_RFLAGS);
-    if (w->no_af) {
+    if (w->no_af && keep) {
         put_flags(c);
     }
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));

@@ -53,8 +53,8 @@ enum {
 
 /* jit_flags.c: the guest's arithmetic flags between host flags and memory. */
 
-/* Host flags to memory; they stay. */
-void jit_save_flags(struct jit_work *w);
+/* Host flags to memory; they stay if @keep. */
+void jit_save_flags(struct jit_work *w, bool keep);
 void jit_load_flags(struct jit_code *c);
 /* INC and DEC: everything but CF, which is in memory. */
 void jit_save_but_cf(struct jit_code *c);
