@@ -26,7 +26,7 @@ struct run_options {
     const struct engine_ops *engine;
     struct shadow_config shadow;
     uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
-    bool stats;
+    bool stats, perf_map;
     unsigned ndisks, nnets;
     const char *disks[DISKS_MAX];
     struct hostio_net nets[NICS_MAX];
@@ -79,6 +79,14 @@ NUMBER_OPTION(timeout_s, "the seconds", 1, TIMEOUT_MAX_S)
 static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
     return shadow_opt(v[0], &((struct run_options *)ctx)->shadow, err);
+}
+
+static int set_perf_map(void *ctx, char *const *v, struct plx_err *err)
+{
+    (void)v;
+    (void)err;
+    ((struct run_options *)ctx)->perf_map = true;
+    return 0;
 }
 
 static int set_stats(void *ctx, char *const *v, struct plx_err *err)
@@ -231,6 +239,7 @@ static const struct opt options[] = {
      "how translations are kept; with several vCPUs results depend on lazy-ad (on, 8, on, on)",
      set_shadow},
     {"stats", NULL, "print counters of rounds and vCPUs at the end", set_stats},
+    {"perf-map", NULL, "name translated code for perf, in /tmp/perf-PID.map", set_perf_map},
     {"timeout", "SECONDS", "end the run after this time, with exit code 124", set_timeout_s},
     {0},
 };
@@ -582,6 +591,9 @@ int cmd_run_image(int argc, char **argv, const struct run_image *image)
     }
     if (rc == 0) {
         rc = check_options(&r.o, &err);
+    }
+    if (rc == 0 && r.o.perf_map) {
+        rc = jit_perf_map(&err);
     }
     if (rc != 0) {
         return fail(rc, &err);

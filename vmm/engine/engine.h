@@ -85,6 +85,10 @@ void jit_count(struct vcpu *const v[], unsigned n, struct jit_counters *out);
 enum { JIT_FORMS_TEXT = JIT_FORMS_TOP * 48 };
 char *jit_forms_text(const struct jit_counters *c, char *text, size_t size);
 
+/* From now on note where translated code is in /tmp/perf-PID.map, where perf looks for its names.
+ * Called once, before vCPUs are created. Errors: PLX_EIO: the file cannot be made. */
+int jit_perf_map(struct plx_err *err);
+
 /* The engine of that name; "auto" is the fastest that is exact on this host. NULL: there is none.
  */
 const struct engine_ops *engine_find(const char *name);

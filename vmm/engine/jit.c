@@ -457,6 +457,7 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     v->jit_run.mxcsr_host = MXCSR_HOST;
     emit_shared(v, j);
     j->shared_end = j->code.at;
+    jit_perf_note(&j->code, 0, "vcpu", v->id);
     v->run_blocks = jit_run_blocks;
     v->translation_drop = translation_drop;
     *out = v;

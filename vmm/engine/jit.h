@@ -91,6 +91,9 @@ void jit_run_blocks(struct vcpu *v);
 /* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block);
 
+/* For perf, if it asked (jit_perf_map): what was emitted since offset @from is @what at @rip. */
+void jit_perf_note(const struct jit_code *c, uint32_t from, const char *what, uint64_t rip);
+
 /* Point @e at @t, whose page is at @hva, or (NULL) out of translated code. */
 void jit_link(struct jit *j, struct jit_edge *e, struct translation *t, const uint8_t *hva);
 

@@ -240,5 +240,6 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
         plx_free(t);
         return NULL;
     }
+    jit_perf_note(w.c, start, "guest", t->rip);
     return t;
 }

@@ -3,30 +3,21 @@
 #include "vmm/engine/jit_emit.h"
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/err.h"
 
 int jit_code_create(struct jit_code *c, uint32_t size)
 {
-    int fd = memfd_create("pollux-code", MFD_CLOEXEC);
-    void *rw, *rx;
+    void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *rx = MAP_FAILED;
 
     *c = (struct jit_code){0};
-    if (fd < 0) {
-        return PLX_EIO;
-    }
-    if (ftruncate(fd, size) != 0) {
-        close(fd);
+    if (rw == MAP_FAILED) {
         return PLX_ENOMEM;
     }
-    rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    rx = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    close(fd);
-    if (rw == MAP_FAILED || rx == MAP_FAILED) {
-        if (rw != MAP_FAILED) {
-            munmap(rw, size);
-        }
+    rx = mremap(rw, 0, size, MREMAP_MAYMOVE); /* from a length of 0: the same memory once more */
+    if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) != 0) {
+        munmap(rw, size);
         if (rx != MAP_FAILED) {
             munmap(rx, size);
         }

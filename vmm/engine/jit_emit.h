@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/jit_emit.h - bytes of host instructions into the code cache.
  *
- * The cache is one memory file mapped twice: written through one mapping, executed through the
+ * The cache is memory mapped twice: written through one mapping, executed through the
  * other. A writer that runs out of room latches that (full) and goes on without effect; it is asked
  * once, at the end. Threading: the vCPU's. */
 #ifndef VMM_ENGINE_JIT_EMIT_H
@@ -18,7 +18,7 @@ struct jit_code {
     bool full;
 };
 
-/* Errors: PLX_ENOMEM, PLX_EIO. */
+/* Errors: PLX_ENOMEM. */
 int jit_code_create(struct jit_code *c, uint32_t size);
 void jit_code_destroy(struct jit_code *c);
 
