@@ -41,11 +41,11 @@
     X(LIDT, sys_lidt, SYS_END)          \
     X(SGDT, sys_sgdt, 0)                \
     X(SIDT, sys_sidt, 0)                \
-    X(SWAPGS, sys_swapgs, SYS_END)      \
+    X(SWAPGS, sys_swapgs, 0)            \
     X(RDFSBASE, sys_rdfsbase, 0)        \
     X(RDGSBASE, sys_rdgsbase, 0)        \
-    X(WRFSBASE, sys_wrfsbase, SYS_END)  \
-    X(WRGSBASE, sys_wrgsbase, SYS_END)  \
+    X(WRFSBASE, sys_wrfsbase, 0)        \
+    X(WRGSBASE, sys_wrgsbase, 0)        \
     /* sys_ctl.c */                     \
     X(CLTS, sys_clts, SYS_END)          \
     X(LMSW, sys_lmsw, SYS_END)          \
