@@ -7,6 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef plx_fail /* for static analysis these are macros */
+#undef plx_fail_errno
+#undef plx_err_wrap
+
 const char *plx_strerror(int rc)
 {
     switch (rc) {

@@ -58,4 +58,11 @@ int plx_fail_errno(struct plx_err *err, const char *fmt, ...) __attribute__((for
 int plx_err_wrap(struct plx_err *err, int rc, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Static analysis does not follow @rc through a call with "...": a failure is never 0. */
+#ifdef __clang_analyzer__
+#define plx_fail(...)       ((void)plx_fail(__VA_ARGS__), PLX_EIO)
+#define plx_fail_errno(...) ((void)plx_fail_errno(__VA_ARGS__), PLX_EIO)
+#define plx_err_wrap(...)   ((void)plx_err_wrap(__VA_ARGS__), PLX_EIO)
+#endif
+
 #endif

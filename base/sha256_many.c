@@ -27,8 +27,8 @@ static const uint32_t initial[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff5
 
 /* One stream: the rest of its whole blocks, then its padded end. */
 struct lane {
-    struct sha256_job *job; /* NULL: idle */
     __m128i abef, cdgh;
+    struct sha256_job *job; /* NULL: idle */
     const uint8_t *at;
     size_t blocks; /* left at @at */
     bool ending;   /* @at is in @end */

@@ -172,7 +172,6 @@ int log_create(const char *dir, uint64_t origin, struct log **out, struct plx_er
     if (rc != 0) {
         return rc;
     }
-    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): plx_fail never returns 0 */
     if (access(log->path, F_OK) == 0) {
         rc = plx_fail(err, PLX_EEXIST, "%s is there already", log->path);
         goto err_free;
@@ -374,7 +373,6 @@ static int read_seal(struct log *log, bool *intact, struct plx_err *err)
     int rc;
 
     *intact = false;
-    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): plx_fail never returns 0 */
     if (stat(log->path, &st) != 0) {
         return plx_fail_errno(err, "cannot open %s", log->path);
     }

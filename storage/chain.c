@@ -30,6 +30,7 @@ static int look(struct chain *c, uint64_t off, uint64_t len, struct vhdx_run *ru
     }
     if (c->base != NULL && off < c->base->geo.bytes) {
         *depth = c->n;
+        run->where = VHDX_PARENT;
         run->len = run->len < c->base->geo.bytes - off ? run->len : c->base->geo.bytes - off;
         return rc;
     }

@@ -216,7 +216,6 @@ int linux_load(struct machine *m, struct cpu *c, const struct boot_config *cfg, 
     if (cfg->nmodules != 0) {
         return plx_fail(err, PLX_EINVAL, "kernel: a Linux kernel takes an initrd, not modules");
     }
-    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): plx_fail never returns 0 */
     memcpy(zp + HDR_START, img.setup + HDR_START, img.header_end - HDR_START);
     zp[HDR_TYPE_OF_LOADER] = LOADER_UNDEFINED;
     put_le16(zp + HDR_VID_MODE, VID_MODE_NORMAL);

@@ -537,8 +537,6 @@ static int read_table(const struct vm *vm, const struct source *s, struct incomi
         return rc;
     }
     for (size_t i = 0; i < padding; i++) {
-        /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): plx_fail never returns
-         * 0 */
         if (pad[i] != 0) {
             return plx_fail(err, PLX_ECORRUPT, "the padding before the pages is not zero");
         }

@@ -475,7 +475,6 @@ int diskfile_result(struct diskfile *d, uint64_t id, void *data, uint32_t len, s
         rc = plx_fail(err, PLX_EINVAL, "disk %s: request %llu has no %u bytes", d->path,
                       (unsigned long long)id, len);
     }
-    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): plx_fail never returns 0 */
     while (rc == 0 && r->state != DONE) {
         (void)pthread_cond_wait(&d->finished, &d->lock);
     }

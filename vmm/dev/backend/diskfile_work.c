@@ -69,25 +69,35 @@ static int verify(struct diskfile *d, struct request *r, uint64_t block, const u
     return 0;
 }
 
+/* Whole blocks from the overlay, which has them. */
+static int read_blocks(struct diskfile *d, struct request *r, uint8_t *data, uint64_t block,
+                       uint64_t blocks)
+{
+    struct overlay *o = d->overlay;
+
+    return read_at(o->fd, data, blocks * OVERLAY_BLOCK, overlay_offset(o, block)) != 0
+               ? -1
+               : verify(d, r, block, data, blocks);
+}
+
 /* From the overlay, which has all of it: whole blocks, so that they can be verified. */
 static int read_overlay(struct diskfile *d, struct request *r, uint8_t *data, uint64_t off,
                         uint64_t len)
 {
-    struct overlay *o = d->overlay;
-    uint8_t whole[OVERLAY_BLOCK];
-
     while (len > 0) {
-        uint64_t block = off / OVERLAY_BLOCK, in = off % OVERLAY_BLOCK;
-        bool part = in != 0 || len < OVERLAY_BLOCK;
-        uint64_t blocks = part ? 1 : len / OVERLAY_BLOCK;
-        uint64_t n = blocks * OVERLAY_BLOCK;
+        uint64_t block = off / OVERLAY_BLOCK, in = off % OVERLAY_BLOCK, n;
 
-        if (read_at(o->fd, part ? whole : data, n, overlay_offset(o, block)) != 0 ||
-            verify(d, r, block, part ? whole : data, blocks) != 0) {
-            return -1;
-        }
-        if (part) {
+        if (in == 0 && len >= OVERLAY_BLOCK) {
+            n = len - len % OVERLAY_BLOCK;
+            if (read_blocks(d, r, data, block, n / OVERLAY_BLOCK) != 0) {
+                return -1;
+            }
+        } else {
+            uint8_t whole[OVERLAY_BLOCK];
             n = OVERLAY_BLOCK - in < len ? OVERLAY_BLOCK - in : len;
+            if (read_blocks(d, r, whole, block, 1) != 0) {
+                return -1;
+            }
             memcpy(data, whole + in, n);
         }
         data += n;
