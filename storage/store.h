@@ -12,7 +12,7 @@ struct store; /* opaque */
 
 /* zstd's level, and what of it is other, by measurement (tests/bench/store.sh). Higher levels cost
  * push more than twice the time for 3 % of the bytes. A table that is small, as segments are, and
- * matches of 7 bytes and more save a quarter of level 1's time and cost 6 % of the bytes. */
+ * matches of 7 bytes and more save a quarter of level 1's time and cost 7 % of the bytes. */
 enum { STORE_LEVEL = 1, STORE_HASH_LOG = 10, STORE_MIN_MATCH = 7 };
 
 /* A directory; @create makes it. Errors: see store_dir_open. */

@@ -22,4 +22,4 @@ rm -rf "$tmp/one"
 
 boot "pollux.test=poweroff" --engine interp --vcpus 2 --threads 2 --record "$tmp/two"
 [ $rc -eq 0 ] || fail "interp: exit code $rc"
-same "$tmp/two" engine=jit,threads=2
+same "$tmp/two" engine=jit,threads=2 --until 8000
