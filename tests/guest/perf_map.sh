@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# --perf-map names translated code by the guest's addresses: pieces that do not overlap, among them
-# the loop of a program that counts.
+# --perf-map names translated code by the guest's addresses: pieces that do not overlap.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${BUILD:=build}"

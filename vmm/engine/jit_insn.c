@@ -20,9 +20,7 @@ void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *
             jit_slow_from(w, emit_jump(c, 0x85, 0));
         }
         rm = rm_at(HOST_T0, 0);
-    } else if (f->rm_xmm) {
-        rm = rm_reg(f->rm);
-    } else if (jit_high_byte(f, f->rm, f->rm_size)) {
+    } else if (f->rm_xmm || jit_high_byte(f, f->rm, f->rm_size)) {
         rm = rm_reg(f->rm);
     } else {
         rm_temp = jit_host_of(rm_guest) < 0;
