@@ -16,7 +16,14 @@
 #include "base/clock.h"
 #include "base/io.h"
 
-enum { REGION = 8 << 20, PIECES = 16, THREADS_MAX = 64, NAME_TRIES = 100, FILE_MAX = 1 << 30 };
+enum {
+    REGION = 8 << 20,
+    WINDOW = 512 << 10,
+    PIECES = 16,
+    THREADS_MAX = 64,
+    NAME_TRIES = 100,
+    FILE_MAX = 1 << 30
+};
 #define COMMIT_EVERY_NS UINT64_C(2000000000) /* what an interruption costs at most */
 #define OTHER_WAIT_NS   UINT64_C(5000000)
 #define OTHER_GIVE_UP   2000 /* waits for a writer that does not get on */
@@ -173,31 +180,72 @@ static int put_pieces(struct push *p, uint64_t region, struct pieces *c, struct 
     return rc;
 }
 
+/* Cut @data, which begins at @off of the source, at a cut. Unless it is the @last of its part, what
+ * is left where more bytes could change the next cut stays: *done bytes were used. */
 static int cut(struct push *p, uint64_t region, const uint8_t *data, size_t len, uint64_t off,
-               struct image_progress *sum, struct plx_err *err)
+               bool last, size_t *done, struct image_progress *sum, struct plx_err *err)
 {
+    const struct chunk_params *chunks = &p->cfg->chunks;
     struct pieces c;
+    size_t at = 0;
     int rc = 0;
+    bool more = true;
 
     c.n = 0;
-    for (size_t at = 0; at < len && rc == 0;) {
-        bool zero;
-        size_t end = at + chunk_run(data + at, len - at, &zero);
+    while (at < len && more && rc == 0) {
+        /* The rest of a block that a cut divided is no zero block. */
+        size_t rest = (size_t)(-(off + at) % CHUNK_BLOCK);
+        size_t end = at + rest < len ? at + rest : len;
+        bool zero = false;
+        if (end < len) {
+            size_t run = chunk_run(data + end, len - end, &zero);
+            end += zero && rest > 0 ? 0 : run;
+            zero = zero && rest == 0;
+        }
         if (zero) {
             at = end;
         }
         while (at < end && rc == 0) {
-            size_t piece = chunk_next(&p->cfg->chunks, data + at, end - at);
+            more = last || end < len || end - at >= chunks->max;
+            if (!more) {
+                break;
+            }
+            size_t piece = chunk_next(chunks, data + at, end - at);
             c.jobs[c.n] = (struct sha256_job){.data = data + at, .len = piece};
             c.offs[c.n++] = off + at;
             at += piece;
             rc = c.n == PIECES ? put_pieces(p, region, &c, sum, err) : 0;
         }
     }
+    *done = at;
     return rc != 0 ? rc : put_pieces(p, region, &c, sum, err);
 }
 
-/* Read what of a region is not known to be zero, and cut each such part. */
+/* Read and cut a part that is not known to be zero, a window at a time: what was read is then still
+ * in the processor's second cache when it is cut, named and compressed. */
+static int do_part(struct push *p, uint64_t region, uint8_t *buf, uint64_t off, uint64_t stop,
+                   struct image_progress *sum, struct plx_err *err)
+{
+    size_t have = 0; /* bytes in @buf, the first of which is at @off */
+    int rc = 0;
+
+    while (off + have < stop && rc == 0) {
+        size_t done, more = stop - off - have < WINDOW ? (size_t)(stop - off - have) : WINDOW;
+        rc = read_source(&p->src, buf + have, off + have, more, err);
+        if (rc == 0) {
+            have += more;
+            rc = cut(p, region, buf, have, off, off + have == stop, &done, sum, err);
+        }
+        if (rc == 0) {
+            have -= done;
+            off += done;
+            memmove(buf, buf + done, have);
+        }
+    }
+    return rc;
+}
+
+/* Every part of a region that is not known to be zero. */
 static int do_region(struct push *p, uint64_t region, uint8_t *buf, struct image_progress *sum,
                      struct plx_err *err)
 {
@@ -225,12 +273,8 @@ static int do_region(struct push *p, uint64_t region, uint8_t *buf, struct image
             }
             stop += rc == 0 ? e.len : 0;
         }
-        off = off / CHUNK_BLOCK * CHUNK_BLOCK;
-        size_t len = (size_t)(stop - off);
-        rc = rc != 0 ? rc : read_source(&p->src, buf, off, len, err);
-        if (rc == 0) {
-            rc = cut(p, region, buf, len, off, sum, err);
-        }
+        rc =
+            rc != 0 ? rc : do_part(p, region, buf, off / CHUNK_BLOCK * CHUNK_BLOCK, stop, sum, err);
         off = stop;
     }
     return rc;
@@ -295,7 +339,7 @@ static void region_done(struct push *p, const struct image_progress *sum, int rc
 static void *worker(void *arg)
 {
     struct push *p = arg;
-    uint8_t *buf = plx_calloc(1, REGION);
+    uint8_t *buf = plx_calloc(1, WINDOW + p->cfg->chunks.max);
     uint64_t region;
 
     while (take_region(p, &region)) {

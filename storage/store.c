@@ -3,6 +3,7 @@
 #include "storage/store.h"
 
 #include <pthread.h>
+#define ZSTD_STATIC_LINKING_ONLY /* ZSTD_c_literalCompressionMode */
 #include <zstd.h>
 
 #include "base/alloc.h"
@@ -58,7 +59,9 @@ static bool set_up(ZSTD_CCtx *c)
             return false;
         }
     }
-    return true;
+    /* A step leaves literals as they are, unless they are asked for: both or none. */
+    return ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_literalCompressionMode, ZSTD_ps_enable)) ||
+           !ZSTD_isError(ZSTD_CCtx_setParameter(c, ZSTD_c_targetLength, STORE_STEP));
 }
 
 static struct coder *take_coder(struct store *s)
