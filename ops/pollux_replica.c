@@ -26,26 +26,6 @@ enum { CONTROL_FD = 3, STATS_MS = 1000, ANNOUNCE_MS = 500, READY_MS = 500 };
 
 #define MS UINT64_C(1000000)
 
-static void recv_from_peer(struct proc *p)
-{
-    const uint8_t *data;
-    size_t len;
-
-    while (p->link != NULL && link_recv(p->link, &data, &len) == 1) {
-        struct rep_wire *w;
-        struct rep_msg m;
-        int rc = rep_wire_decode(data, len, &p->id, &w, &m);
-
-        chaos_delay(CHAOS_RECEIVE);
-        if (rc != 0) {
-            log_warn("a message from the peer was refused: %s", plx_strerror(rc));
-            continue;
-        }
-        rep_recv(p->rep, &m, clock_mono_ns());
-        rep_wire_free(w);
-    }
-}
-
 /* Said again until a record answers it: polluxd's proposal may get lost with a leader. One that
  * starts alone may be past JOINING before it has said it: the record of its assignment is told it
  * again whenever polluxd sees that applied again, and names it alone already. */
@@ -131,7 +111,7 @@ static void watch(struct proc *p, struct pollfd fds[WATCHED])
         fds[i] = (struct pollfd){.fd = -1};
     }
     if (p->link != NULL) {
-        link_pollfds(p->link, fds + WATCH_LINK);
+        link_pollfds(p->link, fds + WATCH_LINK, !p->vm_reads_link);
     }
 }
 
@@ -139,9 +119,17 @@ static void watch(struct proc *p, struct pollfd fds[WATCHED])
 static void serve(struct proc *p, const struct pollfd fds[WATCHED])
 {
     if (p->link != NULL) {
+        int before = link_fd(p->link);
+
         link_ready(p->link, fds + WATCH_LINK);
-        recv_from_peer(p);
+        if (p->vm_reads_link) {
+            link_look(p->link); /* the slice may be a long one */
+        }
+        peer_recv(p);
         link_tick(p->link, clock_mono_ns());
+        if (link_fd(p->link) != before) {
+            proc_wake(p->wake_vm);
+        }
     }
     if (fds[WATCH_CTL].revents != 0 && p->ctl < 0 && p->ctl_listen >= 0) {
         control_accept(p);

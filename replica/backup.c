@@ -89,11 +89,16 @@ void backup_recv(struct rep *r, const struct rep_msg *m, uint64_t now)
     }
 }
 
+bool rep_behind(const struct rep *r)
+{
+    return r->role == REP_BACKUP && r->recs.first != NULL && r->phase != REP_OUT;
+}
+
 bool rep_next_record(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len)
 {
     const struct rep_rec *rec = r->recs.first;
 
-    if (r->role != REP_BACKUP || rec == NULL || r->phase == REP_OUT) {
+    if (!rep_behind(r)) {
         return false;
     }
     *seq = rec->seq;

@@ -379,6 +379,18 @@ bool link_needs_poll(const struct link *l)
     return l->cur != NULL && (l->cur->broken || l->cur->out.len != 0);
 }
 
+int link_fd(const struct link *l)
+{
+    return l->cur != NULL ? l->cur->fd : -1;
+}
+
+void link_look(struct link *l)
+{
+    if (l->cur != NULL) {
+        l->cur->readable = true;
+    }
+}
+
 /* The next whole frame of what was read. */
 static bool take(struct conn *c, const uint8_t **data, size_t *len)
 {
@@ -455,12 +467,14 @@ int link_recv(struct link *l, const uint8_t **data, size_t *len)
 
 /* In the order of conns, then the listener; places that are free have descriptor -1, which poll
  * passes over. */
-void link_pollfds(struct link *l, struct pollfd *fds)
+void link_pollfds(struct link *l, struct pollfd *fds, bool arrivals)
 {
     for (int i = 0; i < LINK_CONNS; i++) {
         const struct conn *c = &l->conns[i];
         bool out = c->connecting || c->blocked || c->out.len != 0;
-        fds[i] = (struct pollfd){.fd = c->fd, .events = out ? POLLIN | POLLOUT : POLLIN};
+        bool in = arrivals || c != l->cur;
+        fds[i] = (struct pollfd){.fd = c->fd,
+                                 .events = (short)((in ? POLLIN : 0) | (out ? POLLOUT : 0))};
     }
     fds[LINK_CONNS] = (struct pollfd){.fd = l->listen_fd, .events = POLLIN};
 }

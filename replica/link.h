@@ -42,9 +42,10 @@ struct link;
 int link_open(const struct link_config *cfg, struct link **out, struct plx_err *err);
 void link_close(struct link *l); /* NULL is a no-op; what is not sent yet is dropped */
 
-/* What to poll for: all LINK_FDS_MAX of @fds are set. Afterwards say what poll found, with the same
- * array (level-triggered: what is not served now is found again). */
-void link_pollfds(struct link *l, struct pollfd *fds);
+/* What to poll for: all LINK_FDS_MAX of @fds are set; without @arrivals messages of the peer are no
+ * reason to wake up, for another thread looks for them. Afterwards say what poll found, with the
+ * same array (level-triggered: what is not served now is found again). */
+void link_pollfds(struct link *l, struct pollfd *fds, bool arrivals);
 void link_ready(struct link *l, const struct pollfd *fds);
 /* Connections are made, kept alive and given up here: call by link_deadline at the latest. */
 void link_tick(struct link *l, uint64_t now);
@@ -54,6 +55,10 @@ uint64_t link_deadline(const struct link *l);
 bool link_send(struct link *l, const void *data, size_t len);
 /* After a send by a thread that does not poll: whether the one that does must look again. */
 bool link_needs_poll(const struct link *l);
+/* For a thread that reads without having polled: the descriptor where messages arrive now (-1:
+ * none), and that link_recv is to look there. */
+int link_fd(const struct link *l);
+void link_look(struct link *l);
 /* Next message: 1 with *data (valid until the next call), or 0: none. */
 int link_recv(struct link *l, const uint8_t **data, size_t *len);
 

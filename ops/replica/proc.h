@@ -7,6 +7,12 @@
  * proc.lock: it guards the protocol state, the link and the queues below; nobody holds it while a
  * slice runs or a descriptor is waited for.
  *
+ * A primary's VM thread reads the link itself between slices, and polls it with what else it waits
+ * for: an acknowledgement that arrives while a slice runs, whose outputs must wait for its end
+ * anyway, interrupts nobody. The I/O thread looks there too whenever it wakes up, which is more
+ * often than a peer's silence counts, so a long slice keeps the peer's words waiting no longer. A
+ * backup's does so while records come one right after the other (vm_thread.c, spin).
+ *
  *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, ...)-- VM thread
  *   peer link <-------------------(send)---- rep
  *   polluxd  <---> io thread --(rep_roles)-> rep --(emit)--> TAP, console ring */
@@ -61,7 +67,8 @@ struct proc {
 
     /* Guarded by lock. */
     struct rep *rep;
-    struct link *link; /* its descriptors are polled by the I/O thread */
+    struct link *link;
+    bool vm_reads_link; /* see above */
     struct packets to_polluxd;
     struct wbuf message; /* scratch of op_send */
     struct console_ring console[CONSOLE_PORTS];
@@ -81,13 +88,14 @@ struct proc {
     bool ready_answered; /* a record came after it was said */
     Ctl__Roles *roles;   /* as last read */
 
-    /* I/O thread only. */
-    int ctl, ctl_listen; /* -1: none */
-    uint64_t next_stats;
     struct {
         enum rep_ask ask;
         uint64_t epoch, id;
     } request; /* the one in flight: an id is used again for the same question */
+
+    /* I/O thread only. */
+    int ctl, ctl_listen; /* -1: none */
+    uint64_t next_stats;
 };
 
 /* packets.c */
@@ -105,6 +113,12 @@ void output_emit(struct proc *p, const struct output *o, const uint8_t *data);
 void output_announce(struct proc *p);
 /* Console bytes polluxd has not seen: one ConsoleData into to_polluxd for each attached port. */
 void output_console_flush(struct proc *p);
+
+/* peer.c, under the lock. */
+void peer_recv(struct proc *p); /* everything that has been read */
+/* By the VM thread, between slices: the primary of a pair reads the link itself, and so does a
+ * backup that spins for the next record. */
+void peer_recv_by_vm(struct proc *p, bool spinning);
 
 /* control.c: I/O thread. */
 int control_wait_start(struct proc *p, struct plx_err *err); /* Hello, then Start and its TAPs */

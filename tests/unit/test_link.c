@@ -50,7 +50,7 @@ static void serve(struct link *l, int timeout_ms)
 {
     struct pollfd fds[LINK_FDS_MAX];
 
-    link_pollfds(l, fds);
+    link_pollfds(l, fds, true);
     (void)poll(fds, LINK_FDS_MAX, timeout_ms);
     link_ready(l, fds);
     link_tick(l, clock_mono_ns());
@@ -118,6 +118,39 @@ static void messages_go_both_ways(void **state)
     }
     link_close(p);
     link_close(q);
+}
+
+/* One thread polls for everything but messages, and is not woken by them; another finds them there,
+ * without having polled. */
+static void a_reader_that_does_not_poll(void **state)
+{
+    struct curve_pair a = make_keys(), b = make_keys();
+    struct link *p = open_end(true, endpoint(), &a, &b), *q = open_end(false, endpoint(), &b, &a);
+    struct pollfd fds[LINK_FDS_MAX];
+    const uint8_t *data;
+    size_t len;
+
+    (void)state;
+    assert_int_equal(link_fd(p), -1);
+    assert_true(connected(q, p));
+    assert_true(link_fd(p) >= 0);
+    while (link_recv(p, &data, &len) == 1) {
+    }
+    assert_true(link_send(q, "acknowledged", 12));
+    link_pollfds(p, fds, false);
+    assert_int_equal(poll(fds, LINK_FDS_MAX, 100), 0);
+    assert_int_equal(link_recv(p, &data, &len), 0); /* nobody said that there is something */
+    struct pollfd arrivals = {.fd = link_fd(p), .events = POLLIN};
+    assert_int_equal(poll(&arrivals, 1, 5000), 1);
+    link_look(p);
+    assert_int_equal(link_recv(p, &data, &len), 1);
+    assert_int_equal(len, 12);
+    link_close(q);
+    link_look(p);
+    assert_int_equal(link_recv(p, &data, &len), 0);
+    link_tick(p, clock_mono_ns()); /* the end was seen */
+    assert_int_equal(link_fd(p), -1);
+    link_close(p);
 }
 
 /* More than a socket holds: what is queued arrives whole and in order, what does not fit is said
@@ -306,6 +339,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(messages_go_both_ways),
+        cmocka_unit_test(a_reader_that_does_not_poll),
         cmocka_unit_test(a_full_socket_keeps_messages_whole),
         cmocka_unit_test(a_new_connection_replaces_the_old),
         cmocka_unit_test(a_stranger_is_not_let_in),
