@@ -100,6 +100,7 @@ static void json_stats(struct json *j, const char *key, const Ctl__Stats *s)
     json_u64(j, "virtual_ns", s->virtual_ns);
     json_u64(j, "instructions", s->instructions);
     json_u64(j, "cpu_ns", s->cpu_ns);
+    json_u64(j, "digest_ns", s->digest_ns);
     json_u64(j, "log_bytes", s->log_bytes);
     json_u64(j, "outputs_released", s->outputs_released);
     json_u64(j, "outputs_withheld", s->outputs_withheld);

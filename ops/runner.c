@@ -38,6 +38,7 @@ struct runner {
     struct pacer pacer;
     struct mark mark;
     uint64_t deadline_ns;
+    uint64_t digests, digest_ns; /* taken, and their processor time */
     bool done;
 };
 
@@ -168,8 +169,11 @@ static int take_digest(struct runner *r, struct plx_err *err)
     const struct digest_page *pages;
     size_t npages;
     char hex[HASH128_HEX];
+    uint64_t began = clock_thread_cpu_ns();
 
     vm_digest(vm, ram_pages(vm_machine(vm)->ram) / (scrub_slices + 1) + 1, &d, &pages, &npages);
+    r->digest_ns += clock_thread_cpu_ns() - began;
+    r->digests++;
     if (r->cfg->print_digests) {
         (void)fprintf(stderr, "digest %" PRIu64 " %s\n", d.seq, hash128_hex(d.all, hex));
     }
@@ -261,6 +265,9 @@ static void monitor_info(struct runner *r)
                    "\r\nnet: %" PRIu64 " frames in, %" PRIu64 " out, %" PRIu64
                    " dropped; disks: %" PRIu64 " requests\r\n",
                    s.net_rx, s.net_tx, s.net_tx_dropped, s.disk_requests);
+    print_raw(NULL, line);
+    (void)snprintf(line, sizeof line, "digests: %" PRIu64 " in %" PRIu64 " us of a processor\r\n",
+                   r->digests, r->digest_ns / 1000);
     print_raw(NULL, line);
     fflush(stdout);
     runner_print_counters(r->cfg->vm, stdout);

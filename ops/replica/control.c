@@ -190,6 +190,7 @@ void control_stats(struct proc *p, uint64_t nonce)
     s.disk_read_bytes = p->host.disk_read_bytes;
     s.disk_written_bytes = p->host.disk_written_bytes;
     s.cpu_ns = p->vm_cpu_ns;
+    s.digest_ns = p->digest_ns;
     s.stale_messages = r.stale_messages;
     s.role = role_on_wire(p);
     s.epoch = rep_epoch(p->rep);

@@ -80,7 +80,7 @@ struct proc {
     bool stop_reported;
     uint64_t announce_next; /* when to announce the MACs again */
     unsigned announce_left;
-    uint64_t virtual_ns, retired, frames_out, vm_cpu_ns;
+    uint64_t virtual_ns, retired, frames_out, vm_cpu_ns, digest_ns;
     struct hostio_stats host; /* as of some slices ago; so are the counters */
     struct vm_counters counters;
     bool ready;          /* the pair has the same state: polluxd may declare it in sync */

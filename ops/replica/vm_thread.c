@@ -144,11 +144,15 @@ static void after_slice(struct vm_run *r, const struct record *rec)
     const struct digest_page *pages = NULL;
     struct vm_digest d;
     size_t npages = 0;
+    uint64_t digest_ns = 0;
 
     if (due) {
+        digest_ns = clock_thread_cpu_ns();
         vm_digest(p->vm, scrub_pages(r), &d, &pages, &npages);
+        digest_ns = clock_thread_cpu_ns() - digest_ns;
     }
     (void)pthread_mutex_lock(&p->lock);
+    p->digest_ns += digest_ns;
     p->virtual_ns = vm_now(p->vm);
     p->retired = vm_retired(p->vm);
     if (rec->seq % REPORT_EVERY == 0) {

@@ -62,7 +62,8 @@ free_port() {
 }
 
 # A VM from the saved state under `pollux run`, its monitor within reach.
-#   monitored_start OPTION...   sets vm_pid        monitored_info   sets insns, log_bytes, virt_ms
+#   monitored_start OPTION...   sets vm_pid        monitored_info   sets insns, log_bytes, virt_ms,
+#                               digests, digest_us
 #   monitored_stop              ends it by itself, so that a recording is whole
 monitored_start() {
     rm -f "$tmp/in" "$tmp/screen"
@@ -86,6 +87,7 @@ monitored_info() {
     sleep 0.1
     insns=$(grep -ao '[0-9]* instructions' "$tmp/screen" | tail -n 1 | cut -d' ' -f1)
     virt_ms=$(grep -ao 'virtual time [0-9.]*' "$tmp/screen" | tail -n 1 | awk '{ print $3 * 1000 }')
+    read -r digests digest_us < <(grep -ao 'digests: [0-9]* in [0-9]*' "$tmp/screen" | tail -n 1 | awk '{ print $2, $4 }')
     log_bytes=$(grep -ao 'log: [0-9]*' "$tmp/screen" | tail -n 1 | cut -d' ' -f2)
 }
 monitored_stop() {
