@@ -91,7 +91,7 @@ $(PROGRAMS):
 
 $(B)/tests/%: $(B)/tests/%.o $(LIB)
 	@mkdir -p $(@D)
-	@$(CC) $(LDFLAGS) -o $@ $< $(LIB) $(LDLIBS) -lcmocka
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LDLIBS) -lcmocka
 
 deps:
 	@tests/run deps $(DEPS)

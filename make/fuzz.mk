@@ -7,7 +7,7 @@ FUZZ_REPLAY := $(FUZZ_NAMES:%=$(B)/tests/fuzz/replay_%)
 build-all: $(FUZZ_REPLAY)
 
 $(B)/tests/fuzz/replay_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/replay.o $(LIB)
-	@$(CC) $(LDFLAGS) -o $@ $< $(B)/tests/fuzz/replay.o $(LIB) $(LDLIBS)
+	@$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LDLIBS)
 
 SECONDS ?= 60
 FUZZ_SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined
@@ -29,7 +29,7 @@ build/fuzz/libpollux.a: $(FUZZ_OBJ)
 	@rm -f $@
 	@ar rcs $@ $^
 build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.o build/fuzz/libpollux.a
-	@clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $^ $(LDLIBS)
+	@clang -fsanitize=fuzzer $(FUZZ_SAN) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS)
 
 fuzz: deps $(if $(T),build/fuzz/fuzz_$(T),$(FUZZ_NAMES:%=build/fuzz/fuzz_%))
 	@for t in $(or $(T),$(FUZZ_NAMES)); do mkdir -p build/fuzz/corpus/$$t; \

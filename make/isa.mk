@@ -8,6 +8,12 @@ $(B)/tests/isa/isa: $(ISA_OBJ) $(LIB)
 
 build-all: $(B)/tests/isa/isa
 
+# Programs for two engines to agree on.
+ISA_SEQUENCE := $(patsubst %,tests/isa/%.o,enumerate ours sequence values)
+$(B)/tests/unit/test_jit: $(ISA_SEQUENCE:%=$(B)/%)
+$(B)/tests/fuzz/replay_isa: $(patsubst %,$(B)/%,$(ISA_SEQUENCE) tests/isa/native.o)
+build/fuzz/fuzz_isa: $(patsubst %,build/fuzz/%,$(ISA_SEQUENCE) tests/isa/native.o)
+
 # A program of its own, counted on the host and on the engine.
 ISA_PROGRAM := build/tests/isa/mixed
 $(ISA_PROGRAM): tests/isa/program/mixed.c tests/isa/program/program.ld

@@ -14,7 +14,7 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/io.h"
-#include "storage/server.h"
+#include "ops/image_role.h"
 
 enum { KEYS_FILE_MAX = 1 << 20, ANSWER_MS = 10000, PATH_CAP = 4096, CACHE_MIB = 4096 };
 #define TICK_NS UINT64_C(100000000)
@@ -50,99 +50,42 @@ static int key_of_file(const char *path, uint8_t out[CURVE_KEY_LEN], struct plx_
     return found ? 0 : plx_fail(err, PLX_ECORRUPT, "%s holds no public key (64 hex digits)", path);
 }
 
-/* Everyone a file names may connect: a line each, 64 hex digits, then perhaps a name. */
-static int allow_clients(struct authoriser *auth, const char *path, unsigned *n,
-                         struct plx_err *err)
-{
-    struct wbuf text;
-    char *save = NULL;
-    int rc = io_read_file(path, KEYS_FILE_MAX, &text, err);
-
-    *n = 0;
-    if (rc != 0) {
-        return plx_err_wrap(err, rc, "clients");
-    }
-    wbuf_u8(&text, 0);
-    for (char *line = text.failed ? NULL : strtok_r((char *)text.data, "\n", &save);
-         line != NULL && rc == 0; line = strtok_r(NULL, "\n", &save)) {
-        uint8_t key[CURVE_KEY_LEN];
-        char hex[CURVE_KEY_HEX] = "", user[32] = "image-client";
-        line += strspn(line, " \t");
-        if (*line == '#' || *line == '\0') {
-            continue;
-        }
-        (void)sscanf(line, "%64s %31s", hex, user);
-        if (!curve_from_hex(hex, key)) {
-            rc = plx_fail(err, PLX_EINVAL, "%s: '%.20s...' is no public key (64 hex digits)", path,
-                          line);
-        } else if (authoriser_allow(auth, key, user) != 0) {
-            rc = plx_fail(err, PLX_ERANGE, "%s names too many keys", path);
-        }
-        ++*n;
-    }
-    wbuf_free(&text);
-    return rc;
-}
-
 /* --- serve ---------------------------------------------------------------------------------- */
-
-static void *run_server(void *arg)
-{
-    (void)image_server_run(arg, NULL);
-    return NULL;
-}
 
 int image_serve(struct image_args *a, struct plx_err *err)
 {
-    struct image_server_config cfg = {.bind = a->listen};
-    struct image_server *server = NULL;
-    struct authoriser *auth = NULL;
+    struct image_role_config cfg = {
+        .store = image_store_path(a), .listen = a->listen, .clients = a->clients};
+    struct image_role *role = NULL;
+    struct image_server_stats st;
     struct curve_pair key;
-    pthread_t thread;
+    char hex[CURVE_KEY_HEX];
     unsigned clients;
 
     if (a->listen == NULL || a->clients == NULL) {
         return plx_fail(err, PLX_EINVAL, "give --listen tcp://ADDRESS:PORT and --clients FILE");
     }
     int rc = own_key(a, &key, err);
-    if (rc == 0) {
-        rc = store_open(image_store_path(a), false, &cfg.store, err);
-    }
     if (rc != 0) {
         return rc;
     }
-    cfg.zmq = zmq_ctx_new();
     cfg.key = &key;
-    rc = authoriser_start(cfg.zmq, &auth, err);
-    if (rc == 0) {
-        rc = allow_clients(auth, a->clients, &clients, err);
+    rc = image_role_start(&cfg, &role, &clients, err);
+    explicit_bzero(key.secret_key, sizeof key.secret_key);
+    if (rc != 0) {
+        return rc;
     }
-    if (rc == 0) {
-        rc = image_server_open(&cfg, &server, err);
+    (void)printf("serving %s at %s to %u keys; our public key is %s\n", cfg.store, cfg.listen,
+                 clients, curve_hex(key.public_key, hex));
+    (void)fflush(stdout);
+    while (!image_interrupted) {
+        clock_sleep_ns(TICK_NS);
     }
-    if (rc == 0 && pthread_create(&thread, NULL, run_server, server) != 0) {
-        rc = plx_fail(err, PLX_ENOMEM, "image server: no thread");
-    } else if (rc == 0) {
-        struct image_server_stats st;
-        char hex[CURVE_KEY_HEX];
-        (void)printf("serving %s at %s to %u keys; our public key is %s\n", image_store_path(a),
-                     a->listen, clients, curve_hex(key.public_key, hex));
-        (void)fflush(stdout);
-        while (!image_interrupted) {
-            clock_sleep_ns(TICK_NS);
-        }
-        image_server_stop(server);
-        (void)pthread_join(thread, NULL);
-        image_server_stats(server, &st);
-        (void)printf("sent %llu segments, %llu bytes\n", (unsigned long long)st.segments,
-                     (unsigned long long)st.bytes);
-    }
-    image_server_close(server);
-    authoriser_stop(auth);
-    (void)zmq_ctx_term(cfg.zmq);
-    store_close(cfg.store);
-    explicit_bzero(&key, sizeof key);
-    return rc;
+    image_role_stats(role, &st);
+    (void)printf("sent %llu segments, %llu bytes\n", (unsigned long long)st.segments,
+                 (unsigned long long)st.bytes);
+    image_role_stop(role);
+    return 0;
 }
 
 /* --- connecting ----------------------------------------------------------------------------- */

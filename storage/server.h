@@ -11,6 +11,9 @@
 
 struct image_server; /* opaque */
 
+/* What a client's "User-Id" (proto/keys.h) begins with says what it may; its name follows. */
+enum { IMAGE_USER_READS = 'r', IMAGE_USER_PUSHES = 'p', IMAGE_USER_NAME = 28 };
+
 struct image_server_config {
     void *zmq;
     struct store *store;
@@ -22,6 +25,7 @@ struct image_server_stats {
     uint64_t clients, dropped_clients; /* now; gone without a word */
     uint64_t segments, bytes;          /* sent */
     uint64_t malformed;                /* messages */
+    uint64_t refused;                  /* connections without an allowed key */
 };
 
 enum {

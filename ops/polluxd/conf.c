@@ -52,6 +52,9 @@ static const struct key {
     {"replica", "divergence", TEXT, FIELD(divergence), "trust-primary", 0, 0},
     {"replica", "engine", TEXT, FIELD(engine), "", 0, 0},
     {"replica", "takeover", TEXT, FIELD(takeover), "yes", 0, 0},
+    {"images", "listen", TEXT, FIELD(images_listen), "", 0, 0},
+    {"images", "store", PATH, FIELD(images_store), "/var/lib/pollux/images", 0, 0},
+    {"images", "clients", PATH, FIELD(images_clients), "/etc/pollux/image-clients", 0, 0},
     {"member", "id", NUMBER, MEMBER(id), NULL, 1, 1000000},
     {"member", "address", TEXT, MEMBER(address), NULL, 0, 0},
     {"member", "public_key", TEXT, MEMBER(public_key), NULL, 0, 0},
@@ -172,9 +175,10 @@ static int open_section(struct parser *p, char *s, struct plx_err *err)
         (void)strcpy(p->section, "member");
         return 0;
     }
-    if (strcmp(s, "cluster") != 0 && strcmp(s, "node") != 0 && strcmp(s, "replica") != 0) {
+    if (strcmp(s, "cluster") != 0 && strcmp(s, "node") != 0 && strcmp(s, "replica") != 0 &&
+        strcmp(s, "images") != 0) {
         return plx_fail(err, PLX_EINVAL,
-                        "%s:%d: unknown section [%s] (cluster, node, replica, member NAME)",
+                        "%s:%d: unknown section [%s] (cluster, node, replica, images, member NAME)",
                         p->at.file, p->at.line, s);
     }
     (void)strcpy(p->section, s);
@@ -270,6 +274,9 @@ static int check(const char *file, struct conf *c, struct plx_err *err)
     if (c->replica_address[0] == '\0') {
         (void)strcpy(c->replica_address, me->address + 6);
         *strrchr(c->replica_address, ':') = '\0';
+    }
+    if (c->images_listen[0] != '\0' && strncmp(c->images_listen, "tcp://", 6) != 0) {
+        return plx_fail(err, PLX_EINVAL, "%s: [images] listen must be tcp://ADDRESS:PORT", file);
     }
     if (c->heartbeat_ms * 2 > c->election_ms) {
         return plx_fail(err, PLX_EINVAL, "%s: election_ms must be at least twice heartbeat_ms",

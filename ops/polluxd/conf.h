@@ -40,6 +40,10 @@ struct conf {
     char bridge[16];                  /* of interfaces that name none */
     char metrics[CONF_NAME_MAX];      /* host:port; empty: off */
 
+    char images_listen[NODE_LINK_ENDPOINT_MAX]; /* tcp://ADDRESS:PORT; empty: no image server */
+    char images_store[PATH_MAX];
+    char images_clients[PATH_MAX];
+
     unsigned peer_lost_ms, lag_max_ms, slice_us, digest_slices, scrub_s; /* 0: the replica's own */
     char divergence[16];                                                 /* trust-primary or stop */
     char engine[16];

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "ops/image_role.h"
 
 enum { SECOND_MS = 1000 };
 
@@ -204,6 +205,8 @@ static void stop(struct daemon *d)
     session_close_all(d);
     api_close(d);
     metrics_close(d);
+    image_role_stop(d->images);
+    d->images = NULL;
     child_detach_all(d);
     uv_close((uv_handle_t *)&d->second, NULL);
     uv_close((uv_handle_t *)&d->sigterm, NULL);
@@ -243,6 +246,26 @@ static int open_cluster(struct daemon *d, struct plx_err *err)
     return cluster_open(&cfg, &d->cluster, err);
 }
 
+static int open_images(struct daemon *d, struct plx_err *err)
+{
+    const struct conf *c = d->conf;
+    struct image_role_config cfg = {.store = c->images_store,
+                                    .listen = c->images_listen,
+                                    .clients = c->images_clients,
+                                    .key = &c->key};
+    unsigned clients;
+
+    if (c->images_listen[0] == '\0') {
+        return 0;
+    }
+    int rc = image_role_start(&cfg, &d->images, &clients, err);
+    if (rc != 0) {
+        return plx_err_wrap(err, rc, "[images]");
+    }
+    log_info("images of %s at %s for %u keys", cfg.store, cfg.listen, clients);
+    return 0;
+}
+
 int daemon_run(const struct conf *conf, struct plx_err *err)
 {
     static struct daemon the_daemon;
@@ -266,7 +289,7 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
     }
     PLX_CHECK(uv_loop_init(&d->loop) == 0);
     if ((rc = api_open(d, err)) != 0 || (rc = open_cluster(d, err)) != 0 ||
-        (rc = metrics_open(d, err)) != 0) {
+        (rc = open_images(d, err)) != 0 || (rc = metrics_open(d, err)) != 0) {
         return rc; /* nothing has been promised to anyone yet: the process ends */
     }
     (void)uv_timer_init(&d->loop, &d->second);

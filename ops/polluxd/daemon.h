@@ -11,8 +11,8 @@
  *     session.c  console sessions, wherever the VM runs
  *     events.c   the ring of events;  tap.c  TAP devices;  metrics.c  Prometheus
  *
- * Only hashing (libuv's pool), the metrics server and the authoriser have other threads; they touch
- * nothing here. */
+ * Only hashing (libuv's pool), the metrics server, the image server and the authorisers have other
+ * threads; they touch nothing here. */
 #ifndef OPS_POLLUXD_DAEMON_H
 #define OPS_POLLUXD_DAEMON_H
 
@@ -75,6 +75,7 @@ struct prepared;
 struct start;
 struct session;
 struct wish;
+struct image_role;
 
 struct daemon {
     const struct conf *conf;
@@ -84,6 +85,7 @@ struct daemon {
     struct cluster *cluster;
     struct api *api;
     struct metrics *metrics;
+    struct image_role *images; /* NULL: this node serves none */
     struct child *children;
     struct prepared *prepared;
     struct start *starts;

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "ops/image_role.h"
 #include "ops/polluxd/daemon.h"
 #include "vmm/mmu/shadow.h"
 
@@ -79,7 +80,11 @@ static void render(struct daemon *d, struct wbuf *w)
 {
     const struct roles_state *st = cluster_state(d->cluster);
     uint64_t now = clock_mono_ns();
+    struct image_server_stats images = {.clients = 0};
 
+    if (d->images != NULL) {
+        image_role_stats(d->images, &images);
+    }
 #define METRIC_NODE(metric, kind, text, expr) \
     put_head(w, #metric, #kind, text);        \
     put(w, "%s{node=\"%s\"} %.17g\n", #metric, d->conf->name, (double)(expr));

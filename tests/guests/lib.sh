@@ -62,3 +62,22 @@ free_port() {
         (exec 3<>/dev/tcp/127.0.0.1/$port) 2>/dev/null || { echo $port; return; }
     done
 }
+
+# loaded_pair REQUESTS OPTION...: a pair from the saved guest serves a benchmark that counts; every
+# reply comes, none is doubled. What duo says is in $tmp/err.
+loaded_pair() {
+    local requests=$1
+    shift
+    [ -s $guest/redis.state ] || { echo "no saved state (make guest)"; exit 77; }
+    [ "$(id -u)" -eq 0 ] || { echo "TAPs need root"; exit 77; }
+    # The TAP has the address and the MAC of the gateway that the saved guest knows.
+    timeout 300 unshare -n bash -c '
+        ip link set lo up && ip tuntap add dev p0 mode tap && ip tuntap add dev b0 mode tap &&
+        ip link set p0 address 52:55:0a:00:02:02 && ip addr add 10.0.2.2/24 dev p0 &&
+        ip link set p0 up && ip link set b0 up || exit 1
+        exec "$0" "$@"' "${BUILD:-build}/tests/tools/duo" - - - --state $guest/redis.state \
+        --taps p0,b0 "$@" --exec "
+            redis-benchmark -h 10.0.2.15 -c 4 -n $requests -q incr n >'$tmp/bench' 2>&1 &&
+            [ \"\$(redis-cli -h 10.0.2.15 get n)\" = $requests ]" >"$tmp/out" 2>"$tmp/err" ||
+        fail "the pair: exit code $?, $(cat "$tmp/bench")"
+}

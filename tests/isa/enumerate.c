@@ -192,7 +192,11 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
     f->rep = (z->attributes &
               (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) != 0;
     f->branch = z->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
-    f->flags_undefined = z->cpu_flags != NULL ? z->cpu_flags->undefined : 0;
+    if (z->cpu_flags != NULL) {
+        f->flags_read = z->cpu_flags->tested;
+        f->flags_written = z->cpu_flags->modified | z->cpu_flags->set_0 | z->cpu_flags->set_1;
+        f->flags_undefined = z->cpu_flags->undefined;
+    }
     for (unsigned i = 0; i < z->operand_count; i++) {
         if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY) {
             f->mem = true;
@@ -241,26 +245,56 @@ static bool known(const struct forms *l, const struct form *f)
     return false;
 }
 
-static void try_bytes(const ZydisDecoder *d, enum isa_mode mode, const uint8_t *bytes,
-                      struct forms *out)
+static const ZydisDecoder *decoder_of(enum isa_mode mode)
+{
+    static const ZydisMachineMode machine[] = {ZYDIS_MACHINE_MODE_LONG_64,
+                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
+    static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
+                                            ZYDIS_STACK_WIDTH_16};
+    static const ZydisDecoderMode off[] = {
+        ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,    ZYDIS_DECODER_MODE_MPX,
+        ZYDIS_DECODER_MODE_CET,   ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE};
+    static ZydisDecoder decoders[ISA_MODES];
+    static bool made[ISA_MODES];
+    ZydisDecoder *d = &decoders[mode];
+
+    if (!made[mode]) {
+        PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(d, machine[mode], stack[mode])));
+        for (size_t i = 0; i < PLX_COUNT(off); i++) {
+            PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(d, off[i], ZYAN_FALSE)));
+        }
+        decode_init();
+        made[mode] = true;
+    }
+    return d;
+}
+
+bool form_of_bytes(enum isa_mode mode, const uint8_t *bytes, struct form *out)
 {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    struct form f = {.mode = mode};
 
-    if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(d, bytes, 15, &z, ops)) ||
+    if (!ZYAN_SUCCESS(
+            ZydisDecoderDecodeFull(decoder_of(mode), bytes, sizeof out->bytes, &z, ops)) ||
         z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+        return false;
+    }
+    *out = (struct form){.mode = mode, .mnemonic = z.mnemonic, .len = z.length};
+    memcpy(out->bytes, bytes, sizeof out->bytes);
+    name_form(out, &z, ops);
+    note_details(out, &z, ops);
+    classify(out, &z, ops);
+    return true;
+}
+
+static void try_bytes(enum isa_mode mode, const uint8_t *bytes, struct forms *out)
+{
+    struct form f;
+
+    if (!form_of_bytes(mode, bytes, &f) || known(out, &f)) {
         return;
     }
-    name_form(&f, &z, ops);
-    if (known(out, &f)) {
-        return;
-    }
-    f.mnemonic = z.mnemonic;
-    memcpy(f.bytes, bytes, sizeof f.bytes);
-    f.len = z.length;
-    note_details(&f, &z, ops);
-    classify(&f, &z, ops);
     if (out->n == out->cap) {
         out->cap = out->cap == 0 ? 1024 : out->cap * 2;
         out->items = realloc(out->items, out->cap * sizeof out->items[0]);
@@ -273,22 +307,8 @@ void enumerate(enum isa_mode mode, struct forms *out)
 {
     static const uint8_t maps[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
     static const uint8_t prefixes[] = {0, 0x66, 0xf2, 0xf3};
-    static const ZydisMachineMode machine[] = {ZYDIS_MACHINE_MODE_LONG_64,
-                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
-                                               ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
-    static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
-                                            ZYDIS_STACK_WIDTH_16};
-    static const ZydisDecoderMode off[] = {
-        ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,    ZYDIS_DECODER_MODE_MPX,
-        ZYDIS_DECODER_MODE_CET,   ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE};
     unsigned rex_max = mode == ISA_64 ? 2 : 1;
-    ZydisDecoder d;
 
-    PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(&d, machine[mode], stack[mode])));
-    for (size_t i = 0; i < PLX_COUNT(off); i++) {
-        PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(&d, off[i], ZYAN_FALSE)));
-    }
-    decode_init();
     for (unsigned map = 0; map < 4; map++) {
         for (unsigned op = 0; op < 256; op++) {
             for (unsigned v = 0; v < 4 * rex_max * 8 * 9; v++) {
@@ -311,7 +331,7 @@ void enumerate(enum isa_mode mode, struct forms *out)
                 b[n++] = (uint8_t)op;
                 b[n++] = rm == 8 ? (uint8_t)(0x40 | reg << 3 | (mode == ISA_16 ? 7 : 3))
                                  : (uint8_t)(0xc0 | reg << 3 | rm);
-                try_bytes(&d, mode, b, out);
+                try_bytes(mode, b, out);
             }
         }
     }

@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/isa/native.c - one instruction on the host's processor: a child under ptrace that shares
- * code, data and stack pages with us and is single-stepped with registers of our choice. */
+ * tests/isa/native.c - instructions on the host's processor: a child under ptrace that shares code,
+ * data and stack pages with us and runs, or is single-stepped, with registers of our choice. It has
+ * no other memory, and no system calls. */
 #include <asm/ldt.h>
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -18,10 +23,13 @@
 #include "tests/isa/isa.h"
 
 enum { CS64 = 0x33, CS32 = 0x23, SS_USER = 0x2b, REP_STEPS_MAX = 4096 };
+enum { RSEQ_BYTES = 32, WAIT_S = 1 };
+#define USER_END UINT64_C(0x7ffffffff000)
 enum { LDT_CODE16, LDT_DATA16, LDT_STACK16 };
 #define LDT_SEL(i) ((unsigned)(i) << 3 | 7)
 
 static pid_t child;
+static sigset_t stops; /* SIGCHLD */
 
 static int map_at(uint64_t at, size_t len)
 {
@@ -49,33 +57,18 @@ static _Noreturn void child_main(void)
     set_ldt(LDT_CODE16, CODE_AT, MODIFY_LDT_CONTENTS_CODE);
     set_ldt(LDT_DATA16, DATA_AT, MODIFY_LDT_CONTENTS_DATA);
     set_ldt(LDT_STACK16, STACK_AT, MODIFY_LDT_CONTENTS_DATA);
-    if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
+    /* The kernel would kill what it cannot tell the processor's number. */
+    if (__rseq_size != 0) {
+        (void)syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, RSEQ_BYTES,
+                      RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+    }
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 || ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0) {
         _exit(9);
     }
     (void)raise(SIGSTOP);
     for (;;) {
         (void)pause();
     }
-}
-
-int native_open(void)
-{
-    int status;
-
-    if (map_at(CODE_AT, CODE_SIZE) != 0 || map_at(DATA_AT, DATA_SIZE) != 0 ||
-        map_at(STACK_AT, STACK_SIZE) != 0) {
-        perror("cannot map the pages of the test");
-        return -1;
-    }
-    child = fork();
-    if (child == 0) {
-        child_main();
-    }
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) {
-        (void)fprintf(stderr, "this host does not let us single-step a child\n");
-        return -1;
-    }
-    return 0;
 }
 
 void native_close(void)
@@ -123,24 +116,83 @@ static int step(void)
     return sig == SIGTRAP ? 0 : sig;
 }
 
-void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
-                 const struct isa_state *in, struct isa_outcome *out)
+/* Have the child make a system call. */
+static uint64_t inject(uint64_t nr, uint64_t a, uint64_t b, uint64_t c)
+{
+    struct user_regs_struct r;
+
+    memcpy((void *)(uintptr_t)CODE_AT, (const uint8_t[]){0x0f, 0x05}, 2);
+    PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
+    r.rip = CODE_AT;
+    r.orig_rax = UINT64_MAX;
+    r.rax = nr;
+    r.rdi = a;
+    r.rsi = b;
+    r.rdx = c;
+    PLX_CHECK(ptrace(PTRACE_SETREGS, child, NULL, &r) == 0);
+    PLX_CHECK(step() == 0);
+    PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
+    return r.rax;
+}
+
+/* Whatever a program does: it finds no memory of ours, and dies if it calls the kernel. */
+static void seal(void)
+{
+    struct sock_filter kill_all[] = {BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)};
+    struct sock_fprog prog = {.len = 1, .filter = (struct sock_filter *)(uintptr_t)DATA_AT};
+    uint64_t prog_at = DATA_AT + sizeof kill_all;
+
+    PLX_CHECK(inject(SYS_munmap, 0, CODE_AT, 0) == 0);
+    PLX_CHECK(inject(SYS_munmap, STACK_AT + STACK_SIZE, USER_END - STACK_AT - STACK_SIZE, 0) == 0);
+    memcpy((void *)(uintptr_t)DATA_AT, kill_all, sizeof kill_all);
+    memcpy((void *)(uintptr_t)prog_at, &prog, sizeof prog);
+    PLX_CHECK(inject(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, prog_at) == 0);
+}
+
+int native_open(void)
+{
+    int status;
+
+    (void)sigemptyset(&stops);
+    (void)sigaddset(&stops, SIGCHLD);
+    PLX_CHECK(sigprocmask(SIG_BLOCK, &stops, NULL) == 0);
+
+    if (map_at(CODE_AT, CODE_SIZE) != 0 || map_at(DATA_AT, DATA_SIZE) != 0 ||
+        map_at(STACK_AT, STACK_SIZE) != 0) {
+        perror("cannot map the pages of the test");
+        return -1;
+    }
+    child = fork();
+    if (child == 0) {
+        child_main();
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) {
+        (void)fprintf(stderr, "this host does not let us single-step a child\n");
+        return -1;
+    }
+    PLX_CHECK(ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_EXITKILL) == 0);
+    seal();
+    return 0;
+}
+
+static void load(enum isa_mode mode, const struct isa_state *in)
 {
     struct user_regs_struct r;
     struct user_fpregs_struct fp;
 
-    memcpy((void *)(uintptr_t)(CODE_AT + INSN_OFFSET), code, len);
     memcpy((void *)(uintptr_t)DATA_AT, in->data, DATA_SIZE);
     memcpy((void *)(uintptr_t)STACK_AT, in->stack, STACK_SIZE);
     memcpy(&fp, in->fx, sizeof fp);
     load_regs(mode, in, &r);
     PLX_CHECK(ptrace(PTRACE_SETFPREGS, child, NULL, &fp) == 0);
-    out->signal = step();
+}
+
+static void store(struct isa_outcome *out)
+{
+    struct user_regs_struct r;
+    struct user_fpregs_struct fp;
+
     PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
-    for (int i = 0; rep && out->signal == 0 && r.rip == in->rip && i < REP_STEPS_MAX; i++) {
-        out->signal = step(); /* the processor stops after each iteration */
-        PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
-    }
     PLX_CHECK(ptrace(PTRACE_GETFPREGS, child, NULL, &fp) == 0);
     for (int i = 0; i < 16; i++) {
         memcpy(&out->s.gpr[i], (char *)&r + reg_at[i], 8);
@@ -150,4 +202,60 @@ void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep
     memcpy(out->s.fx, &fp, sizeof fp);
     memcpy(out->s.data, (void *)(uintptr_t)DATA_AT, DATA_SIZE);
     memcpy(out->s.stack, (void *)(uintptr_t)STACK_AT, STACK_SIZE);
+}
+
+void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
+                 const struct isa_state *in, struct isa_outcome *out)
+{
+    struct user_regs_struct r;
+
+    memcpy((void *)(uintptr_t)(CODE_AT + INSN_OFFSET), code, len);
+    load(mode, in);
+    out->signal = step();
+    PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
+    for (int i = 0; rep && out->signal == 0 && r.rip == in->rip && i < REP_STEPS_MAX; i++) {
+        out->signal = step(); /* the processor stops after each iteration */
+        PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
+    }
+    store(out);
+}
+
+/* Wait for the child to stop. false: it runs on. */
+static bool wait_stop(int *status)
+{
+    struct timespec limit = {.tv_sec = WAIT_S};
+    pid_t got;
+
+    while ((got = waitpid(child, status, WNOHANG)) == 0) {
+        if (sigtimedwait(&stops, NULL, &limit) < 0 && errno == EAGAIN) {
+            return waitpid(child, status, WNOHANG) == child;
+        }
+    }
+    PLX_CHECK(got == child);
+    return true;
+}
+
+bool native_run(const uint8_t code[CODE_SIZE], const struct isa_state *in, struct isa_outcome *out)
+{
+    siginfo_t why;
+    int status;
+    bool ended;
+
+    memcpy((void *)(uintptr_t)CODE_AT, code, CODE_SIZE);
+    load(ISA_64, in);
+    PLX_CHECK(ptrace(PTRACE_CONT, child, NULL, NULL) == 0);
+    ended = wait_stop(&status);
+    if (!ended) {
+        PLX_CHECK(kill(child, SIGSTOP) == 0 && waitpid(child, &status, 0) == child);
+    }
+    PLX_CHECK(WIFSTOPPED(status));
+    *out = (struct isa_outcome){.signal = WSTOPSIG(status)};
+    PLX_CHECK(ptrace(PTRACE_GETSIGINFO, child, NULL, &why) == 0);
+    if (out->signal == SIGSEGV && (why.si_code == SEGV_MAPERR || why.si_code == SEGV_ACCERR)) {
+        out->page_fault = true;
+        out->present = why.si_code == SEGV_ACCERR;
+        out->address = (uint64_t)(uintptr_t)why.si_addr;
+    }
+    store(out);
+    return ended;
 }

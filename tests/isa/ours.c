@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/isa/ours.c - one instruction on the interpreter: ring 3 under paging, at the same
- * addresses as the child of native.c; exceptions arrive in ring 0 through a real IDT.
+ * tests/isa/ours.c - instructions on an engine: ring 3 under paging, at the same addresses as the
+ * child of native.c; exceptions arrive in ring 0 through a real IDT.
  *
  * Guest-physical layout: 0x1000 PML4, 0x2000 PDPT, 0x3000 PD, 0x4000 PT, 0x10000 code,
  * 0x20000 data, 0x30000 stack, 0x40000 system page (GDT, TSS, IDT, LDT), 0x44000 ring-0 stack. */
 #include <signal.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/check.h"
-#include "tests/isa/isa.h"
+#include "tests/isa/ours.h"
 #include "vmm/engine/engine.h"
 #include "vmm/sched/cpu_section.h"
 
@@ -23,7 +24,8 @@ enum {
     GPA_SYS = 0x40000,
     GPA_SYS_STACK = 0x44000,
     GPA_HLT = 0x48000,
-    BUDGET = 4096,
+    GPA_END = 0x49000, /* nothing behind it is ever used */
+    STEP_BUDGET = 4096,
 };
 
 #define SYS_AT       UINT64_C(0x10100000)
@@ -39,50 +41,47 @@ enum {
     SEL_TSS = 0x40
 };
 
-static struct ram *ram;
-static struct vcpu *vcpu;
-static struct cpu clean; /* state in front of any step */
-
-static void put(gpa_t gpa, uint64_t value, unsigned len)
+static void put(struct ours *o, gpa_t gpa, uint64_t value, unsigned len)
 {
-    PLX_CHECK(ram_write(ram, gpa, &value, len) == 0);
+    PLX_CHECK(ram_write(o->ram, gpa, &value, len) == 0);
 }
 
-static void map_pages(uint64_t at, gpa_t gpa, uint64_t len, uint64_t flags)
+static void map_pages(struct ours *o, uint64_t at, gpa_t gpa, uint64_t len, uint64_t flags)
 {
     for (uint64_t off = 0; off < len; off += PAGE_SIZE) {
-        put(GPA_PT + ((at + off) >> 12 & 511) * 8, (gpa + off) | flags, 8);
+        put(o, GPA_PT + ((at + off) >> 12 & 511) * 8, (gpa + off) | flags, 8);
     }
 }
 
-static void build_tables(void)
+static void build_tables(struct ours *o)
 {
-    put(GPA_PML4, GPA_PDPT | 7, 8);
-    put(GPA_PDPT, GPA_PD | 7, 8);
-    put(GPA_PD + (CODE_AT >> 21 & 511) * 8, GPA_PT | 7, 8);
-    map_pages(CODE_AT, GPA_CODE, CODE_SIZE, 7);
-    map_pages(DATA_AT, GPA_DATA, DATA_SIZE, 7);
-    map_pages(STACK_AT, GPA_STACK, STACK_SIZE, 7);
-    map_pages(SYS_AT, GPA_SYS, 0x4000, 3);
-    map_pages(SYS_STACK_AT, GPA_SYS_STACK, 0x4000, 3);
-    map_pages(HLT_AT, GPA_HLT, 0x1000, 3);
+    put(o, GPA_PML4, GPA_PDPT | 7, 8);
+    put(o, GPA_PDPT, GPA_PD | 7, 8);
+    put(o, GPA_PD + (CODE_AT >> 21 & 511) * 8, GPA_PT | 7, 8);
+    map_pages(o, CODE_AT, GPA_CODE, CODE_SIZE, 7);
+    map_pages(o, DATA_AT, GPA_DATA, DATA_SIZE, 7);
+    map_pages(o, STACK_AT, GPA_STACK, STACK_SIZE, 7);
+    map_pages(o, SYS_AT, GPA_SYS, 0x4000, 3);
+    map_pages(o, SYS_STACK_AT, GPA_SYS_STACK, 0x4000, 3);
+    map_pages(o, HLT_AT, GPA_HLT, 0x1000, 3);
 }
 
 /* GDT as Linux lays it out for user space; one HLT a vector; gates of ring 3 where INT may come. */
-static void build_system(void)
+static void build_system(struct ours *o)
 {
-    put(GPA_SYS + GDT_OFF + SEL_K_CODE, 0x00af9b000000ffff, 8);
-    put(GPA_SYS + GDT_OFF + SEL_K_DATA, 0x00cf93000000ffff, 8);
-    put(GPA_SYS + GDT_OFF + (SEL_U32 & ~7), 0x00cffb000000ffff, 8);
-    put(GPA_SYS + GDT_OFF + (SEL_U_DATA & ~7), 0x00cff3000000ffff, 8);
-    put(GPA_SYS + GDT_OFF + (SEL_U64 & ~7), 0x00affb000000ffff, 8);
-    put(GPA_SYS + TSS_OFF + 4, SYS_STACK_AT + 0x4000, 8);
+    put(o, GPA_SYS + GDT_OFF + SEL_K_CODE, 0x00af9b000000ffff, 8);
+    put(o, GPA_SYS + GDT_OFF + SEL_K_DATA, 0x00cf93000000ffff, 8);
+    put(o, GPA_SYS + GDT_OFF + (SEL_U32 & ~7), 0x00cffb000000ffff, 8);
+    put(o, GPA_SYS + GDT_OFF + (SEL_U_DATA & ~7), 0x00cff3000000ffff, 8);
+    put(o, GPA_SYS + GDT_OFF + (SEL_U64 & ~7), 0x00affb000000ffff, 8);
+    put(o, GPA_SYS + TSS_OFF + 4, SYS_STACK_AT + 0x4000, 8);
+    put(o, GPA_SYS + TSS_OFF + 0x66, 0xffff, 2); /* no I/O map */
     for (uint64_t vec = 0; vec < 256; vec++) {
         uint64_t at = HLT_AT + vec * 16, gate = GPA_SYS + IDT_OFF + vec * 16;
-        put(gate,
+        put(o, gate,
             (at & 0xffff) | SEL_K_CODE << 16 | UINT64_C(0x8e) << 40 | (at >> 16 & 0xffff) << 48, 8);
-        put(gate + 8, at >> 32, 8);
-        put(GPA_HLT + vec * 16, 0xf4, 1);
+        put(o, gate + 8, at >> 32, 8);
+        put(o, GPA_HLT + vec * 16, 0xf4, 1);
     }
 }
 
@@ -104,30 +103,35 @@ static void build_state(struct cpu *c)
     c->ldtr = segment(0, SEG_NULL, 0, 0);
 }
 
-int ours_open(void)
+void ours_open(struct ours *o, const struct engine_ops *engine)
 {
     static const struct vcpu_ops no_machine;
     struct engine_config cfg = {.bsp = true, .ops = &no_machine};
     struct plx_err err;
 
-    if (ram_create(RAM_MIN, &ram, &err) != 0) {
-        return -1;
-    }
-    cfg.ram = ram;
-    if (engine_interp.create(&cfg, &vcpu, &err) != 0) {
-        return -1;
-    }
-    build_tables();
-    build_system();
-    clean = vcpu->c;
-    build_state(&clean);
-    return 0;
+    o->engine = engine;
+    PLX_CHECK(ram_create(RAM_MIN, &o->ram, &err) == 0);
+    cfg.ram = o->ram;
+    PLX_CHECK(engine->create(&cfg, &o->vcpu, &err) == 0);
+    build_tables(o);
+    build_system(o);
+    o->clean = plx_calloc(1, sizeof *o->clean);
+    PLX_CHECK(o->clean != NULL);
+    *o->clean = o->vcpu->c;
+    build_state(o->clean);
 }
 
-void ours_close(void)
+void ours_close(struct ours *o)
 {
-    engine_interp.destroy(vcpu);
-    ram_destroy(ram);
+    o->engine->destroy(o->vcpu);
+    ram_destroy(o->ram);
+    plx_free(o->clean);
+}
+
+void ours_forget(struct ours *o)
+{
+    build_tables(o);
+    o->engine->drop(o->vcpu);
 }
 
 static void set_mode(struct cpu *c, enum isa_mode mode)
@@ -206,26 +210,38 @@ static int signal_of(unsigned vector)
     }
 }
 
-/* Ring 0 was entered: what the exception pushed is where the program was. */
-static void unwind_exception(struct cpu *c, struct isa_outcome *out)
+bool ours_ended(const struct ours *o)
 {
-    unsigned vector = (unsigned)((c->rip - 1 - HLT_AT) / 16);
-    bool error = (1u << vector & 0x27d00) != 0; /* #DF #TS #NP #SS #GP #PF #AC */
-    uint64_t frame[5];
-
-    PLX_CHECK(ram_read(ram, c->gpr[RSP] + (error ? 8 : 0) - SYS_STACK_AT + GPA_SYS_STACK, frame,
-                       sizeof frame) == 0);
-    out->signal = signal_of(vector);
-    c->rip = frame[0];
-    c->rflags = frame[2];
-    c->gpr[RSP] = frame[3];
+    return o->vcpu->c.halted != 0;
 }
 
-static void load_state(enum isa_mode mode, const struct isa_state *in)
+/* Ring 0 was entered: what the exception pushed is where the program was. */
+static void unwind_exception(struct ours *o, struct isa_outcome *out)
 {
-    struct cpu *c = &vcpu->c;
+    struct cpu *c = &o->vcpu->c;
+    unsigned vector = (unsigned)((c->rip - 1 - HLT_AT) / 16);
+    bool error = (1u << vector & 0x27d00) != 0; /* #DF #TS #NP #SS #GP #PF #AC */
+    uint64_t frame[6];
 
-    *c = clean;
+    PLX_CHECK(
+        ram_read(o->ram, c->gpr[RSP] - SYS_STACK_AT + GPA_SYS_STACK, frame, error ? 48 : 40) == 0);
+    if (!error) {
+        memmove(frame + 1, frame, 40);
+    }
+    out->signal = signal_of(vector);
+    out->page_fault = vector == VEC_PF;
+    out->address = vector == VEC_PF ? c->cr2 : 0;
+    out->present = vector == VEC_PF && (frame[0] & PF_P) != 0;
+    c->rip = frame[1];
+    c->rflags = frame[3];
+    c->gpr[RSP] = frame[4];
+}
+
+static void load_state(struct ours *o, enum isa_mode mode, const struct isa_state *in)
+{
+    struct cpu *c = &o->vcpu->c;
+
+    *c = *o->clean;
     set_mode(c, mode);
     memcpy(c->gpr, in->gpr, sizeof c->gpr);
     c->seg[SEG_FS].base = mode == ISA_64 ? in->fs_base : 0;
@@ -233,90 +249,107 @@ static void load_state(enum isa_mode mode, const struct isa_state *in)
     c->rip = in->rip;
     c->rflags = in->rflags | FLAG_ONE | FLAG_IF;
     load_fx(&c->fpu, in->fx);
-    engine_interp.state_changed(vcpu);
+    o->engine->state_changed(o->vcpu);
 }
 
-void ours_state(struct isa_state *out)
+void ours_state(const struct ours *o, struct isa_state *out)
 {
-    const struct cpu *c = &vcpu->c;
+    const struct cpu *c = &o->vcpu->c;
 
     memcpy(out->gpr, c->gpr, sizeof out->gpr);
     out->rip = c->rip;
     out->rflags = c->rflags;
     store_fx(&c->fpu, out->fx);
-    PLX_CHECK(ram_read(ram, GPA_DATA, out->data, DATA_SIZE) == 0);
-    PLX_CHECK(ram_read(ram, GPA_STACK, out->stack, STACK_SIZE) == 0);
+    PLX_CHECK(ram_read(o->ram, GPA_DATA, out->data, DATA_SIZE) == 0);
+    PLX_CHECK(ram_read(o->ram, GPA_STACK, out->stack, STACK_SIZE) == 0);
 }
 
-void ours_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
+void ours_outcome(struct ours *o, struct isa_outcome *out)
+{
+    *out = (struct isa_outcome){.signal = 0};
+    if (o->vcpu->c.seg[SEG_CS].sel == SEL_K_CODE) {
+        if (!ours_ended(o)) { /* delivered, the HLT is next */
+            (void)ours_run(o, 1);
+        }
+        unwind_exception(o, out);
+    }
+    ours_state(o, &out->s);
+}
+
+void ours_begin(struct ours *o, const uint8_t code[CODE_SIZE], const struct isa_state *in)
+{
+    if (memcmp(ours_code(o), code, CODE_SIZE) != 0) { /* else what was made of it stays */
+        PLX_CHECK(ram_write(o->ram, GPA_CODE, code, CODE_SIZE) == 0);
+    }
+    PLX_CHECK(ram_write(o->ram, GPA_DATA, in->data, DATA_SIZE) == 0);
+    PLX_CHECK(ram_write(o->ram, GPA_STACK, in->stack, STACK_SIZE) == 0);
+    load_state(o, ISA_64, in);
+}
+
+const uint8_t *ours_code(const struct ours *o)
+{
+    return o->ram->hva + GPA_CODE;
+}
+
+bool ours_equal(const struct ours *a, const struct ours *b)
+{
+    return memcmp(&a->vcpu->c, &b->vcpu->c, sizeof a->vcpu->c) == 0 &&
+           memcmp(a->ram->hva, b->ram->hva, GPA_END) == 0;
+}
+
+void ours_step(struct ours *o, enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
                const struct isa_state *in, struct isa_outcome *out)
 {
-    struct cpu *c = &vcpu->c;
-    struct engine_run run = {.budget = BUDGET, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1};
+    const struct cpu *c = &o->vcpu->c;
+    int stop;
 
-    PLX_CHECK(ram_write(ram, GPA_CODE + INSN_OFFSET, code, len) == 0);
-    PLX_CHECK(ram_write(ram, GPA_DATA, in->data, DATA_SIZE) == 0);
-    PLX_CHECK(ram_write(ram, GPA_STACK, in->stack, STACK_SIZE) == 0);
-    load_state(mode, in);
+    PLX_CHECK(ram_write(o->ram, GPA_CODE + INSN_OFFSET, code, len) == 0);
+    PLX_CHECK(ram_write(o->ram, GPA_DATA, in->data, DATA_SIZE) == 0);
+    PLX_CHECK(ram_write(o->ram, GPA_STACK, in->stack, STACK_SIZE) == 0);
+    load_state(o, mode, in);
     do { /* a REP goes on until it is done, as on the other side */
-        run.budget = 1;
-        engine_interp.run(vcpu, &run);
-    } while (rep && run.stop == VCPU_BUDGET && c->rip == in->rip && c->progress < BUDGET &&
+        stop = ours_run(o, 1);
+    } while (rep && stop == VCPU_BUDGET && c->rip == in->rip && c->progress < STEP_BUDGET &&
              c->seg[SEG_CS].sel != SEL_K_CODE);
-    out->signal = 0;
-    if (c->seg[SEG_CS].sel == SEL_K_CODE) {
-        if (run.stop == VCPU_BUDGET) { /* delivered, the HLT is next */
-            run.budget = 1;
-            engine_interp.run(vcpu, &run);
-        }
-        unwind_exception(c, out);
-    }
-    ours_state(&out->s);
+    ours_outcome(o, out);
 }
 
-void ours_write(uint64_t at, const void *bytes, uint64_t len)
+void ours_write(struct ours *o, uint64_t at, const void *bytes, uint64_t len)
 {
     PLX_CHECK(at >= CODE_AT && at + len <= STACK_AT + STACK_SIZE);
-    PLX_CHECK(ram_write(ram, at - CODE_AT + GPA_CODE, bytes, len) == 0);
+    PLX_CHECK(ram_write(o->ram, at - CODE_AT + GPA_CODE, bytes, len) == 0);
 }
 
-void ours_start(const struct isa_state *in)
+void ours_start(struct ours *o, const struct isa_state *in)
 {
-    load_state(ISA_64, in);
+    load_state(o, ISA_64, in);
 }
 
-void ours_run(uint64_t budget)
+int ours_run(struct ours *o, uint64_t budget)
 {
-    struct engine_run run = {.budget = budget, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1};
+    struct engine_run run = {
+        .budget = budget, .part = PART_SERIAL, .t_end = UINT64_MAX, .rate = 1, .alone = true};
 
-    engine_interp.run(vcpu, &run);
-    PLX_CHECK(run.stop == VCPU_BUDGET);
+    o->engine->run(o->vcpu, &run);
+    return (int)run.stop;
 }
 
-uint64_t ours_rip(void)
+struct ours_at ours_at(const struct ours *o)
 {
-    return vcpu->c.rip;
+    const struct cpu *c = &o->vcpu->c;
+
+    return (struct ours_at){.rip = c->rip, .retired = c->retired, .progress = c->progress};
 }
 
-uint64_t ours_retired(void)
+struct hash128 ours_digest(const struct ours *o)
 {
-    return vcpu->c.retired;
-}
-
-uint64_t ours_progress(void)
-{
-    return vcpu->c.progress;
-}
-
-struct hash128 ours_digest(void)
-{
-    struct cpu_section section = {.engine = &engine_interp, .v = vcpu};
+    struct cpu_section section = {.engine = o->engine, .v = o->vcpu};
     struct hash128 h;
     struct wbuf b;
 
     wbuf_init(&b);
     cpu_section_ops.save(&section, &b);
-    wbuf_put(&b, ram->hva, ram->size);
+    wbuf_put(&b, o->ram->hva, o->ram->size);
     PLX_CHECK(!b.failed);
     h = hash128(b.data, b.len, 0);
     wbuf_free(&b);

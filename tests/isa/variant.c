@@ -131,6 +131,7 @@ static void choose_memory(struct prng *g, const struct form *f, struct draft *d,
         d->modrm = (uint8_t)((d->modrm & 0x38) | SIB_FOLLOWS);
         d->sib_there = true;
         d->sib = (uint8_t)(scale << 6 | index << 3 | DISP32_ONLY);
+        d->rex |= one_in(g, 2) ? REX_B : 0u; /* without meaning */
         if (index != RSP) {
             s->gpr[index] = prng_below(g, 256);
             ea -= s->gpr[index] << scale;

@@ -19,6 +19,7 @@ LAB_PREFIX=${LAB_PREFIX:-plxlab}
 BUILD=${BUILD:-build}
 lab_dirs=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 declare -A LAB_PID
+declare -A LAB_NODE_CONF # more sections for node N: set, then lab_conf N again
 
 lab_need() { # skip where namespaces cannot be made
     [ "$(id -u)" = 0 ] || { echo "needs root for network namespaces"; exit 77; }
@@ -45,6 +46,7 @@ lab_conf() { # N: write the configuration of node N
         printf 'socket = %s\nbridge = br0\nmetrics = 127.0.0.1:9100\n' "$LAB/$n/sock"
         printf '[replica]\nprogram = %s\n%s\n' \
             "${LAB_REPLICA:-$lab_dirs/$BUILD/pollux-replica}" "${LAB_REPLICA_CONF:-}"
+        printf '%s' "${LAB_NODE_CONF[$n]:-}"
         for m in 1 2 3; do
             printf '[member n%s]\nid = %s\naddress = tcp://10.77.0.%s:7300\npublic_key = %s\n' \
                 "$m" "$m" "$m" "${LAB_KEY[$m]}"

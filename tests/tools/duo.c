@@ -17,8 +17,8 @@
  * block, with the primary going on alone. --taps connects the card of each replica to a TAP that
  * exists. --engines: what runs the primary's guest, and the backup's. --exec runs a command at the
  * mark and ends well when it does and the pair is whole: both alive and paired, digests of what
- * came after it compared, none different. Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the
- * bit before it could be found, 124 timeout. */
+ * came after it compared, none different; with --kill, that comes then. Exit 0, 1 failed, 4
+ * diverged, 5 the guest wrote over the bit before it could be found, 124 timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -592,6 +592,7 @@ static int judge_exec(void)
 static int judge(uint64_t now)
 {
     static uint64_t slice_then, done_at;
+    static bool loaded; /* the command of --exec has ended */
     int victim = opt.kill != NULL && strcmp(opt.kill, "primary") == 0 ? PRIMARY : BACKUP;
     int other = 1 - victim;
 
@@ -607,8 +608,13 @@ static int judge(uint64_t now)
     if (mark_at == 0 || now < mark_at + opt.after_ms * 1000000) {
         return side[0].alive || side[1].alive ? -1 : 1;
     }
-    if (opt.exec != NULL) {
-        return judge_exec();
+    if (opt.exec != NULL && !loaded) {
+        int rc = judge_exec();
+
+        if (rc != 0 || opt.kill == NULL) {
+            return rc;
+        }
+        loaded = true;
     }
     if (done_at == 0) {
         done_at = now;

@@ -161,6 +161,28 @@ static void bit_offsets_reach_far(void **state)
     g_close(&g);
 }
 
+/* REX bits that change nothing, and one that outranks a prefix. */
+static void rex_beside_other_prefixes(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    g_put(&g, G_DATA + 8, 0x1234567890, 8);
+    g.v->c.gpr[R13] = 0x100;
+    uint64_t at = G_DATA + 8;
+    G_EXEC(&g, 0x67, 0x49, 0x8b, 0x04, 0x25, (uint8_t)at, (uint8_t)(at >> 8), (uint8_t)(at >> 16),
+           0); /* mov rax, [at]: no base, so that REX.B has no meaning */
+    assert_int_equal(g.v->c.gpr[RAX], 0x1234567890);
+    g.v->c.gpr[RSP] = G_STACK;
+    G_EXEC(&g, 0x66, 0x48, 0x6a, 0xfe); /* push -2: 8 bytes */
+    assert_int_equal(g.v->c.gpr[RSP], G_STACK - 8);
+    assert_int_equal(g_get(&g, G_STACK - 8), (uint64_t)-2);
+    G_EXEC(&g, 0x66, 0x6a, 0xfe); /* 2 */
+    assert_int_equal(g.v->c.gpr[RSP], G_STACK - 10);
+    g_close(&g);
+}
+
 static void divide_errors(void **state)
 {
     static const struct {
@@ -417,6 +439,7 @@ int main(void)
         cmocka_unit_test(bad_targets),
         cmocka_unit_test(refused_rmw_changes_nothing),
         cmocka_unit_test(bit_offsets_reach_far),
+        cmocka_unit_test(rex_beside_other_prefixes),
         cmocka_unit_test(divide_errors),
         cmocka_unit_test(misaligned_cmpxchg16b),
         cmocka_unit_test(rep_movs_of_all_shapes),

@@ -11,7 +11,7 @@
 #include "vmm/cpu/decode.h"
 #include "vmm/cpu/vcpu.h"
 
-enum { BLOCK_INSNS_MAX = 32 };
+enum { BLOCK_INSNS_MAX = 64 };
 
 /* v->code_key: whose address space RIP is in, plus CODE_STEP for each time that blocks were
  * dropped. Only 64-bit mode has short cuts from RIP to block. */

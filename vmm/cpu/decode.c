@@ -141,12 +141,23 @@ static struct opd reg_opd(ZydisRegister r)
     return o;
 }
 
-static void set_mem(enum decode_mode mode, const ZydisDecodedOperandMem *m, struct insn *in)
+/* A SIB without a base (SDM Vol. 2, "32-Bit Addressing Forms with the SIB Byte"), whatever REX.B
+ * is; Zydis 4.0 finds R13D there under an address-size prefix. */
+static bool sib_without_base(const ZydisDecodedInstruction *z)
 {
+    return (z->attributes & ZYDIS_ATTRIB_HAS_SIB) != 0 && z->raw.modrm.mod == 0 &&
+           z->raw.sib.base == 5;
+}
+
+static void set_mem(enum decode_mode mode, const ZydisDecodedInstruction *z,
+                    const ZydisDecodedOperandMem *m, struct insn *in)
+{
+    bool no_base = sib_without_base(z);
+
     in->seg = seg_id(m->segment);
-    in->disp = m->disp.has_displacement ? m->disp.value : 0;
+    in->disp = no_base ? z->raw.disp.value : m->disp.has_displacement ? m->disp.value : 0;
     in->rip_relative = m->base == ZYDIS_REGISTER_RIP || m->base == ZYDIS_REGISTER_EIP;
-    in->base = m->base == ZYDIS_REGISTER_NONE || in->rip_relative
+    in->base = m->base == ZYDIS_REGISTER_NONE || in->rip_relative || no_base
                    ? (uint8_t)REG_NONE
                    : (uint8_t)ZydisRegisterGetId(m->base);
     in->index =
@@ -260,7 +271,7 @@ static void set_operands(enum decode_mode mode, const ZydisDecodedInstruction *z
         case ZYDIS_OPERAND_TYPE_MEMORY:
             *o = (struct opd){.kind = OPD_MEM, .size = (uint16_t)(op->size / 8)};
             if (!is_string(z)) {
-                set_mem(mode, &op->mem, in);
+                set_mem(mode, z, &op->mem, in);
             }
             break;
         case ZYDIS_OPERAND_TYPE_POINTER:
@@ -329,7 +340,8 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
     in->asz = (uint8_t)(z.address_width / 8);
     in->opcode = z.opcode;
     bool prefix66 = has_prefix(&z, 0x66);
-    in->ssz = mode == DECODE_64 ? (prefix66 ? 2 : 8) : ((mode == DECODE_32) != prefix66 ? 4 : 2);
+    in->ssz = mode == DECODE_64 ? (prefix66 && z.raw.rex.W == 0 ? 2 : 8)
+                                : ((mode == DECODE_32) != prefix66 ? 4 : 2);
     /* Byte forms: what the prefixes would give a wider one. */
     in->osz = z.operand_width != 8              ? (uint8_t)(z.operand_width / 8)
               : (mode == DECODE_16) != prefix66 ? 2

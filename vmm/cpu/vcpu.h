@@ -126,6 +126,7 @@ struct vcpu {
         uint8_t xmm_live;    /* the host has the XMM registers and MXCSR */
         uint32_t mxcsr_host; /* of C code */
         uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
+        uint64_t budget;  /* while its host register is lent */
         uint64_t kept;    /* a value that an instruction needs again after a lookup */
     } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */

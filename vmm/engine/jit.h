@@ -10,7 +10,7 @@
  *
  *   RAX RCX RDX RBX RBP RSI RDI R8 R9 R10 R12   the host's register of the same name
  *   RSP                                         R15 (RSP stays the host's stack)
- *   R11 R13 R14 R15                             in struct vcpu
+ *   R11 R13 R14 R15                             in struct vcpu, or lent one within a translation
  *   host R11 (T0), R14 (T1)                     for addresses and values in passing
  *   host R13                                    budget: what is left once this block is through
  *   GS base                                     struct vcpu

@@ -119,14 +119,15 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
             jit_leave(w, NULL);
             return true;
         }
+        jit_lend(w);
         return false;
     }
     if (keep_cf) {
         jit_save_but_cf(c);
     } else if (merge) {
-        jit_save_rotated(c, f, jit_result_host(f));
+        jit_save_rotated(c, f, jit_result_host(w, f));
     } else if (shifted) {
-        jit_save_shifted(c, f, jit_result_host(f));
+        jit_save_shifted(c, f, jit_result_host(w, f));
         w->in_host = false;
     } else if (in_memory) {
         if (f->kind == FORM_MODRM && (w->live[w->i + 1] & f->writes) != 0) {
@@ -157,6 +158,7 @@ static void emit_slow_paths(struct jit_work *w)
             jit_leave(w, NULL);
             continue;
         }
+        jit_lend(w);
         if (s->load) {
             jit_load_flags(w->c);
         }
@@ -191,6 +193,19 @@ static bool targets_canonical(const struct block *b, uint64_t rip)
             cpu_canonical(end + last->imm));
 }
 
+/* Does the block's last instruction lead to its first? */
+static bool leads_to_itself(const struct jit_work *w)
+{
+    const struct insn *last = &w->block->insns[w->n - 1];
+    enum form_kind kind = w->form[w->n - 1].kind;
+    uint64_t end = 0;
+
+    for (unsigned i = 0; i < w->n; i++) {
+        end += w->block->insns[i].len;
+    }
+    return (kind == FORM_JCC || kind == FORM_JMP) && end + last->imm == 0;
+}
+
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)
 {
     struct translation *t = plx_calloc(1, sizeof *t);
@@ -208,6 +223,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->rip = v->c.rip;
     t->n = block->n;
     find_live(&w, bytes);
+    jit_lend_choose(&w, leads_to_itself(&w));
     t->entry = w.c->at;
     jit_charge(w.c, false, t->n);
     uint32_t enough = emit_jump(w.c, 0x89, 0); /* jns */
@@ -221,6 +237,8 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     if (t->sse) {
         want_xmm(&w, undo);
     }
+    jit_lend(&w);
+    w.inner = w.c->at;
     for (w.i = 0; w.i < w.n && !ended; w.i++) {
         const struct insn *in = &block->insns[w.i];
         w.next = w.rip + in->len;

@@ -25,6 +25,7 @@ void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip)
 {
     struct jit_code *c = w->c;
 
+    jit_give_back(w);
     jit_set_rip(c, rip);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
@@ -63,12 +64,34 @@ static void look_at_page(struct jit_work *w, struct jit_edge *e)
     w->unlike[1] = emit_jump(c, 0x85, 0);
 }
 
+/* To the beginning of the translation itself: what is lent stays so. */
+static void again(struct jit_work *w)
+{
+    struct jit_code *c = w->c;
+    struct rm budget =
+        w->budget_lent ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
+
+    emit_q(c, 0x81, 5, budget); /* sub */
+    emit_4(c, w->t->n);
+    emit_jump(c, 0x89, w->inner); /* jns */
+    jit_give_back(w);
+    jit_charge(c, true, w->t->n);
+    jit_set_rip(c, w->t->rip);
+    jit_leave(w, NULL);
+}
+
 void jit_edge(struct jit_work *w, uint64_t rip)
 {
     struct jit_code *c = w->c;
-    struct jit_edge *e = &w->t->edge[w->t->nedges++];
+    struct jit_edge *e = &w->t->edge[w->t->nedges];
 
+    if (rip == w->t->rip) {
+        again(w);
+        return;
+    }
     *e = (struct jit_edge){.from = w->t, .rip = rip};
+    w->t->nedges++;
+    jit_give_back(w);
     if (!same_page(w, rip)) {
         look_at_page(w, e);
     }
@@ -128,6 +151,7 @@ void jit_do_ret(struct jit_work *w, const struct insn *in)
     jit_lookup(w, 8, false);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
     look_up_jump(w);
+    jit_give_back(w);
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
     emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
 }
@@ -143,8 +167,10 @@ void jit_do_jump_to(struct jit_work *w, const struct insn *in, const struct form
         emit_q(c, OP_MOV_LOAD, HOST_T1, rm_at(HOST_T1, code));
         emit_q(c, OP_MOV_STORE, HOST_T1, JIT_KEPT);
         jit_push_kept(w, false, w->next);
+        jit_give_back(w);
         emit_d(c, 0xff, 4, JIT_KEPT); /* jmp */
     } else {
+        jit_give_back(w);
         emit_d(c, 0xff, 4, rm_at(HOST_T1, code)); /* jmp */
     }
 }

@@ -23,8 +23,8 @@ void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *
     } else if (f->rm_xmm || jit_high_byte(f, f->rm, f->rm_size)) {
         rm = rm_reg(f->rm);
     } else {
-        rm_temp = jit_host_of(rm_guest) < 0;
-        rm_host = rm_temp ? HOST_T0 : (unsigned)jit_host_of(rm_guest);
+        rm_temp = jit_host_of(w, rm_guest) < 0;
+        rm_host = rm_temp ? HOST_T0 : (unsigned)jit_host_of(w, rm_guest);
         rm = rm_reg(rm_host);
         op.low_byte = jit_low_byte(rm_host, f->rm_size);
     }
@@ -40,8 +40,8 @@ void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *
         if (jit_high_byte(f, f->reg, f->reg_size)) {
             reg = f->reg;
         } else {
-            reg_temp = jit_host_of(f->reg) < 0;
-            reg = reg_temp ? HOST_T1 : (unsigned)jit_host_of(f->reg);
+            reg_temp = jit_host_of(w, f->reg) < 0;
+            reg = reg_temp ? HOST_T1 : (unsigned)jit_host_of(w, f->reg);
             op.low_byte |= jit_low_byte(reg, f->reg_size);
             if (reg_temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
                 emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(JIT_GPR(f->reg)));
@@ -79,8 +79,8 @@ void jit_do_low3(struct jit_work *w, const struct form *f, const uint8_t *bytes)
 {
     struct jit_code *c = w->c;
     bool high = f->map == 0 && jit_high_byte(f, f->reg, f->reg_size);
-    bool temp = !high && jit_host_of(f->reg) < 0;
-    unsigned host = high ? f->reg : temp ? HOST_T0 : (unsigned)jit_host_of(f->reg);
+    bool temp = !high && jit_host_of(w, f->reg) < 0;
+    unsigned host = high ? f->reg : temp ? HOST_T0 : (unsigned)jit_host_of(w, f->reg);
     unsigned rex = (f->w ? 8U : 0U) | (host >= 8 ? 1U : 0U);
 
     if (temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
@@ -105,7 +105,7 @@ void jit_do_low3(struct jit_work *w, const struct form *f, const uint8_t *bytes)
 void jit_do_lea(struct jit_work *w, const struct insn *in)
 {
     unsigned reg = in->opd[0].reg, size = in->opd[0].size;
-    int host = jit_host_of(reg);
+    int host = jit_host_of(w, reg);
 
     jit_address(w, in, false);
     if (host < 0) {
@@ -132,7 +132,7 @@ void jit_do_push(struct jit_work *w, const struct form *f)
 void jit_do_pop(struct jit_work *w, const struct form *f)
 {
     struct jit_code *c = w->c;
-    int host = jit_host_of(f->reg);
+    int host = jit_host_of(w, f->reg);
 
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
     jit_lookup(w, 8, false);
@@ -185,8 +185,8 @@ void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f
     }
     emit_op(c, (struct op){.map = 1, .op = f->op, .w = f->w}, HOST_T1, rm);
     uint32_t none = emit_jump(c, 0x84, 0);
-    if (jit_host_of(f->reg) >= 0) {
-        emit_q(c, OP_MOV_LOAD, (unsigned)jit_host_of(f->reg), rm_reg(HOST_T1));
+    if (jit_host_of(w, f->reg) >= 0) {
+        emit_q(c, OP_MOV_LOAD, (unsigned)jit_host_of(w, f->reg), rm_reg(HOST_T1));
     } else {
         jit_store_reg(w, f->reg, HOST_T1);
     }

@@ -3,16 +3,9 @@
  */
 #include "vmm/engine/jit_work.h"
 
-int jit_host_of(unsigned reg)
-{
-    static const int8_t host[16] = {0,  1,  2,  3, HOST_GUEST_RSP, 5, 6, 7, 8, 9, 10, -1,
-                                    12, -1, -1, -1};
-    return host[reg];
-}
-
 unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp)
 {
-    int host = jit_host_of(reg);
+    int host = jit_host_of(w, reg);
 
     if (host >= 0) {
         return (unsigned)host;
@@ -23,7 +16,7 @@ unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp)
 
 void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp)
 {
-    if (jit_host_of(reg) < 0) {
+    if (jit_host_of(w, reg) < 0) {
         emit_q(w->c, OP_MOV_STORE, temp, rm_gs(JIT_GPR(reg)));
     }
 }
@@ -111,7 +104,7 @@ void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f
     }
 }
 
-unsigned jit_result_host(const struct form *f)
+unsigned jit_result_host(const struct jit_work *w, const struct form *f)
 {
-    return f->mem || jit_host_of(f->rm) < 0 ? HOST_T0 : (unsigned)jit_host_of(f->rm);
+    return f->mem || jit_host_of(w, f->rm) < 0 ? HOST_T0 : (unsigned)jit_host_of(w, f->rm);
 }

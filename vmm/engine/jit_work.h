@@ -21,6 +21,12 @@ struct jit_slow {
     bool load; /* the flags are wanted in host flags */
 };
 
+/* Host register of @lender (a guest register or the budget), which @guest has for the time. */
+struct jit_lent {
+    uint8_t host, guest, lender;
+};
+enum { JIT_LENT_MAX = 4 };
+
 struct jit_work {
     struct vcpu *v;
     struct jit_code *c;
@@ -34,6 +40,11 @@ struct jit_work {
     struct jit_slow slow[BLOCK_INSNS_MAX * JIT_SLOW_EACH];
     uint32_t unlike[2]; /* of the edge being emitted */
     unsigned nslow;
+    int8_t host[16]; /* of each guest register: its host register, -1: it is in memory */
+    struct jit_lent lent[JIT_LENT_MAX];
+    unsigned nlent;
+    bool budget_lent;
+    uint32_t inner; /* where a translation that leads to itself goes on */
     struct jit *j;
 };
 
@@ -71,7 +82,11 @@ void jit_want_host_flags(struct jit_work *w);
 /* jit_operand.c: registers, addresses and the inline lookup of memory. */
 
 /* The host's register for a guest's; -1: it is in memory. */
-int jit_host_of(unsigned reg);
+static inline int jit_host_of(const struct jit_work *w, unsigned reg)
+{
+    return w->host[reg];
+}
+
 /* A guest register in a host register: its own, or @temp, loaded. */
 unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp);
 void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp);
@@ -89,7 +104,16 @@ void jit_emit_imm(struct jit_work *w, const struct form *f, const uint8_t *bytes
 /* T0 = the 64-bit operand in ModRM.rm. */
 void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f);
 /* Where jit_do_modrm leaves what it wrote to a register operand. */
-unsigned jit_result_host(const struct form *f);
+unsigned jit_result_host(const struct jit_work *w, const struct form *f);
+
+/* jit_lend.c: host registers lent to guest registers that live in memory else. */
+
+/* Who lends to whom, for the instructions of @w; @loops: the translation leads to itself. */
+void jit_lend_choose(struct jit_work *w, bool loops);
+/* From what holds between translations to what holds within this one, and back. No flag changes,
+ * nor do T0 and T1. */
+void jit_lend(struct jit_work *w);
+void jit_give_back(struct jit_work *w);
 
 /* jit_insn.c: instructions that go on to the next one. */
 
@@ -117,10 +141,11 @@ void jit_set_rip(struct jit_code *c, uint64_t rip);
 void jit_leave(struct jit_work *w, const struct jit_edge *e);
 /* Budget less or (@more) more @n instructions; sets the sign. */
 void jit_charge(struct jit_code *c, bool more, uint32_t n);
-/* The interpreter's function for instruction @i, which stands at @rip. */
+/* The interpreter's function for instruction @i, which stands at @rip. What was lent is given back
+ * before it. */
 void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip);
 void jit_count_called(struct jit_work *w, const struct insn *in);
-/* On to @rip; not linked yet. */
+/* On to @rip; not linked yet, unless it is where the translation begins. */
 void jit_edge(struct jit_work *w, uint64_t rip);
 /* Near RET: to what is known of the address on the stack. */
 void jit_do_ret(struct jit_work *w, const struct insn *in);

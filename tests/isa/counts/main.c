@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "tests/isa/isa.h"
+#include "tests/isa/ours.h"
 
 enum { STEPS_MAX = 4000000, PROGRAM_MAX = 1 << 20 };
 
@@ -124,15 +124,15 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
 /* --- the engine ---------------------------------------------------------------------------------
  */
 
-static void start(const struct isa_state *first)
+static void start(struct ours *o, const struct isa_state *first)
 {
-    PLX_CHECK(ours_open() == 0);
+    ours_open(o, &engine_interp);
     for (unsigned i = 0; i < elf.eh.e_phnum; i++) {
         Elf64_Phdr *ph = (Elf64_Phdr *)(elf.bytes + elf.eh.e_phoff) + i;
         PLX_CHECK(ph->p_type == PT_LOAD && ph->p_filesz == ph->p_memsz);
-        ours_write(ph->p_vaddr, elf.bytes + ph->p_offset, ph->p_filesz);
+        ours_write(o, ph->p_vaddr, elf.bytes + ph->p_offset, ph->p_filesz);
     }
-    ours_start(first);
+    ours_start(o, first);
 }
 
 static unsigned compare(const struct isa_state *a, const struct isa_state *b)
@@ -163,17 +163,18 @@ static unsigned compare(const struct isa_state *a, const struct isa_state *b)
 /* From @first to @progress in portions of @portion. */
 static struct hash128 run_in(const struct isa_state *first, uint64_t progress, uint64_t portion)
 {
+    struct ours o;
     struct hash128 h;
 
-    start(first);
+    start(&o, first);
     for (uint64_t left = progress; left > 0;) {
         uint64_t n = left < portion ? left : portion;
-        ours_run(n);
+        PLX_CHECK(ours_run(&o, n) == 0);
         left -= n;
-        PLX_CHECK(ours_progress() == progress - left);
+        PLX_CHECK(ours_at(&o).progress == progress - left);
     }
-    h = ours_digest();
-    ours_close();
+    h = ours_digest(&o);
+    ours_close(&o);
     return h;
 }
 
@@ -181,7 +182,9 @@ int main(int argc, char **argv)
 {
     static const uint64_t portions[] = {1, 2, 3, 7, 64, 1000};
     static struct isa_state first, host, here;
-    uint64_t native, progress;
+    struct ours o;
+    struct ours_at at;
+    uint64_t native;
     unsigned bad;
 
     if (argc != 2) {
@@ -194,20 +197,19 @@ int main(int argc, char **argv)
         printf("this host cannot be single-stepped\n");
         return 77;
     }
-    start(&first);
-    while (ours_rip() != elf.end && ours_retired() < STEPS_MAX) {
-        ours_run(1);
+    start(&o, &first);
+    for (at = ours_at(&o); at.rip != elf.end && at.retired < STEPS_MAX; at = ours_at(&o)) {
+        PLX_CHECK(ours_run(&o, 1) == 0);
     }
-    progress = ours_progress();
-    ours_state(&here);
+    ours_state(&o, &here);
     printf("host: %llu instructions; here: %llu, progress %llu\n", (unsigned long long)native,
-           (unsigned long long)ours_retired(), (unsigned long long)progress);
-    bad = compare(&host, &here) + (native != ours_retired());
-    ours_close();
+           (unsigned long long)at.retired, (unsigned long long)at.progress);
+    bad = compare(&host, &here) + (native != at.retired);
+    ours_close(&o);
 
-    struct hash128 whole = run_in(&first, progress, progress);
+    struct hash128 whole = run_in(&first, at.progress, at.progress);
     for (size_t i = 0; i < PLX_COUNT(portions); i++) {
-        if (!hash128_eq(run_in(&first, progress, portions[i]), whole)) {
+        if (!hash128_eq(run_in(&first, at.progress, portions[i]), whole)) {
             printf("budgets of %llu: another digest\n", (unsigned long long)portions[i]);
             bad++;
         }

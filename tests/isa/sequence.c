@@ -1,0 +1,699 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/isa/sequence.c - see sequence.h. */
+#include "tests/isa/sequence.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "vmm/cpu/decode.h"
+#include "vmm/cpu/undefined.h"
+
+enum { ITEM_MAX = 128, INNER_TURNS = 12, OUTER_TURNS = 24, TRIES = 8 };
+
+/* Where the loops count: at the end of the stack. */
+#define COUNTER_AT  (STACK_AT + STACK_SIZE - 64)
+#define COUNTER2_AT (COUNTER_AT + 8)
+
+uint64_t choose(struct choices *c, uint64_t n)
+{
+    uint64_t v = 0;
+
+    if (c->bytes == NULL || c->left == 0) {
+        return prng_below(&c->g, n);
+    }
+    for (uint64_t seen = 1; seen < n && c->left > 0; seen <<= 8) {
+        v = v << 8 | *c->bytes++;
+        c->left--;
+    }
+    return v % n;
+}
+
+static bool one_in(struct choices *c, unsigned n)
+{
+    return choose(c, n) == 0;
+}
+
+/* --- emission --------------------------------------------------------------------------------- */
+
+struct maker {
+    struct choices *c;
+    struct sequence *s;
+    enum sequence_kind kind;
+    unsigned at;
+    uint32_t unknown; /* flags, now */
+    /* A forward branch under way: the byte with its displacement, and how many items it skips. */
+    unsigned branch_at, skips;
+    uint32_t branch_unknown;
+    unsigned imm_at; /* of an earlier immediate that may be overwritten; 0: none */
+};
+
+static void emit(struct maker *m, const void *bytes, unsigned n)
+{
+    m->s->unknown[m->at] = (uint16_t)m->unknown;
+    memcpy(m->s->code + m->at, bytes, n);
+    m->at += n;
+}
+#define EMIT(m, ...) emit((m), (const uint8_t[]){__VA_ARGS__}, sizeof(const uint8_t[]){__VA_ARGS__})
+
+/* An instruction with a displacement to @target behind @n bytes of opcode, and @imm_len of @imm. */
+static void emit_relative(struct maker *m, const uint8_t *op, unsigned n, uint64_t target,
+                          uint32_t imm, unsigned imm_len)
+{
+    uint8_t b[15];
+    uint32_t disp = (uint32_t)(target - (CODE_AT + m->at + n + 4 + imm_len));
+
+    memcpy(b, op, n);
+    memcpy(b + n, &disp, 4);
+    memcpy(b + n + 4, &imm, imm_len);
+    emit(m, b, n + 4 + imm_len);
+}
+#define EMIT_RELATIVE(m, target, imm, imm_len, ...)                                          \
+    emit_relative((m), (const uint8_t[]){__VA_ARGS__}, sizeof(const uint8_t[]){__VA_ARGS__}, \
+                  (target), (imm), (imm_len))
+
+static void changes_flags(struct maker *m, uint32_t known, uint32_t unknown)
+{
+    m->unknown = (m->unknown & ~known) | (unknown & FLAGS_ARITH);
+}
+
+/* What comes next looks at @flags. */
+static void needs_flags(struct maker *m, uint32_t flags)
+{
+    if ((m->unknown & flags) != 0 && m->kind == SEQUENCE_HOST) {
+        EMIT(m, 0x48, 0x39, (uint8_t)(0xc0 | choose(m->c, 64))); /* cmp r64, r64 */
+        changes_flags(m, FLAGS_ARITH, 0);
+    }
+}
+
+/* --- single instructions ---------------------------------------------------------------------- */
+
+struct draft {
+    uint8_t prefix[4];
+    unsigned nprefix;
+    uint8_t rex; /* 0: none */
+    uint8_t map, op;
+};
+
+static void add_prefix(struct draft *d, uint8_t p)
+{
+    if (p != 0) {
+        d->prefix[d->nprefix++] = p;
+    }
+}
+
+/* What is translated, the commoner the more often. */
+static void integer_opcode(struct choices *c, struct draft *d)
+{
+    static const uint8_t one[] = {
+        0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x09, 0x0b, 0x10, 0x11, 0x13, 0x19, 0x1b, 0x21, 0x23,
+        0x29, 0x2b, 0x28, 0x30, 0x31, 0x33, 0x39, 0x3b, 0x38, 0x3c, 0x3d, 0x50, 0x53, 0x56, 0x5b,
+        0x58, 0x5f, 0x63, 0x69, 0x6b, 0x72, 0x74, 0x75, 0x7c, 0x7f, 0x78, 0x7a, 0x70, 0x80, 0x81,
+        0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x98, 0x99, 0xa8, 0xa9, 0xb0,
+        0xb4, 0xb8, 0xbd, 0xc0, 0xc1, 0xc1, 0xc6, 0xc7, 0xd0, 0xd1, 0xd2, 0xd3, 0xf6, 0xf7, 0xfe,
+        0xff, 0x68, 0x6a, 0xc9, 0xff, 0x01, 0x29, 0x39, 0x85, 0x89};
+    static const uint8_t two[] = {0x42, 0x44, 0x4c, 0x4f, 0x92, 0x95, 0x9e, 0x90, 0xa3, 0xab,
+                                  0xb3, 0xbb, 0xba, 0xa4, 0xad, 0xaf, 0xb0, 0xb1, 0xb6, 0xb7,
+                                  0xbe, 0xbf, 0xbc, 0xbd, 0xc0, 0xc1, 0xc8, 0xcd, 0xb8, 0xac};
+
+    add_prefix(d, one_in(c, 6) ? 0x66 : 0);
+    d->map = one_in(c, 3);
+    if (d->map == 0) {
+        d->op = one[choose(c, sizeof one)];
+        return;
+    }
+    d->op = two[choose(c, sizeof two)];
+    if (d->op == 0xb8 || ((d->op & 0xfe) == 0xbc && one_in(c, 2))) {
+        add_prefix(d, 0xf3);
+    }
+}
+
+/* Anything of the maps that hold SSE. */
+static void sse_opcode(struct choices *c, struct draft *d)
+{
+    static const uint8_t prefix[] = {0, 0x66, 0x66, 0xf2, 0xf3};
+    static const uint8_t two[] = {0x10, 0x50, 0x60, 0x70, 0xd0, 0xe0, 0xf0};
+    static const uint8_t others[] = {0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e,
+                                     0x2f, 0xc2, 0xc4, 0xc5, 0xc6, 0xae};
+    unsigned map = (unsigned)choose(c, 8);
+
+    add_prefix(d, prefix[choose(c, sizeof prefix)]);
+    if (map == 0) {
+        d->map = 2;
+        d->op = (uint8_t)choose(c, 0x42);
+    } else if (map == 1) {
+        d->map = 3;
+        d->op = (uint8_t)(8 + choose(c, 0x1b));
+    } else {
+        d->map = 1;
+        d->op = one_in(c, 4) ? others[choose(c, sizeof others)]
+                             : (uint8_t)(two[choose(c, sizeof two)] + choose(c, 16));
+    }
+}
+
+/* Any opcode, of x87 half of the time. */
+static void any_opcode(struct choices *c, struct draft *d)
+{
+    static const uint8_t prefix[] = {0, 0, 0, 0x66, 0xf2, 0xf3, 0xf0, 0x67};
+
+    add_prefix(d, prefix[choose(c, sizeof prefix)]);
+    if (one_in(c, 2)) {
+        d->op = (uint8_t)(0xd8 + choose(c, 8));
+    } else {
+        d->map = (uint8_t)choose(c, 4);
+        d->op = (uint8_t)choose(c, 256);
+    }
+}
+
+/* Bytes with room for 15, and where in them a displacement from RIP is (0: nowhere). */
+struct bytes {
+    uint8_t b[32];
+    unsigned n, relative_at;
+};
+
+static void put(struct bytes *o, uint64_t v, unsigned n)
+{
+    memcpy(o->b + o->n, &v, n);
+    o->n += n;
+}
+
+/* ModRM and what it asks for. Bases are pointers (sequence.h) at first. */
+static void operands(struct choices *c, struct bytes *o, uint8_t *rex, bool memory)
+{
+    static const uint8_t bases[] = {3, 6, 3, 5, 7, 11, 13, 15, 12, 4};
+    unsigned reg = (unsigned)choose(c, 8), base = bases[choose(c, sizeof bases)];
+    unsigned index = (unsigned)choose(c, 16), form = (unsigned)choose(c, 8);
+    int32_t disp = (int32_t)choose(c, 256) - 128;
+
+    if (!memory) {
+        put(o, 0xc0 | reg << 3 | choose(c, 8), 1);
+        return;
+    }
+    if (*rex == 0 && base >= 8) {
+        *rex = 0x40;
+    }
+    if (*rex != 0) {
+        *rex = (uint8_t)((*rex & 0xfe) | base >> 3);
+    }
+    if (form == 0) { /* relative to RIP: the address, for now */
+        put(o, reg << 3 | 5, 1);
+        o->relative_at = o->n;
+        put(o, DATA_AT + choose(c, DATA_SIZE), 4);
+    } else if (form == 1) { /* an address of 32 bits */
+        put(o, reg << 3 | 4, 1);
+        put(o, 0x25, 1);
+        put(o, DATA_AT + choose(c, DATA_SIZE), 4);
+    } else if (form < 4 || (base & 7) == 4) { /* a SIB */
+        unsigned scale = (unsigned)choose(c, 4);
+        bool wide = one_in(c, 4);
+        if (*rex != 0) {
+            *rex = (uint8_t)((*rex & 0xfd) | (index >> 3) << 1);
+        }
+        put(o, (wide ? 0x80U : 0x40U) | reg << 3 | 4, 1);
+        put(o, scale << 6 | (one_in(c, 3) && *rex < 0x42 ? 4U : index & 7) << 3 | (base & 7), 1);
+        put(o, (uint64_t)(int64_t)disp, wide ? 4 : 1);
+    } else if (form == 4 && (base & 7) != 5) {
+        put(o, reg << 3 | (base & 7), 1);
+    } else if (form == 5) {
+        put(o, 0x80 | reg << 3 | (base & 7), 1);
+        put(o, (uint64_t)(int64_t)disp, 4);
+    } else {
+        put(o, 0x40 | reg << 3 | (base & 7), 1);
+        put(o, choose(c, 8) * 16 + (one_in(c, 12) ? choose(c, 16) : 0), 1);
+    }
+}
+
+/* An instruction at random, at m->at; bytes behind it are an immediate, or too many. */
+static void draft(struct maker *m, unsigned what, struct bytes *o)
+{
+    struct choices *c = m->c;
+    struct draft d = {.nprefix = 0};
+    struct bytes rest = {.n = 0};
+    uint8_t rex;
+
+    *o = (struct bytes){.n = 0};
+    if (what == 0) {
+        any_opcode(c, &d);
+    } else if (what == 1) {
+        sse_opcode(c, &d);
+    } else {
+        integer_opcode(c, &d);
+    }
+    if (one_in(c, 24)) {
+        static const uint8_t more[] = {0x64, 0x65, 0x67, 0xf0, 0x2e};
+        add_prefix(&d, more[choose(c, sizeof more)]);
+    }
+    rex = one_in(c, 2) ? (uint8_t)(0x40 | choose(c, 16)) : 0;
+    operands(c, &rest, &rex, one_in(c, 2) || (d.map == 0 && d.op == 0x8d));
+    memcpy(o->b, d.prefix, d.nprefix);
+    o->n = d.nprefix;
+    if (rex != 0) {
+        put(o, rex, 1);
+    }
+    if (d.map != 0) {
+        put(o, 0x0f, 1);
+    }
+    if (d.map > 1) {
+        put(o, d.map == 2 ? 0x38 : 0x3a, 1);
+    }
+    put(o, d.op, 1);
+    if (rest.relative_at != 0) {
+        o->relative_at = o->n + rest.relative_at;
+    }
+    memcpy(o->b + o->n, rest.b, rest.n);
+    o->n += rest.n;
+}
+
+/* Its immediate, whose length the decoder tells. Its length. */
+static unsigned complete(struct maker *m, struct bytes *o)
+{
+    struct insn in;
+
+    for (unsigned i = o->n; i < 24; i++) {
+        o->b[i] = (uint8_t)(i < o->n + 4 ? choose(m->c, 128) : 0);
+    }
+    PLX_CHECK(decode_insn(DECODE_64, o->b, INSN_BYTES_MAX, &in) == 0);
+    return in.len;
+}
+
+/* Emit @emitted bytes of it, the instruction being @len long. */
+static void place(struct maker *m, struct bytes *o, unsigned len, unsigned emitted)
+{
+    if (o->relative_at != 0) {
+        uint32_t v;
+        memcpy(&v, o->b + o->relative_at, 4);
+        v -= (uint32_t)(CODE_AT + m->at + len);
+        memcpy(o->b + o->relative_at, &v, 4);
+    }
+    emit(m, o->b, emitted);
+}
+
+static bool shift_like(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Immediates of these may be overwritten: nothing but their result depends on it. */
+static bool plain_imm(const struct form *f)
+{
+    switch (f->mnemonic) {
+    case ZYDIS_MNEMONIC_MOV:
+    case ZYDIS_MNEMONIC_ADD:
+    case ZYDIS_MNEMONIC_ADC:
+    case ZYDIS_MNEMONIC_SUB:
+    case ZYDIS_MNEMONIC_SBB:
+    case ZYDIS_MNEMONIC_CMP:
+    case ZYDIS_MNEMONIC_AND:
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_TEST:
+        return f->imm_len[0] != 0;
+    default:
+        return false;
+    }
+}
+
+/* The host does all of it as we do, and it is no branch (those are made on their own). Beside what
+ * single instructions are exempt from: REP counts that never end; what a prefix makes another
+ * instruction on newer processors; results undefined by count. */
+static bool host_does(const struct form *f)
+{
+    bool double_shift = f->mnemonic == ZYDIS_MNEMONIC_SHLD || f->mnemonic == ZYDIS_MNEMONIC_SHRD;
+    bool scan = f->mnemonic == ZYDIS_MNEMONIC_BSF || f->mnemonic == ZYDIS_MNEMONIC_BSR;
+
+    return f->class == FORM_CHECKED && exemption_of(f) == NULL && !f->branch && !f->rep &&
+           !(double_shift && strstr(f->name, "16, r16") != NULL) &&
+           !(scan && memchr(f->bytes, 0xf3, f->opcode_at) != NULL) &&
+           f->mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && f->mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU &&
+           f->mnemonic != ZYDIS_MNEMONIC_ENTER;
+}
+
+/* @percent_sse of those that are not any. */
+static void instruction(struct maker *m, unsigned percent_sse)
+{
+    struct choices *c = m->c;
+    unsigned what = one_in(c, 6) ? 0 : choose(c, 100) < percent_sse ? 1 : 2;
+    struct bytes o;
+    struct form f;
+
+    if (m->kind == SEQUENCE_ANY) {
+        draft(m, what, &o);
+        unsigned len = complete(m, &o);
+        /* Now and then bytes too many, or too few. */
+        place(m, &o, len, one_in(c, 3) ? o.n + (unsigned)choose(c, 6) : len);
+        return;
+    }
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        draft(m, what, &o);
+        (void)complete(m, &o);
+        if (!form_of_bytes(ISA_64, o.b, &f) || !host_does(&f)) {
+            continue;
+        }
+        needs_flags(m, f.flags_read);
+        place(m, &o, f.len, f.len);
+        uint32_t undefined = f.flags_undefined | undefined_mask(f.mnemonic);
+        changes_flags(m, shift_like(f.mnemonic) ? 0 : f.flags_written & ~undefined, undefined);
+        if (plain_imm(&f)) {
+            m->imm_at = m->at - 1;
+        }
+        return;
+    }
+}
+
+/* --- short sequences -------------------------------------------------------------------------- */
+
+/* On to the instruction behind, by an address: jumps, calls and returns. */
+static void go_on(struct maker *m)
+{
+    static const struct {
+        uint8_t n, bytes[2][8], len[2];
+    } how[] = {
+        {1, {{0xff, 0xe0}}, {2}},                              /* jmp rax */
+        {1, {{0xff, 0xd0}}, {2}},                              /* call rax */
+        {2, {{0x50}, {0xc3}}, {1, 1}},                         /* push rax; ret */
+        {2, {{0x50}, {0xf3, 0xc3}}, {1, 2}},                   /* push rax; rep ret */
+        {2, {{0x50}, {0xc2, 8, 0}}, {1, 3}},                   /* push rax; ret 8 */
+        {2, {{0x48, 0x89, 0x43, 8}, {0xff, 0x63, 8}}, {4, 3}}, /* mov [rbx + 8], rax; jmp it */
+        {2, {{0x48, 0x89, 0x43, 8}, {0xff, 0x53, 8}}, {4, 3}}, /* ...; call it */
+        {2, {{0x49, 0x89, 0xc3}, {0x41, 0xff, 0xd3}}, {3, 3}}, /* mov r11, rax; call r11 */
+        {1, {{0xe8, 0, 0, 0, 0}}, {5}},                        /* call */
+        {2, {{0x50}, {0x48, 0x83, 0xc4, 8, 0xff, 0x64, 0x24, 0xf8}}, {1, 8}},
+    };
+    unsigned k = (unsigned)choose(m->c, PLX_COUNT(how));
+    unsigned n = how[k].len[0] + how[k].len[1];
+
+    EMIT(m, 0x48, 0x8d, 0x05, (uint8_t)n, 0, 0, 0); /* lea rax, [rip + n] */
+    for (unsigned i = 0; i + 1 < how[k].n; i++) {
+        emit(m, how[k].bytes[i], how[k].len[i]);
+    }
+    if (k == PLX_COUNT(how) - 1) { /* add rsp, 8; jmp [rsp - 8] */
+        emit(m, how[k].bytes[1], 4);
+        changes_flags(m, FLAGS_ARITH, 0);
+        emit(m, how[k].bytes[1] + 4, 4);
+    } else {
+        emit(m, how[k].bytes[how[k].n - 1], how[k].len[how[k].n - 1]);
+    }
+}
+
+/* A division that often does not fault. */
+static void divide(struct maker *m)
+{
+    struct choices *c = m->c;
+    uint8_t rex = (uint8_t)(0x40 | choose(c, 2) << 3), modrm = (uint8_t)(0xf0 | choose(c, 16));
+
+    if (modrm >= 0xf8) {
+        EMIT(m, rex, 0x99); /* cdq, cqo */
+    } else if (!one_in(c, 3)) {
+        EMIT(m, 0x31, 0xd2); /* xor edx, edx */
+        changes_flags(m, FLAGS_ARITH, FLAG_AF);
+    }
+    if (one_in(c, 2)) {
+        EMIT(m, rex, 0xf7, (uint8_t)((modrm & 0x38) | 0x43), (uint8_t)choose(c, 128)); /* [rbx+n] */
+    } else {
+        EMIT(m, (uint8_t)(rex | choose(c, 2)), 0xf7, modrm);
+    }
+    changes_flags(m, 0, FLAGS_ARITH);
+}
+
+static const uint8_t pointers[] = {RBX, RBP, RSI, RDI, R11, R12, R13, R15};
+
+/* A pointer points into the data again: lea r, [rip + d]; mostly aligned, now and then where an
+ * access crosses a page or the end. */
+static void repoint(struct maker *m, unsigned reg)
+{
+    uint64_t to = DATA_AT + choose(m->c, DATA_SIZE / 64) * 64;
+
+    if (one_in(m->c, 6)) {
+        to = (to | 0xfff) + 1 - choose(m->c, 32);
+    }
+    EMIT_RELATIVE(m, to, 0, 0, (uint8_t)(0x48 | (reg >> 3) << 2), 0x8d,
+                  (uint8_t)((reg & 7) << 3 | 5));
+}
+
+/* An index gets small again: movzx r32, r8. */
+static void shrink(struct maker *m)
+{
+    unsigned reg = (unsigned)choose(m->c, 16);
+
+    EMIT(m, (uint8_t)(0x40 | (reg >> 3) * 5), 0x0f, 0xb6,
+         (uint8_t)(0xc0 | (reg & 7) << 3 | (reg & 7)));
+}
+
+/* A string instruction, most with REP, over a few elements, in either direction. */
+static void string(struct maker *m)
+{
+    static const uint8_t ops[] = {0xa4, 0xa5, 0xa6, 0xa7, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf};
+    struct choices *c = m->c;
+    uint8_t op = ops[choose(c, sizeof ops)], rep = (uint8_t)(0xf2 | choose(c, 2));
+    bool compares = (op & 0xf6) == 0xa6;
+    uint8_t b[4];
+    unsigned n = 0;
+
+    repoint(m, RSI);
+    repoint(m, RDI);
+    EMIT(m, 0xb9, (uint8_t)choose(c, 80), 0, 0, 0); /* mov ecx, n */
+    if (one_in(c, 4)) {
+        EMIT(m, 0xfd); /* std */
+    }
+    if (one_in(c, 4)) {
+        b[n++] = 0x66;
+    }
+    if (!one_in(c, 4)) {
+        b[n++] = compares ? rep : 0xf3;
+    }
+    if (one_in(c, 3)) {
+        b[n++] = 0x48;
+    }
+    b[n++] = op;
+    emit(m, b, n);
+    EMIT(m, 0xfc); /* cld */
+}
+
+/* The program overwrites itself: the next instruction, or one behind which it is. */
+static void patch(struct maker *m)
+{
+    uint8_t value = (uint8_t)choose(m->c, 128);
+    unsigned at = m->imm_at;
+
+    if (at == 0 || one_in(m->c, 2)) {
+        at = m->at + 7 + 1 + (unsigned)choose(m->c, 4); /* in mov r32, imm32 */
+        EMIT_RELATIVE(m, CODE_AT + at, value, 1, 0xc6, 0x05);
+        EMIT(m, (uint8_t)(0xb8 + choose(m->c, 3)), 1, 2, 3, 4);
+    } else if (one_in(m->c, 2)) {
+        EMIT_RELATIVE(m, CODE_AT + at, value, 1, 0xc6, 0x05);
+    } else {
+        EMIT_RELATIVE(m, CODE_AT + at, 0, 0, 0x88, (uint8_t)(choose(m->c, 4) << 3 | 5));
+    }
+    m->s->own[at] = true;
+}
+
+/* --- branches --------------------------------------------------------------------------------- */
+
+static uint32_t flags_of(unsigned condition)
+{
+    static const uint32_t of[] = {FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
+                                  FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_SF | FLAG_OF | FLAG_ZF};
+    return of[condition >> 1];
+}
+
+/* Jumps over the next one to three items. */
+static void branch_ahead(struct maker *m)
+{
+    unsigned condition = (unsigned)choose(m->c, 17);
+
+    if (condition == 16) {
+        EMIT(m, 0xe3, 0); /* jrcxz */
+        m->branch_at = m->at - 1;
+    } else {
+        needs_flags(m, flags_of(condition));
+        EMIT(m, 0x0f, (uint8_t)(0x80 | condition), 0, 0, 0, 0);
+        m->branch_at = m->at - 4;
+    }
+    m->skips = 1 + (unsigned)choose(m->c, 3);
+    m->branch_unknown = m->unknown;
+}
+
+static void land(struct maker *m)
+{
+    bool near = m->s->code[m->branch_at - 1] == 0xe3;
+    unsigned width = near ? 1 : 4;
+    uint32_t disp = m->at - m->branch_at - width;
+
+    if (near && disp > 127) {
+        disp = 0; /* too far: it goes nowhere */
+    }
+    memcpy(m->s->code + m->branch_at, &disp, width);
+    m->unknown |= m->branch_unknown;
+    m->branch_at = 0;
+}
+
+static void item(struct maker *m, unsigned percent_sse)
+{
+    switch (choose(m->c, 24)) {
+    case 0:
+    case 1:
+        go_on(m);
+        break;
+    case 2:
+        divide(m);
+        break;
+    case 3:
+    case 4:
+        repoint(m, pointers[choose(m->c, sizeof pointers)]);
+        break;
+    case 5:
+        shrink(m);
+        break;
+    case 6:
+        if (one_in(m->c, 2)) {
+            string(m);
+        }
+        break;
+    case 7:
+        if (one_in(m->c, 2)) {
+            patch(m);
+        }
+        break;
+    case 8:
+    case 9:
+        if (m->branch_at == 0) {
+            branch_ahead(m);
+            return;
+        }
+        break;
+    default:
+        break;
+    }
+    instruction(m, percent_sse);
+    if (m->branch_at != 0 && m->skips-- == 0) {
+        land(m);
+    }
+}
+
+static bool used_up(const struct maker *m)
+{
+    return (m->c->bytes != NULL && m->c->left == 0) || m->at > CODE_SIZE - 4 * ITEM_MAX;
+}
+
+/* dec dword [counter]; jnz @head */
+static void turn(struct maker *m, uint64_t counter, unsigned head)
+{
+    if (m->branch_at != 0) {
+        land(m);
+    }
+    EMIT_RELATIVE(m, counter, 0, 0, 0xff, 0x0d);
+    changes_flags(m, FLAGS_ARITH & ~FLAG_CF, 0);
+    EMIT_RELATIVE(m, CODE_AT + head, 0, 0, 0x0f, 0x85);
+}
+
+void sequence_make(struct choices *c, enum sequence_kind kind, unsigned start, unsigned items,
+                   struct sequence *s)
+{
+    struct maker m = {.c = c, .s = s, .kind = kind, .at = start};
+    unsigned percent_sse = one_in(c, 2) ? 70 : 0, head, inner = 0, inner_left = 0;
+
+    decode_init();
+    memset(s, 0, sizeof *s);
+    s->start = start;
+    EMIT_RELATIVE(&m, COUNTER_AT, 1 + (uint32_t)choose(c, OUTER_TURNS), 4, 0xc7, 0x05);
+    head = m.at;
+    m.unknown = FLAGS_ARITH; /* of all ways back here */
+    for (unsigned i = 0; i < items && (i == 0 || !used_up(&m)); i++) {
+        if (inner == 0 && m.branch_at == 0 && one_in(c, 8)) {
+            EMIT_RELATIVE(&m, COUNTER2_AT, 1 + (uint32_t)choose(c, INNER_TURNS), 4, 0xc7, 0x05);
+            inner = m.at;
+            inner_left = 1 + (unsigned)choose(c, 4);
+            m.unknown = FLAGS_ARITH;
+        }
+        item(&m, percent_sse);
+        if (inner != 0 && inner_left-- == 0) {
+            turn(&m, COUNTER2_AT, inner);
+            inner = 0;
+        }
+    }
+    if (inner != 0) {
+        turn(&m, COUNTER2_AT, inner);
+    }
+    if (kind == SEQUENCE_ANY) {
+        if (m.branch_at != 0) {
+            land(&m);
+        }
+        EMIT_RELATIVE(&m, CODE_AT + head, 0, 0, 0xe9);
+    } else {
+        turn(&m, COUNTER_AT, head);
+        EMIT(&m, 0x0f, 0x0b); /* ud2 */
+    }
+    s->end = m.at;
+}
+
+/* --- what they start from --------------------------------------------------------------------- */
+
+void sequence_memory(struct prng *g, struct isa_state *in)
+{
+    prng_fill(g, in->data, DATA_SIZE / 2);
+    random_float(g, in->data + DATA_SIZE / 2, DATA_SIZE / 4);
+    for (unsigned i = DATA_SIZE / 4 * 3; i < DATA_SIZE; i += 16) {
+        random_x87(g, in->data + i);
+    }
+    memset(in->stack, 0, STACK_SIZE);
+}
+
+void sequence_registers(struct prng *g, const struct sequence *s, bool edges, struct isa_state *in)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        in->gpr[i] = random_value(g);
+    }
+    for (unsigned i = 0; i < sizeof pointers; i++) {
+        uint64_t at = DATA_AT + prng_below(g, DATA_SIZE - 256) / 64 * 64;
+        switch (edges ? prng_below(g, 8) : 8) {
+        case 0:
+            at = DATA_AT + DATA_SIZE - prng_below(g, 80);
+            break;
+        case 1:
+            at = DATA_AT + 0x2000 - prng_below(g, 80);
+            break;
+        case 2:
+            at = UINT64_C(0x7fffffffffff) + prng_below(g, 16) - 8 - prng_below(g, 256);
+            break;
+        case 3:
+            at = DATA_AT - prng_below(g, 160);
+            break;
+        default:
+            at += prng_below(g, 4) == 0 ? prng_below(g, 64) : 0;
+            break;
+        }
+        in->gpr[pointers[i]] = at;
+    }
+    in->gpr[RSP] = STACK_AT + STACK_SIZE / 2 + prng_below(g, 8);
+    in->fs_base = prng_below(g, 16) * 64;
+    in->gs_base = prng_below(g, 16) * 8;
+    in->rip = CODE_AT + s->start;
+    in->rflags = FLAG_ONE | FLAG_IF | (prng_u64(g) & FLAGS_ARITH);
+    random_fx(g, in->fx);
+}
+
+void sequence_print(const struct sequence *s, const struct isa_state *in)
+{
+    printf("program at %#llx:", (unsigned long long)(CODE_AT + s->start));
+    for (unsigned i = s->start; i < s->end; i++) {
+        printf(" %02x", s->code[i]);
+    }
+    printf("\n");
+    for (unsigned i = 0; i < 16; i++) {
+        printf("r%-2u %016llx%s", i, (unsigned long long)in->gpr[i], i % 4 == 3 ? "\n" : "  ");
+    }
+    printf("flags %llx mxcsr %02x%02x\n", (unsigned long long)in->rflags, in->fx[25], in->fx[24]);
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_lend.c - which host register a guest register has in a translation.
+ *
+ * Where translations begin and end, and wherever C is called, all is as jit.h says. Between, the
+ * host's register of a guest register that the translation does not touch, or that of the budget,
+ * is lent to one that it uses much and that would else live in memory; who lent it is in memory
+ * meanwhile. See jit_work.h. */
+#include "base/check.h"
+#include "vmm/engine/jit_work.h"
+
+enum {
+    BUDGET = 16, /* after the guest's registers */
+    WORTH = 4,   /* moves to lend a register and give it back */
+};
+
+static const int8_t pinned[16] = {0,  1,  2,  3, HOST_GUEST_RSP, 5, 6, 7, 8, 9, 10, -1,
+                                  12, -1, -1, -1};
+
+/* Who lends, the first that can. None is an operand that instructions do not name, but RSP. */
+static const uint8_t lenders[] = {RSP, R12, R10, R9, R8, RBX, RBP, BUDGET};
+
+static struct rm home_of(unsigned who)
+{
+    return who == BUDGET ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_gs(JIT_GPR(who));
+}
+
+/* How often each register is an operand of @in, in @uses. */
+static void count_uses(const struct insn *in, const struct form *f, unsigned *uses)
+{
+    bool stack = (f->kind >= FORM_PUSH && f->kind <= FORM_LEAVE) || f->kind == FORM_CALL_NEAR ||
+                 f->kind == FORM_CALL_TO || f->kind == FORM_RET;
+    bool modrm = f->kind == FORM_MODRM || f->kind == FORM_LEA || f->kind == FORM_PUSH_MEM ||
+                 f->kind == FORM_DIV || f->kind == FORM_SCAN || f->kind == FORM_JMP_TO ||
+                 f->kind == FORM_CALL_TO;
+
+    uses[RSP] += stack;
+    uses[RBP] += f->kind == FORM_LEAVE;
+    if (modrm && f->mem) {
+        uses[in->base == REG_NONE ? BUDGET : in->base]++;
+        uses[in->index == REG_NONE ? BUDGET : in->index]++;
+    } else if (modrm && !f->rm_xmm) {
+        uses[f->rm]++;
+    }
+    if (f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_LOW3 ||
+        f->kind == FORM_SCAN || f->kind == FORM_LEA ||
+        (f->kind == FORM_MODRM && f->reg_use != USE_NONE && !f->reg_xmm)) {
+        uses[f->reg]++;
+    }
+}
+
+void jit_lend_choose(struct jit_work *w, bool loops)
+{
+    unsigned uses[BUDGET + 1] = {0}, next = 0;
+
+    memcpy(w->host, pinned, sizeof w->host);
+    for (unsigned i = 0; i < w->n; i++) {
+        count_uses(&w->block->insns[i], &w->form[i], uses);
+    }
+    uses[BUDGET] = 0; /* absent operands */
+    while (w->nlent < JIT_LENT_MAX) {
+        unsigned best = R11;
+        for (unsigned r = R12; r < 16; r++) {
+            if (w->host[r] < 0 && (w->host[best] >= 0 || uses[r] > uses[best])) {
+                best = r;
+            }
+        }
+        while (next < PLX_COUNT(lenders) && uses[lenders[next]] != 0) {
+            next++;
+        }
+        if (next == PLX_COUNT(lenders) || w->host[best] >= 0 ||
+            uses[best] <= (loops ? 0U : (unsigned)WORTH)) {
+            return;
+        }
+        unsigned lender = lenders[next++];
+        unsigned host = lender == BUDGET ? (unsigned)HOST_BUDGET : (unsigned)pinned[lender];
+        w->host[best] = (int8_t)host;
+        w->budget_lent |= lender == BUDGET;
+        w->lent[w->nlent++] = (struct jit_lent){(uint8_t)host, (uint8_t)best, (uint8_t)lender};
+    }
+}
+
+void jit_lend(struct jit_work *w)
+{
+    for (unsigned i = 0; i < w->nlent; i++) {
+        const struct jit_lent *l = &w->lent[i];
+        emit_q(w->c, OP_MOV_STORE, l->host, home_of(l->lender));
+        emit_q(w->c, OP_MOV_LOAD, l->host, home_of(l->guest));
+    }
+}
+
+void jit_give_back(struct jit_work *w)
+{
+    for (unsigned i = 0; i < w->nlent; i++) {
+        const struct jit_lent *l = &w->lent[i];
+        emit_q(w->c, OP_MOV_STORE, l->host, home_of(l->guest));
+        emit_q(w->c, OP_MOV_LOAD, l->host, home_of(l->lender));
+    }
+}
