@@ -125,9 +125,10 @@ struct vcpu {
         uint64_t rest;       /* instructions of the block behind the one that is called for */
         uint8_t xmm_live;    /* the host has the XMM registers and MXCSR */
         uint32_t mxcsr_host; /* of C code */
-        uint8_t overflow; /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
-        uint64_t budget;  /* while its host register is lent */
-        uint64_t kept;    /* a value that an instruction needs again after a lookup */
+        uint8_t overflow;   /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */
+        uint64_t budget;    /* while its host register is lent */
+        uint64_t kept;      /* a value that an instruction needs again after a lookup */
+        uint64_t found[16]; /* by group of accesses (jit_access.h): what its check found */
     } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */

@@ -318,6 +318,7 @@ static void make_room(struct vcpu *v)
 
     vcpu_blocks_drop(v);
     j->code.at = j->shared_end;
+    j->code.nsites = 0;
     j->code.full = false;
 }
 

@@ -69,7 +69,7 @@ struct translation {
     uint32_t n;           /* instructions: progress */
     bool sse;             /* uses XMM registers */
     struct jit_edge *in;
-    struct jit_edge edge[2];
+    struct jit_edge edge[4]; /* two on each of two ways */
     unsigned nedges;
 };
 

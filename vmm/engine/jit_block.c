@@ -13,26 +13,65 @@ static bool accesses(const struct form *f)
            ((f->kind == FORM_MODRM || f->kind == FORM_SCAN) && f->mem);
 }
 
-/* Which flags are wanted where. A slow path wants them all: it may fault. */
-static void find_live(struct jit_work *w, const uint8_t *bytes)
+/* It may be interpreted after all: it accesses memory that no check has seen, or can fail. */
+static bool may_leave(const struct jit_work *w, unsigned i)
 {
-    uint32_t uncertain[BLOCK_INSNS_MAX];
+    const struct form *f = &w->form[i];
+    bool covered = w->way == JIT_PLANNED && w->plan.covered[i] && f->kind != FORM_DIV &&
+                   (f->kind < FORM_JCC || f->kind == FORM_CALL_NEAR);
 
+    return accesses(f) && !covered;
+}
+
+static void parse(struct jit_work *w, const uint8_t *bytes)
+{
     for (unsigned i = 0; i < w->n; i++) {
-        form_of(&w->block->insns[i], bytes, &w->form[i], &uncertain[i]);
+        form_of(&w->block->insns[i], bytes, &w->forms[i], &w->uncertain[i]);
         bytes += w->block->insns[i].len;
-        w->t->sse |= w->form[i].sse;
+        w->t->sse |= w->forms[i].sse;
     }
-    w->live[w->n] = ALL;
-    for (unsigned i = w->n; i-- > 0;) {
+}
+
+/* Which flags of the first @n instructions are wanted where, and what form that leaves them. A slow
+ * path wants all: it may fault. */
+static void find_live(struct jit_work *w, unsigned n)
+{
+    w->live[n] = ALL;
+    for (unsigned i = n; i-- > 0;) {
         struct form *f = &w->form[i];
-        if ((w->live[i + 1] & uncertain[i]) != 0) {
+        *f = w->forms[i];
+        if ((w->live[i + 1] & w->uncertain[i]) != 0) {
             f->kind = FORM_CALL;
-        } else if (uncertain[i] == ALL) {
+        } else if (w->uncertain[i] == ALL) {
             f->reads = 0;
         }
-        bool whole = f->kind == FORM_CALL || accesses(f);
+        bool whole = f->kind == FORM_CALL || may_leave(w, i);
         w->live[i] = whole ? ALL : (w->live[i + 1] & ~f->writes) | f->reads;
+    }
+}
+
+/* How far the planned way goes: all of the block if it is the only way, else as long as nothing
+ * must be interpreted. */
+static void plan(struct jit_work *w)
+{
+    const struct insn *insns = w->block->insns;
+
+    w->way = JIT_PLANNED;
+    w->reach = jit_plan_reach(w->forms, w->n);
+    for (;;) {
+        unsigned calls = 0;
+        jit_plan_make(&w->plan, insns, w->forms, w->n, w->reach, w->t->rip);
+        if (!w->plan.two_ways) {
+            w->reach = w->n;
+        }
+        find_live(w, w->reach);
+        while (calls < w->reach && w->form[calls].kind != FORM_CALL) {
+            calls++;
+        }
+        if (!w->plan.two_ways || calls == w->reach) {
+            return;
+        }
+        w->reach = calls;
     }
 }
 
@@ -41,7 +80,6 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
 {
     struct form *f = &w->form[w->i];
     struct jit_code *c = w->c;
-    unsigned first_slow = w->nslow;
     bool keep_cf =
         f->flags == FLAGS_KEEP_CF && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_CF) != 0;
     bool rotated = (f->flags == FLAGS_ROL || f->flags == FLAGS_ROR) && f->kind == FORM_MODRM;
@@ -57,14 +95,14 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         w->in_host = false; /* nobody wants them */
     }
     if (w->in_host &&
-        (in_memory || f->kind == FORM_CALL || accesses(f) || keep_cf || merge || branch)) {
+        (in_memory || f->kind == FORM_CALL || may_leave(w, w->i) || keep_cf || merge || branch)) {
         jit_save_flags(w, f->kind == FORM_JCC);
     }
     switch (f->kind) {
     case FORM_NOTHING:
         break;
     case FORM_MODRM:
-        jit_do_modrm(w, in, f, bytes);
+        jit_do_modrm(w, f, bytes);
         break;
     case FORM_FIXED:
         jit_do_fixed(w, f, bytes);
@@ -82,7 +120,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         jit_push_kept(w, false, in->imm);
         break;
     case FORM_PUSH_MEM:
-        jit_do_push_mem(w, in, f);
+        jit_do_push_mem(w, f);
         break;
     case FORM_POP:
         jit_do_pop(w, f);
@@ -94,7 +132,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         jit_do_div(w, in, f);
         break;
     case FORM_SCAN:
-        jit_do_scan(w, in, f, w->live[w->i + 1] != 0);
+        jit_do_scan(w, f, w->live[w->i + 1] != 0);
         break;
     case FORM_JCC:
         jit_do_jcc(w, in, was_in_host);
@@ -107,7 +145,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         return true;
     case FORM_JMP_TO:
     case FORM_CALL_TO:
-        jit_do_jump_to(w, in, f);
+        jit_do_jump_to(w, f);
         return true;
     case FORM_RET:
         jit_do_ret(w, in);
@@ -127,7 +165,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
     } else if (merge) {
         jit_save_rotated(c, f, jit_result_host(w, f));
     } else if (shifted) {
-        jit_save_shifted(c, f, jit_result_host(w, f));
+        jit_save_shifted(c, f, f->mem ? w->rm : rm_reg(jit_result_host(w, f)));
         w->in_host = false;
     } else if (in_memory) {
         if (f->kind == FORM_MODRM && (w->live[w->i + 1] & f->writes) != 0) {
@@ -137,32 +175,40 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         w->in_host = true;
         w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL;
     }
-    for (unsigned k = first_slow; k < w->nslow; k++) {
-        w->slow[k].back = c->at;
-        w->slow[k].load = w->in_host;
-    }
+    w->after[w->way][w->i] = (struct jit_point){c->at, w->in_host};
     return false;
+}
+
+/* To @p, with the flags in memory. */
+static void go_to(struct jit_work *w, const struct jit_point *p)
+{
+    if (p->in_host) {
+        jit_load_flags(w->c);
+    }
+    emit_jump(w->c, JUMP, p->at);
 }
 
 static void emit_slow_paths(struct jit_work *w)
 {
     for (unsigned k = 0; k < w->nslow; k++) {
-        struct jit_slow *s = &w->slow[k];
+        const struct jit_slow *s = &w->slow[k];
+        const struct jit_point *back = &w->after[s->way][s->insn];
         uint64_t rip = w->t->rip;
+        emit_aim(w->c, s->from, w->c->at);
+        if (s->skip) {
+            go_to(w, &w->before[s->insn]);
+            continue;
+        }
         for (unsigned i = 0; i < s->insn; i++) {
             rip += w->block->insns[i].len;
         }
-        emit_aim(w->c, s->from, w->c->at);
         jit_call_out(w, s->insn, rip);
-        if (s->back == 0) { /* a call, whose function has set RIP */
+        if (back->at == 0) { /* a call, whose function has set RIP */
             jit_leave(w, NULL);
-            continue;
+        } else {
+            jit_lend(w);
+            go_to(w, s->way == JIT_PLANNED && w->plan.two_ways ? &w->before[s->insn + 1] : back);
         }
-        jit_lend(w);
-        if (s->load) {
-            jit_load_flags(w->c);
-        }
-        emit_jump(w->c, JUMP, s->back);
     }
 }
 
@@ -197,7 +243,7 @@ static bool targets_canonical(const struct block *b, uint64_t rip)
 static bool leads_to_itself(const struct jit_work *w)
 {
     const struct insn *last = &w->block->insns[w->n - 1];
-    enum form_kind kind = w->form[w->n - 1].kind;
+    enum form_kind kind = w->forms[w->n - 1].kind;
     uint64_t end = 0;
 
     for (unsigned i = 0; i < w->n; i++) {
@@ -206,13 +252,51 @@ static bool leads_to_itself(const struct jit_work *w)
     return (kind == FORM_JCC || kind == FORM_JMP) && end + last->imm == 0;
 }
 
+/* The first @n instructions. */
+static void emit_way(struct jit_work *w, const uint8_t *bytes, unsigned n)
+{
+    bool ended = false;
+
+    w->in_host = false;
+    w->rip = w->t->rip;
+    if (w->way == JIT_PLANNED) {
+        w->i = 0;
+        jit_check_early(w);
+    }
+    for (w->i = 0; w->i < n && !ended; w->i++) {
+        const struct insn *in = &w->block->insns[w->i];
+        w->next = w->rip + in->len;
+        w->nth = 0;
+        if (w->way == JIT_PLAIN) {
+            w->before[w->i] = (struct jit_point){w->c->at, w->in_host};
+        }
+        ended = translate_one(w, in, bytes);
+        bytes += in->len;
+        w->rip = w->next;
+    }
+    if (!ended) {
+        if (w->way == JIT_PLAIN) {
+            w->before[n] = (struct jit_point){w->c->at, w->in_host};
+        }
+        if (w->in_host) {
+            jit_save_flags(w, false);
+        }
+        if (n == w->n) {
+            jit_edge(w, w->rip);
+        } else {
+            w->i = n;
+            jit_plain_from(w, emit_jump(w->c, JUMP, 0));
+        }
+    }
+    jit_emit_misses(w);
+}
+
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)
 {
     struct translation *t = plx_calloc(1, sizeof *t);
     struct jit_work w = {.v = v, .c = &j->code, .block = block, .t = t, .n = block->n, .j = j};
     const uint8_t *bytes = ram_page_hva(v->ram, block->gpa);
     uint32_t start = j->code.at;
-    bool ended = false;
 
     if (t == NULL || bytes == NULL || !targets_canonical(block, v->c.rip)) {
         plx_free(t);
@@ -222,7 +306,8 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->block = block;
     t->rip = v->c.rip;
     t->n = block->n;
-    find_live(&w, bytes);
+    parse(&w, bytes);
+    plan(&w);
     jit_lend_choose(&w, leads_to_itself(&w));
     t->entry = w.c->at;
     jit_charge(w.c, false, t->n);
@@ -233,24 +318,16 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     jit_leave(&w, NULL);
     emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
-    w.rip = t->rip;
     if (t->sse) {
         want_xmm(&w, undo);
     }
     jit_lend(&w);
     w.inner = w.c->at;
-    for (w.i = 0; w.i < w.n && !ended; w.i++) {
-        const struct insn *in = &block->insns[w.i];
-        w.next = w.rip + in->len;
-        ended = translate_one(&w, in, bytes);
-        bytes += in->len;
-        w.rip = w.next;
-    }
-    if (!ended) {
-        if (w.in_host) {
-            jit_save_flags(&w, false);
-        }
-        jit_edge(&w, w.rip);
+    emit_way(&w, bytes, w.reach);
+    if (w.plan.two_ways) {
+        w.way = JIT_PLAIN;
+        find_live(&w, w.n);
+        emit_way(&w, bytes, w.n);
     }
     emit_slow_paths(&w);
     if (j->code.full) {

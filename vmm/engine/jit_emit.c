@@ -6,34 +6,49 @@
 
 #include "base/err.h"
 
+static size_t data_size(uint32_t size)
+{
+    return size / JIT_SITE_EACH * sizeof(uint32_t);
+}
+
 int jit_code_create(struct jit_code *c, uint32_t size)
 {
+    size_t all = size + data_size(size);
     void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    void *rx = MAP_FAILED;
+    void *rx = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     *c = (struct jit_code){0};
-    if (rw == MAP_FAILED) {
-        return PLX_ENOMEM;
+    if (rw != MAP_FAILED && rx != MAP_FAILED &&
+        mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, rx) == rx && /* the same memory again */
+        mprotect(rx, size, PROT_READ | PROT_EXEC) == 0) {
+        *c = (struct jit_code){.rw = rw, .rx = rx, .size = size};
+        return 0;
     }
-    rx = mremap(rw, 0, size, MREMAP_MAYMOVE); /* from a length of 0: the same memory once more */
-    if (rx == MAP_FAILED || mprotect(rx, size, PROT_READ | PROT_EXEC) != 0) {
+    if (rw != MAP_FAILED) {
         munmap(rw, size);
-        if (rx != MAP_FAILED) {
-            munmap(rx, size);
-        }
-        return PLX_ENOMEM;
     }
-    *c = (struct jit_code){.rw = rw, .rx = rx, .size = size};
-    return 0;
+    if (rx != MAP_FAILED) {
+        munmap(rx, all);
+    }
+    return PLX_ENOMEM;
 }
 
 void jit_code_destroy(struct jit_code *c)
 {
     if (c->rw != NULL) {
         munmap(c->rw, c->size);
-        munmap(c->rx, c->size);
+        munmap(c->rx, c->size + data_size(c->size));
         c->rw = NULL;
     }
+}
+
+uint32_t emit_site(struct jit_code *c)
+{
+    if (c->nsites == c->size / JIT_SITE_EACH) {
+        c->full = true;
+        return 0;
+    }
+    return c->nsites++;
 }
 
 static void emit_rm(struct jit_code *c, unsigned reg, struct rm rm)
@@ -49,12 +64,19 @@ static void emit_rm(struct jit_code *c, unsigned reg, struct rm rm)
         emit_1(c, 0x25); /* no base, no index */
         emit_4(c, (uint32_t)rm.disp);
         break;
-    case RM_BASE: {
+    case RM_SITE:
+        emit_1(c, r | 5); /* from the next instruction */
+        emit_4(c, c->size + (uint32_t)rm.disp * 4 - (c->at + 4));
+        break;
+    case RM_BASE:
+    case RM_SUM: {
         bool small = rm.disp >= -128 && rm.disp < 128;
         bool none = rm.disp == 0 && (rm.rm & 7) != 5;
-        emit_1(c, (none ? 0U : small ? 0x40U : 0x80U) | r | (rm.rm & 7));
-        if ((rm.rm & 7) == 4) {
-            emit_1(c, 0x24);
+        bool sib = rm.kind == RM_SUM || (rm.rm & 7) == 4;
+        emit_1(c, (none ? 0U : small ? 0x40U : 0x80U) | r | (sib ? 4U : rm.rm & 7));
+        if (sib) {
+            unsigned index = rm.kind == RM_SUM ? rm.index & 7 : 4U;
+            emit_1(c, rm.scale << 6 | index << 3 | (rm.rm & 7));
         }
         if (!none) {
             if (small) {
@@ -90,8 +112,8 @@ static void emit_opcode(struct jit_code *c, struct op op, unsigned rex)
 
 void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm)
 {
-    unsigned rex =
-        (op.w ? 8U : 0U) | (reg >= 8 ? 4U : 0U) | (rm.kind != RM_GS && rm.rm >= 8 ? 1U : 0U);
+    unsigned rex = (op.w ? 8U : 0U) | (reg >= 8 ? 4U : 0U) | (rm.index >= 8 ? 2U : 0U) |
+                   (rm.rm >= 8 ? 1U : 0U);
 
     if (rm.kind == RM_GS) {
         emit_1(c, 0x65);

@@ -15,8 +15,12 @@
 struct jit_code {
     uint8_t *rw, *rx; /* the two mappings */
     uint32_t size, at;
+    uint32_t nsites; /* words of data in use; they follow the executable mapping */
     bool full;
 };
+
+/* There is a word of data for so many bytes of code. */
+enum { JIT_SITE_EACH = 16 };
 
 /* Errors: PLX_ENOMEM. */
 int jit_code_create(struct jit_code *c, uint32_t size);
@@ -62,12 +66,15 @@ enum rm_kind {
     RM_REG,  /* host register @rm */
     RM_GS,   /* gs:[disp] */
     RM_BASE, /* [@rm + disp] */
+    RM_SUM,  /* [@rm + @index << @scale + disp] */
+    RM_SITE, /* word @disp of data; not beside an immediate */
 };
 
 struct rm {
     enum rm_kind kind;
     unsigned rm;
     int32_t disp;
+    unsigned index, scale;
 };
 
 struct op {
@@ -79,20 +86,32 @@ struct op {
 };
 
 void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm);
+/* A new word of data. What it holds at first is anything that another one held. */
+uint32_t emit_site(struct jit_code *c);
 
 static inline struct rm rm_reg(unsigned host)
 {
-    return (struct rm){RM_REG, host, 0};
+    return (struct rm){.kind = RM_REG, .rm = host};
 }
 
 static inline struct rm rm_gs(size_t off)
 {
-    return (struct rm){RM_GS, 0, (int32_t)off};
+    return (struct rm){.kind = RM_GS, .disp = (int32_t)off};
 }
 
 static inline struct rm rm_at(unsigned host, int32_t disp)
 {
-    return (struct rm){RM_BASE, host, disp};
+    return (struct rm){.kind = RM_BASE, .rm = host, .disp = disp};
+}
+
+static inline struct rm rm_sum(unsigned host, unsigned index, unsigned scale, int32_t disp)
+{
+    return (struct rm){RM_SUM, host, disp, index, scale};
+}
+
+static inline struct rm rm_site(uint32_t site)
+{
+    return (struct rm){.kind = RM_SITE, .disp = (int32_t)site};
 }
 
 /* One-byte opcodes with 64-bit and with 32-bit operands. */

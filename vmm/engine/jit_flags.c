@@ -97,18 +97,18 @@ void jit_save_some(struct jit_code *c, const struct form *f)
     merge_flags(c, (uint8_t)~FLAG_CF, HOST_T1);
 }
 
-/* T0 = the result of @f, with zeros above it; it is in host register @r, or in memory at T0. */
-static void result_to_t0(struct jit_code *c, const struct form *f, unsigned r)
+/* T0 = @result of @f, with zeros above it. */
+static void result_to_t0(struct jit_code *c, const struct form *f, struct rm result)
 {
     struct op op = {.map = f->rm_size < 4, .w = f->rm_size == 8, .low_byte = f->rm_size == 1};
 
     op.op = f->rm_size >= 4 ? OP_MOV_LOAD : f->rm_size == 2 ? OP_MOVZX2 : OP_MOVZX1;
-    emit_op(c, op, HOST_T0, f->mem ? rm_at(HOST_T0, 0) : rm_reg(r));
+    emit_op(c, op, HOST_T0, result);
 }
 
-void jit_save_shifted(struct jit_code *c, const struct form *f, unsigned r)
+void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result)
 {
-    result_to_t0(c, f, r);
+    result_to_t0(c, f, result);
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
     emit_1(c, 0x9f);             /* lahf */
     if (f->flags == FLAGS_SHR) { /* the highest bit of what was shifted */

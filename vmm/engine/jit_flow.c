@@ -147,21 +147,19 @@ void jit_do_ret(struct jit_work *w, const struct insn *in)
 {
     struct jit_code *c = w->c;
 
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
-    jit_lookup(w, 8, false);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, jit_access(w));
     look_up_jump(w);
     jit_give_back(w);
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8 + (int32_t)(in->imm & 0xffff));
     emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
 }
 
-void jit_do_jump_to(struct jit_work *w, const struct insn *in, const struct form *f)
+void jit_do_jump_to(struct jit_work *w, const struct form *f)
 {
     struct jit_code *c = w->c;
     int32_t code = (int32_t)offsetof(struct jit_jump, code);
 
-    jit_load_rm(w, in, f);
+    jit_load_rm(w, f);
     look_up_jump(w);
     if (f->kind == FORM_CALL_TO) {
         emit_q(c, OP_MOV_LOAD, HOST_T1, rm_at(HOST_T1, code));

@@ -122,6 +122,7 @@ static void group3(struct form *f, unsigned n, unsigned size)
         arith(f, 0, FLAGS_WHOLE);
     } else if (n == 4 || n == 5) {
         keeping(f, FLAG_CF | FLAG_OF);
+        f->also = 1U << RAX | 1U << RDX;
     } else if (n > 5) {
         f->kind = size >= 4 ? FORM_DIV : FORM_CALL;
     }
@@ -243,6 +244,7 @@ static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint
     } else if ((op == 0xb0 || op == 0xb1) && f->mem) {
         modrm_form(f, USE_READ, USE_BOTH, op == 0xb0 ? 1 : width(f));
         arith(f, 0, FLAGS_WHOLE);
+        f->also = 1U << RAX;
     } else if (op == 0xb6 || op == 0xb7 || op == 0xbe || op == 0xbf) {
         modrm_form(f, USE_WRITE, USE_READ, width(f));
         f->rm_size = (op & 1) != 0 ? 2 : 1;

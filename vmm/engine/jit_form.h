@@ -61,6 +61,7 @@ struct form {
     bool aligned;              /* the memory operand must be */
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
     uint8_t count;             /* of a shift */
+    uint16_t also;             /* general registers written beside the operands: a bit each */
     uint32_t reads, writes;    /* arithmetic flags */
     enum form_flags flags;
 };

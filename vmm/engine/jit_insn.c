@@ -2,8 +2,7 @@
  * vmm/engine/jit_insn.c - instructions that go on to the next one. See jit_work.h. */
 #include "vmm/engine/jit_work.h"
 
-void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *f,
-                  const uint8_t *bytes)
+void jit_do_modrm(struct jit_work *w, const struct form *f, const uint8_t *bytes)
 {
     struct jit_code *c = w->c;
     struct op op = {f->map, f->op, f->p66, f->w, f->rep, false};
@@ -13,13 +12,7 @@ void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *
     struct rm rm;
 
     if (f->mem) {
-        jit_address(w, in, true);
-        jit_lookup(w, f->rm_size, (f->rm_use & USE_WRITE) != 0);
-        if (f->aligned) {
-            emit_bytes(c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
-            jit_slow_from(w, emit_jump(c, 0x85, 0));
-        }
-        rm = rm_at(HOST_T0, 0);
+        rm = jit_access(w);
     } else if (f->rm_xmm || jit_high_byte(f, f->rm, f->rm_size)) {
         rm = rm_reg(f->rm);
     } else {
@@ -123,9 +116,8 @@ void jit_do_push(struct jit_work *w, const struct form *f)
 {
     struct jit_code *c = w->c;
 
-    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
-    jit_lookup(w, 8, true);
-    emit_q(c, OP_MOV_STORE, jit_load_reg(w, f->reg, HOST_T1), rm_at(HOST_T0, 0));
+    struct rm rm = jit_access(w);
+    emit_q(c, OP_MOV_STORE, jit_load_reg(w, f->reg, HOST_T1), rm);
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
 }
 
@@ -134,10 +126,11 @@ void jit_do_pop(struct jit_work *w, const struct form *f)
     struct jit_code *c = w->c;
     int host = jit_host_of(w, f->reg);
 
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_GUEST_RSP));
-    jit_lookup(w, 8, false);
-    emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8);
-    emit_q(c, OP_MOV_LOAD, host < 0 ? HOST_T1 : (unsigned)host, rm_at(HOST_T0, 0));
+    struct rm rm = jit_access(w);
+    emit_q(c, OP_MOV_LOAD, host < 0 ? HOST_T1 : (unsigned)host, rm);
+    if (f->reg != RSP) {
+        emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, 8);
+    }
     jit_store_reg(w, f->reg, HOST_T1);
 }
 
@@ -149,9 +142,7 @@ void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f)
     bool sign = (in->mnemonic == ZYDIS_MNEMONIC_IDIV);
 
     if (f->mem) {
-        jit_address(w, in, true);
-        jit_lookup(w, f->rm_size, false);
-        emit_op(c, mov, HOST_T0, rm_at(HOST_T0, 0));
+        emit_op(c, mov, HOST_T0, jit_access(w));
     } else {
         d = jit_load_reg(w, f->rm, HOST_T0);
     }
@@ -172,17 +163,11 @@ void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f)
     emit_op(c, (struct op){.op = 0xf7, .w = f->w}, sign ? 7 : 6, rm_reg(d));
 }
 
-void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted)
+void jit_do_scan(struct jit_work *w, const struct form *f, bool wanted)
 {
     struct jit_code *c = w->c;
-    struct rm rm = rm_at(HOST_T0, 0);
+    struct rm rm = f->mem ? jit_access(w) : rm_reg(jit_load_reg(w, f->rm, HOST_T0));
 
-    if (f->mem) {
-        jit_address(w, in, true);
-        jit_lookup(w, f->rm_size, false);
-    } else {
-        rm = rm_reg(jit_load_reg(w, f->rm, HOST_T0));
-    }
     emit_op(c, (struct op){.map = 1, .op = f->op, .w = f->w}, HOST_T1, rm);
     uint32_t none = emit_jump(c, 0x84, 0);
     if (jit_host_of(w, f->reg) >= 0) {
@@ -207,20 +192,19 @@ void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm)
 {
     struct jit_code *c = w->c;
 
-    emit_lea(c, true, HOST_T0, HOST_GUEST_RSP, -1, 0, -8);
-    jit_lookup(w, 8, true);
+    struct rm rm = jit_access(w);
     if (kept) {
         emit_q(c, OP_MOV_LOAD, HOST_T1, JIT_KEPT);
     } else {
         emit_mov_imm(c, HOST_T1, imm);
     }
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_at(HOST_T0, 0));
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm);
     emit_lea(c, true, HOST_GUEST_RSP, HOST_GUEST_RSP, -1, 0, -8);
 }
 
-void jit_do_push_mem(struct jit_work *w, const struct insn *in, const struct form *f)
+void jit_do_push_mem(struct jit_work *w, const struct form *f)
 {
-    jit_load_rm(w, in, f);
+    jit_load_rm(w, f);
     emit_q(w->c, OP_MOV_STORE, HOST_T0, JIT_KEPT);
     jit_push_kept(w, true, 0);
 }
@@ -229,8 +213,7 @@ void jit_do_leave(struct jit_work *w)
 {
     struct jit_code *c = w->c;
 
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RBP));
-    jit_lookup(w, 8, false);
+    struct rm rm = jit_access(w);
     emit_lea(c, true, HOST_GUEST_RSP, RBP, -1, 0, 8);
-    emit_q(c, OP_MOV_LOAD, RBP, rm_at(HOST_T0, 0));
+    emit_q(c, OP_MOV_LOAD, RBP, rm);
 }

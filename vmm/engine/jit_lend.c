@@ -54,7 +54,7 @@ void jit_lend_choose(struct jit_work *w, bool loops)
 
     memcpy(w->host, pinned, sizeof w->host);
     for (unsigned i = 0; i < w->n; i++) {
-        count_uses(&w->block->insns[i], &w->form[i], uses);
+        count_uses(&w->block->insns[i], &w->forms[i], uses);
     }
     uses[BUDGET] = 0; /* absent operands */
     while (w->nlent < JIT_LENT_MAX) {

@@ -49,7 +49,13 @@ void jit_address(struct jit_work *w, const struct insn *in, bool linear)
 
 void jit_slow_from(struct jit_work *w, uint32_t site)
 {
-    w->slow[w->nslow++] = (struct jit_slow){.from = site, .insn = w->i};
+    w->slow[w->nslow++] = (struct jit_slow){.from = site, .insn = w->i, .way = w->way};
+}
+
+void jit_plain_from(struct jit_work *w, uint32_t site)
+{
+    jit_slow_from(w, site);
+    w->slow[w->nslow - 1].skip = true;
 }
 
 void jit_lookup(struct jit_work *w, unsigned size, bool write)
@@ -88,14 +94,12 @@ void jit_emit_imm(struct jit_work *w, const struct form *f, const uint8_t *bytes
     emit_bytes(w->c, bytes + f->imm_at, f->imm_len);
 }
 
-void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f)
+void jit_load_rm(struct jit_work *w, const struct form *f)
 {
     struct jit_code *c = w->c;
 
     if (f->mem) {
-        jit_address(w, in, true);
-        jit_lookup(w, 8, false);
-        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T0, 0));
+        emit_q(c, OP_MOV_LOAD, HOST_T0, jit_access(w));
     } else {
         unsigned reg = jit_load_reg(w, f->rm, HOST_T0);
         if (reg != HOST_T0) {

@@ -8,17 +8,44 @@
 #include <stddef.h>
 
 #include "vmm/engine/jit.h"
+#include "vmm/engine/jit_access.h"
 #include "vmm/engine/jit_form.h"
 #include "vmm/mmu/shadow.h"
 
-enum { JIT_SLOW_EACH = 4 /* at most, of one instruction */ };
+enum {
+    JIT_SLOW_EACH = 6, /* at most, of one instruction */
+    JIT_SLOW_MAX = 2 * BLOCK_INSNS_MAX * JIT_SLOW_EACH + 2 * JIT_GROUPS,
+    JIT_MISS_MAX = BLOCK_INSNS_MAX * JIT_ACCESSES_EACH + JIT_GROUPS
+};
 
-/* Where the slow path of an instruction comes back, and from where it is reached. */
+/* A block with accesses that are checked by others (jit_access.h) is translated two ways. The first
+ * is as planned; where one of those checks fails, or something had to be interpreted, it is the
+ * plain way, where each access looks for itself, that goes on. */
+enum jit_way { JIT_PLANNED, JIT_PLAIN, JIT_WAYS };
+
+/* From where the slow path of an instruction is reached. */
 struct jit_slow {
     uint32_t from; /* displacement of the jump to it */
-    uint32_t back;
     unsigned insn;
-    bool load; /* the flags are wanted in host flags */
+    enum jit_way way;
+    bool skip; /* on to the instruction the plain way, without executing it */
+};
+
+/* Before an instruction, or (after one) where its slow path comes back. */
+struct jit_point {
+    uint32_t at;  /* 0: none */
+    bool in_host; /* the flags are */
+};
+
+/* A check of @span bytes, and what it does when they are not where they were found last. */
+struct jit_miss {
+    struct jit_place place;
+    int64_t disp; /* for place.disp */
+    unsigned span, insn;
+    bool write, aligned;
+    bool skip; /* if it fails the instruction is executed the plain way */
+    uint32_t from[2], back;
+    uint32_t site; /* the word that knows where that was */
 };
 
 /* Host register of @lender (a guest register or the budget), which @guest has for the time. */
@@ -32,15 +59,26 @@ struct jit_work {
     struct jit_code *c;
     const struct block *block;
     struct translation *t;
-    unsigned n, i;      /* instructions, the one under way */
-    uint64_t rip, next; /* of it, and of the one after it */
+    unsigned n, i;                      /* instructions, the one under way */
+    uint64_t rip, next;                 /* of it, and of the one after it */
+    struct form forms[BLOCK_INSNS_MAX]; /* if no flag is wanted; and which do not allow for it: */
+    uint32_t uncertain[BLOCK_INSNS_MAX];
     struct form form[BLOCK_INSNS_MAX];
     uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
+    struct jit_plan plan;
+    unsigned reach; /* instructions of the planned way */
+    enum jit_way way;
+    unsigned nth;     /* accesses of the instruction that were emitted */
+    uint32_t checked; /* groups: a bit each */
+    struct jit_point before[BLOCK_INSNS_MAX + 1]; /* on the plain way */
+    struct jit_point after[JIT_WAYS][BLOCK_INSNS_MAX];
+    struct rm rm;        /* of the last access */
     bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
-    struct jit_slow slow[BLOCK_INSNS_MAX * JIT_SLOW_EACH];
+    struct jit_slow slow[JIT_SLOW_MAX];
+    struct jit_miss miss[JIT_MISS_MAX];
+    unsigned nslow, nmiss;
     uint32_t unlike[2]; /* of the edge being emitted */
-    unsigned nslow;
-    int8_t host[16]; /* of each guest register: its host register, -1: it is in memory */
+    int8_t host[16];    /* of each guest register: its host register, -1: it is in memory */
     struct jit_lent lent[JIT_LENT_MAX];
     unsigned nlent;
     bool budget_lent;
@@ -74,9 +112,9 @@ void jit_save_but_cf(struct jit_code *c);
 void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r);
 /* CF and OF, or CF alone, from the host's flags; the others are in memory and stay. Uses T1. */
 void jit_save_some(struct jit_code *c, const struct form *f);
-/* All flags of a shift by more than 1, whose OF is that of one by 1 (undefined.h); the result is in
- * host register @r or, with a memory operand, at T0. Uses T0 and T1. */
-void jit_save_shifted(struct jit_code *c, const struct form *f, unsigned r);
+/* All flags of a shift by more than 1, whose OF is that of one by 1 (undefined.h); the result is
+ * @result. Uses T0 and T1. */
+void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result);
 void jit_want_host_flags(struct jit_work *w);
 
 /* jit_operand.c: registers, addresses and the inline lookup of memory. */
@@ -93,16 +131,20 @@ void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp);
 /* T0 = the linear address of the memory operand, or (LEA) its offset. Changes no flag without a
  * segment base. */
 void jit_address(struct jit_work *w, const struct insn *in, bool linear);
+/* On to the slow path. */
 void jit_slow_from(struct jit_work *w, uint32_t site);
+/* On to the instruction under way the plain way; the flags are in memory. */
+void jit_plain_from(struct jit_work *w, uint32_t site);
 /* T0 = the host's address of the @size bytes at linear address T0, or on to the slow path. The
  * flags are in memory. */
 void jit_lookup(struct jit_work *w, unsigned size, bool write);
+
 bool jit_high_byte(const struct form *f, unsigned reg, unsigned size);
 /* Needs the byte registers that only REX names. */
 bool jit_low_byte(unsigned host, unsigned size);
 void jit_emit_imm(struct jit_work *w, const struct form *f, const uint8_t *bytes);
 /* T0 = the 64-bit operand in ModRM.rm. */
-void jit_load_rm(struct jit_work *w, const struct insn *in, const struct form *f);
+void jit_load_rm(struct jit_work *w, const struct form *f);
 /* Where jit_do_modrm leaves what it wrote to a register operand. */
 unsigned jit_result_host(const struct jit_work *w, const struct form *f);
 
@@ -115,10 +157,20 @@ void jit_lend_choose(struct jit_work *w, bool loops);
 void jit_lend(struct jit_work *w);
 void jit_give_back(struct jit_work *w);
 
+/* jit_check.c: accesses as they were planned. */
+
+/* The next access of the instruction under way: its operand on the host, which needs T0 and the
+ * registers of the guest's operand, or on to the slow path. Changes flags, which are in memory, if
+ * it is not covered. */
+struct rm jit_access(struct jit_work *w);
+/* The checks that stand before the block's first instruction. */
+void jit_check_early(struct jit_work *w);
+/* What checks do that miss. */
+void jit_emit_misses(struct jit_work *w);
+
 /* jit_insn.c: instructions that go on to the next one. */
 
-void jit_do_modrm(struct jit_work *w, const struct insn *in, const struct form *f,
-                  const uint8_t *bytes);
+void jit_do_modrm(struct jit_work *w, const struct form *f, const uint8_t *bytes);
 /* The opcode with its prefixes, for operands that are the same registers on the host. */
 void jit_do_fixed(struct jit_work *w, const struct form *f, const uint8_t *bytes);
 void jit_do_low3(struct jit_work *w, const struct form *f, const uint8_t *bytes);
@@ -128,10 +180,10 @@ void jit_do_pop(struct jit_work *w, const struct form *f);
 /* DIV and IDIV, if the quotient certainly fits. */
 void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f);
 /* BSF and BSR. Flags go to memory if they are @wanted: ZF, and zeros (undefined.h). */
-void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted);
+void jit_do_scan(struct jit_work *w, const struct form *f, bool wanted);
 /* Pushes what was kept, or (else) @imm. */
 void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm);
-void jit_do_push_mem(struct jit_work *w, const struct insn *in, const struct form *f);
+void jit_do_push_mem(struct jit_work *w, const struct form *f);
 void jit_do_leave(struct jit_work *w);
 
 /* jit_flow.c: jumps, calls and returns; out of translated code and to the interpreter. */
@@ -149,7 +201,7 @@ void jit_count_called(struct jit_work *w, const struct insn *in);
 void jit_edge(struct jit_work *w, uint64_t rip);
 /* Near RET: to what is known of the address on the stack. */
 void jit_do_ret(struct jit_work *w, const struct insn *in);
-void jit_do_jump_to(struct jit_work *w, const struct insn *in, const struct form *f);
+void jit_do_jump_to(struct jit_work *w, const struct form *f);
 void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host);
 void jit_do_call(struct jit_work *w, const struct insn *in);
 
