@@ -12,12 +12,12 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "ops/cmd.h"
-#include "ops/cmd_image.h"
+#include "ops/cmd_image_net.h"
 #include "ops/cmd_run.h"
 #include "ops/json.h"
 #include "storage/store_dir.h"
 
-enum { EXIT_FAULTS = 2, RUN_ARGS_MAX = 256 };
+enum { EXIT_FAULTS = 2, RUN_ARGS_MAX = 256, REMOTE_THREADS = 4 };
 
 /* --- options -------------------------------------------------------------------------------- */
 
@@ -104,6 +104,8 @@ static const struct opt push_options[] = {
     {"append", "TEXT", "the kernel's command line", set_cmdline},
     {"chunks", "KIND", "where segments end: blocks (by contents, at 4 KiB), bytes (by contents), fixed", set_chunks},
     {"average", "KIB", "average length of segments (32)", set_avg_kib},
+    {"server", "tcp://HOST:PORT,KEY", "push to the store of this image server, which lets our key", set_server},
+    {"key", "FILE", "our CURVE key, which the server knows", set_key},
     OPT_THREADS, OPT_QUIET, OPT_JSON, {0}};
 static const struct opt list_options[] = {OPT_STORE, OPT_SERVER, OPT_SEARCH, OPT_JSON, {0}};
 static const struct opt show_options[] = {OPT_STORE, OPT_JSON, {0}};
@@ -171,6 +173,14 @@ static int report_push(const struct image_args *a, const struct image_ref *ref,
     return 0;
 }
 
+/* A server's answers take a while: more threads than processors ask meanwhile. */
+static unsigned push_threads(const struct image_args *a)
+{
+    unsigned n = image_threads((unsigned)a->threads);
+
+    return a->nservers > 0 && a->threads == 0 && n < REMOTE_THREADS ? REMOTE_THREADS : n;
+}
+
 static int verb_push(struct image_args *a, struct plx_err *err)
 {
     char name[IMAGE_TEXT], tag[IMAGE_TEXT];
@@ -181,14 +191,14 @@ static int verb_push(struct image_args *a, struct plx_err *err)
                              .kernel = a->kernel,
                              .initrd = a->initrd,
                              .cmdline = a->cmdline,
-                             .threads = (unsigned)a->threads,
+                             .threads = push_threads(a),
                              .now_ns = clock_wall_ns(),
                              .progress = image_meter_tick};
     enum chunk_kind kind = CHUNK_BLOCKS;
     struct image_progress p;
     struct image_ref ref;
     struct image_meter meter;
-    struct store *s = NULL;
+    struct image_target target = {.store = NULL};
     struct disk *disk = NULL;
     int rc = split_name(a->args[1], name, tag, err);
 
@@ -200,15 +210,16 @@ static int verb_push(struct image_args *a, struct plx_err *err)
         rc = chunk_params(kind, (uint32_t)avg, &cfg.chunks, err);
     }
     if (rc == 0) {
-        rc = open_store(a, true, &s, err);
+        rc = image_target_open(a, &target, err);
     }
     if (rc == 0) {
-        rc = image_open_disk(a->args[0], a->format, image_store_path(a), &disk, err);
+        rc = image_open_disk(a->args[0], a->format,
+                             a->nservers > 0 ? image_scratch() : image_store_path(a), &disk, err);
     }
     if (rc == 0) {
         image_meter_start(&meter, a->args[1], a->quiet);
         cfg.ctx = &meter;
-        rc = image_push(s, &cfg, disk, &ref, &p, err);
+        rc = image_push(target.store, &cfg, disk, &ref, &p, err);
         image_meter_end(&meter);
     }
     if (rc == 0) {
@@ -216,7 +227,7 @@ static int verb_push(struct image_args *a, struct plx_err *err)
         image_ref_free(&ref);
     }
     (void)disk_close(disk, NULL);
-    store_close(s);
+    image_target_close(&target);
     return rc;
 }
 
@@ -479,7 +490,7 @@ static const struct verb {
     int min_args, max_args;
     int (*run)(struct image_args *a, struct plx_err *err);
 } verbs[] = {
-    {"push", "FILE NAME[:TAG]", "Put a disk (raw, VHDX with its chain, or qcow2) into the store under a name.", push_options, 2, 2, verb_push},
+    {"push", "FILE NAME[:TAG]", "Put a disk (raw, VHDX with its chain, or qcow2) into the store, or a server's, under a name.", push_options, 2, 2, verb_push},
     {"list", "[PATTERN]", "The images of a store or a server.", list_options, 0, 1, verb_list},
     {"search", "[PATTERN]", "The images of a store or a server with PATTERN in their names, of an operating system, with an application.", list_options, 0, 1, verb_list},
     {"show", "NAME[:TAG]", "One image.", show_options, 1, 1, verb_show},

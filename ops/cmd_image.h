@@ -30,6 +30,7 @@ struct image_args {
 };
 
 const char *image_store_path(const struct image_args *a);
+const char *image_scratch(void); /* a folder for files that go: $TMPDIR or /tmp */
 
 /* Progress of a long operation, one line on stderr when that is a terminal. */
 struct image_meter {

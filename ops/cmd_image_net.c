@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/cmd_image_net.c - the verbs of `pollux image` that talk: serve, pull, and listing a server.
+ * ops/cmd_image_net.c - the verbs of `pollux image` that talk: serve, pull, listing a
+ * server, and where a push goes.
  */
 #include "ops/cmd_image_net.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +17,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "ops/image_role.h"
+#include "storage/store_remote.h"
 
 enum { KEYS_FILE_MAX = 1 << 20, ANSWER_MS = 10000, PATH_CAP = 4096, CACHE_MIB = 4096 };
 #define TICK_NS UINT64_C(100000000)
@@ -82,8 +85,9 @@ int image_serve(struct image_args *a, struct plx_err *err)
         clock_sleep_ns(TICK_NS);
     }
     image_role_stats(role, &st);
-    (void)printf("sent %llu segments, %llu bytes\n", (unsigned long long)st.segments,
-                 (unsigned long long)st.bytes);
+    (void)printf("sent %" PRIu64 " segments, %" PRIu64 " bytes; took in %" PRIu64
+                 " segments, %" PRIu64 " bytes, %" PRIu64 " images\n",
+                 st.segments, st.bytes, st.put_segments, st.put_bytes, st.names);
     image_role_stop(role);
     return 0;
 }
@@ -118,6 +122,7 @@ int image_connection_open(const struct image_args *a, struct image_connection *c
     cfg->nservers = a->nservers;
     c->zmq = zmq_ctx_new();
     cfg->zmq = c->zmq;
+    cfg->interrupted = &image_interrupted;
     rc = image_client_open(cfg, &c->client, err);
     explicit_bzero(&cfg->key, sizeof cfg->key);
     if (rc != 0) {
@@ -134,6 +139,35 @@ void image_connection_close(struct image_connection *c)
         (void)zmq_ctx_term(c->zmq);
         *c = (struct image_connection){.client = NULL};
     }
+}
+
+int image_target_open(const struct image_args *a, struct image_target *t, struct plx_err *err)
+{
+    struct image_client_config cfg = {.greedy = true};
+
+    if (a->nservers == 0) {
+        return store_open(image_store_path(a), true, &t->store, err);
+    }
+    if (a->nservers > 1 || a->store != NULL) {
+        return plx_fail(err, PLX_EINVAL, "a push goes to one place: --store or one --server");
+    }
+    int rc = store_open_memory(&t->none, err);
+    if (rc == 0) {
+        cfg.store = t->none;
+        rc = image_connection_open(a, &t->c, &cfg, err);
+    }
+    if (rc == 0) {
+        rc = image_client_may_push(t->c.client, ANSWER_MS, err);
+    }
+    return rc != 0 ? rc : store_open_remote(t->c.client, &t->store, err);
+}
+
+void image_target_close(struct image_target *t)
+{
+    store_close(t->store);
+    image_connection_close(&t->c);
+    store_close(t->none);
+    *t = (struct image_target){.store = NULL};
 }
 
 int image_cache_open(const struct image_args *a, struct store **out, struct plx_err *err)
@@ -270,7 +304,7 @@ static int pull_all(struct pull *p, struct image_connection *c, const struct ima
     if (p->failed) {
         return plx_fail(err, PLX_ENOMEM, "pull: out of memory");
     }
-    return image_adopt(p->store, ref, m, err);
+    return image_adopt(p->store, ref, m, NULL, err);
 }
 
 static void report_pull(const struct pull *p, const struct image_ref *ref,

@@ -18,6 +18,15 @@ struct image_connection {
 int image_connection_open(const struct image_args *a, struct image_connection *c,
                           struct image_client_config *cfg, struct plx_err *err);
 void image_connection_close(struct image_connection *c);
+/* Where a push goes: a store of this host, or of a server, which says whether it may. Zeroed is
+ * closed. */
+struct image_target {
+    struct store *store;
+    struct image_connection c;
+    struct store *none; /* the connection fetches nothing */
+};
+int image_target_open(const struct image_args *a, struct image_target *t, struct plx_err *err);
+void image_target_close(struct image_target *t);
 int image_cache_open(const struct image_args *a, struct store **out, struct plx_err *err);
 
 #endif

@@ -182,9 +182,7 @@ static int choose_overlay(struct image_vm *v, bool *create, struct plx_err *err)
         *create = stat(v->overlay, &st) != 0;
         return 0;
     }
-    const char *tmp = getenv("TMPDIR");
-    (void)snprintf(v->overlay, sizeof v->overlay, "%s/pollux-overlay.XXXXXX",
-                   tmp != NULL ? tmp : "/tmp");
+    (void)snprintf(v->overlay, sizeof v->overlay, "%s/pollux-overlay.XXXXXX", image_scratch());
     if (mkdtemp(v->overlay) == NULL) {
         return plx_fail_errno(err, "cannot make %s", v->overlay);
     }

@@ -43,6 +43,13 @@ const char *image_store_path(const struct image_args *a)
     return a->store != NULL ? a->store : image_store_default();
 }
 
+const char *image_scratch(void)
+{
+    const char *tmp = getenv("TMPDIR");
+
+    return tmp != NULL ? tmp : "/tmp";
+}
+
 /* --- texts ---------------------------------------------------------------------------------- */
 
 const char *image_size_text(uint64_t bytes, char out[32])

@@ -160,6 +160,7 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         c->welcome = true;
         (void)pthread_mutex_lock(&c->lock);
         c->stats.connected = true;
+        c->push_window = m->welcome->push_window;
         if (c->name[0] != '\0' && c->ask.kind != ASK_OPEN) {
             client_send_open(c, c->name, c->tag); /* so that it is kept here too */
         }
@@ -179,6 +180,9 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         break;
     case IMG__FROM_SERVER__MSG_MISSING:
         client_on_missing(c, m->missing);
+        break;
+    case IMG__FROM_SERVER__MSG_DONE:
+        client_on_done(c, m->done);
         break;
     case IMG__FROM_SERVER__MSG_DENIED:
         log_warn("image server %s: %s", c->endpoints[c->stats.server], m->denied->text);
@@ -249,8 +253,13 @@ static void *client_main(void *arg)
             client_send_ping(c);
         }
         (void)pthread_mutex_lock(&c->lock);
+        if (c->cfg.interrupted != NULL && *c->cfg.interrupted != 0 && !c->stop) {
+            c->stop = true;
+            (void)pthread_cond_broadcast(&c->cond);
+        }
         stop = c->stop;
         if (c->welcome && !stop) {
+            client_send_posts_locked(c);
             send_ask_locked(c);
             client_want_more_locked(c, now);
             client_send_wants_locked(c);
@@ -333,6 +342,7 @@ void image_client_close(struct image_client *c)
     while (c->fetches != NULL) {
         client_remove_locked(c, c->fetches);
     }
+    client_free_posts(c);
     for (size_t i = 0; c->ask.done && c->ask.kind != ASK_NONE && i < c->ask.n; i++) {
         image_ref_free(&c->ask.refs[i]); /* an answer that nobody took */
     }

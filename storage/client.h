@@ -36,6 +36,8 @@ struct image_client_config {
     struct curve_pair key;
     struct store *store; /* where segments go; borrowed */
     bool greedy;         /* nobody needs anything at once: use all of the window */
+    /* NULL, or what becomes non-zero when all is to end as by image_client_stop. */
+    const volatile int *interrupted;
     /* The next segment that is wanted and not in the store, and its urgency (SOON or REST); false:
      * none at present. Called from the client's thread. */
     bool (*next)(void *ctx, struct seg_id *id, enum client_urgency *urgency);
@@ -50,6 +52,7 @@ struct image_client_stats {
     struct {
         uint64_t segments, bytes;        /* as sent */
     } got[3];                            /* by urgency */
+    uint64_t pushed_bytes;               /* of segments as sent, again after a reconnection */
     uint64_t corrupt;                    /* did not fit their names: thrown away, asked for again */
     uint64_t switches;                   /* from one server to the next */
     uint64_t stall_ns, longest_stall_ns; /* fetches' waiting, and the longest */
@@ -81,6 +84,25 @@ int image_client_fetch(struct image_client *c, const struct seg_id *id, void *ou
 void image_client_request(struct image_client *c, const struct seg_id *id);
 int image_client_blob(struct image_client *c, const struct store_blob *b, struct wbuf *out,
                       struct plx_err *err);
+/* --- pushing: one server. While it is away all of these wait; PLX_ECANCELED ends them ----------
+ */
+
+/* Wait up to @timeout_ms for the server to say whether we may. Errors: PLX_EACCES, PLX_ETIMEDOUT.
+ */
+int image_client_may_push(struct image_client *c, unsigned timeout_ms, struct plx_err *err);
+/* What the server knows of segments (enum seg_state). It waits for those that it has not. */
+int image_client_look(struct image_client *c, const struct seg_id *ids, size_t n, uint8_t *states,
+                      struct plx_err *err);
+/* Send a segment, when there is room on the way. Says later, and then always, if one was not kept.
+ */
+int image_client_put(struct image_client *c, const struct seg_id *id, const struct seg_form *form,
+                     struct plx_err *err);
+int image_client_sync(struct image_client *c,
+                      struct plx_err *err); /* what was put is durable now */
+/* Set the name of a reference (storage/manifest.h). 1: *missing is not there, nothing was set. */
+int image_client_name(struct image_client *c, const void *ref, size_t len, struct seg_id *missing,
+                      struct plx_err *err);
+
 /* `next` may have something again. */
 void image_client_poke(struct image_client *c);
 void image_client_stats(struct image_client *c, struct image_client_stats *out);

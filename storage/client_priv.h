@@ -24,6 +24,8 @@ struct fetch {
     uint32_t len;
 };
 
+struct post; /* client_push.c */
+
 enum ask_kind { ASK_NONE, ASK_LIST, ASK_OPEN };
 
 struct image_client {
@@ -46,6 +48,12 @@ struct image_client {
     bool stop;
     struct fetch *fetches;
     unsigned wanted; /* fetches in the list that nobody waits for */
+    struct post *posts, *last_post;
+    uint64_t posted;      /* number of the last one */
+    uint64_t push_window; /* as the server said; 0: we may not push */
+    uint64_t putting;     /* bytes of puts in the list */
+    int put_rc;           /* of the first put that failed */
+    struct plx_err put_err;
     struct {
         enum ask_kind kind;
         uint64_t sent_to;
@@ -73,6 +81,12 @@ void client_send_open(struct image_client *c, const char *name, const char *tag)
 void client_send_list(struct image_client *c, const char *pattern, const char *os, const char *app);
 /* @n names of SHA256_LEN bytes each. */
 void client_send_want(struct image_client *c, unsigned urgency, uint8_t *ids, size_t n);
+void client_send_post(struct image_client *c, Img__Post *post);
+
+/* client_push.c */
+void client_send_posts_locked(struct image_client *c); /* what was not sent on this connection */
+void client_on_done(struct image_client *c, const Img__Done *m);
+void client_free_posts(struct image_client *c);
 
 /* client_fetch.c */
 /* Take from `next` what the link has room for. */

@@ -77,6 +77,15 @@ void client_send_want(struct image_client *c, unsigned urgency, uint8_t *ids, si
     }
 }
 
+void client_send_post(struct image_client *c, Img__Post *post)
+{
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+
+    m.msg_case = IMG__TO_SERVER__MSG_POST;
+    m.post = post;
+    send_message(c, &m);
+}
+
 void client_send_list(struct image_client *c, const char *pattern, const char *os, const char *app)
 {
     Img__ToServer m = IMG__TO_SERVER__INIT;

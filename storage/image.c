@@ -132,7 +132,7 @@ int image_tag(struct store *s, const struct image_ref *ref, const char *name, co
     other = *ref; /* its blobs are borrowed */
     (void)snprintf(other.name, sizeof other.name, "%s", name);
     (void)snprintf(other.tag, sizeof other.tag, "%s", tag);
-    rc = image_adopt(s, &other, &m, err);
+    rc = image_adopt(s, &other, &m, NULL, err);
     manifest_free(&m);
     return rc;
 }
@@ -171,7 +171,7 @@ int image_set_profile(struct store *s, const struct image_ref *ref, const uint32
         rc = store_put_blob(s, text.data, text.len, &now.profile, err);
     }
     if (rc == 0) {
-        rc = image_adopt(s, &now, &m, err);
+        rc = image_adopt(s, &now, &m, NULL, err);
     }
     manifest_free(&m);
     wbuf_free(&text);

@@ -68,9 +68,10 @@ int image_set_profile(struct store *s, const struct image_ref *ref, const uint32
 /* *order is the caller's; none: *n is 0. */
 int image_profile(struct store *s, const struct image_ref *ref, size_t segments, uint32_t **order,
                   size_t *n, struct plx_err *err);
-/* Put a reference whose segments are all in the store (after a pull). Errors: PLX_ENOENT. */
+/* Put a reference whose segments are all in the store (after a pull). Errors: PLX_ENOENT: one is
+ * not there, *missing (may be NULL). */
 int image_adopt(struct store *s, const struct image_ref *ref, const struct manifest *m,
-                struct plx_err *err);
+                struct seg_id *missing, struct plx_err *err);
 
 /* Keep an image through sweeps although its name may go: until released, or the process ends. */
 struct image_lease;

@@ -127,31 +127,24 @@ static int put_off(struct push *p, uint64_t region, size_t at)
 }
 
 /* One piece, put if it is new. */
-static int put_piece(struct push *p, uint64_t region, const struct seg_id *name,
+static int put_piece(struct push *p, uint64_t region, const struct seg_id *id, enum seg_state state,
                      const uint8_t *data, size_t len, uint64_t off, struct image_progress *sum,
                      struct plx_err *err)
 {
-    const struct seg_ops *ops = store_ops(p->store);
     struct region *r = &p->regions[region];
-    const struct seg_id id = *name;
     uint64_t stored = 0;
+    int rc = STORE_SHARED;
 
-    if (add_segment(r, off, len, &id) != 0) {
+    if (add_segment(r, off, len, id) != 0) {
         return no_memory(err);
     }
-    int rc = store_has(p->store, &id, err);
-    if (rc == 0 && ops->claim != NULL && ops->claim(store_self(p->store), &id) == PLX_EBUSY) {
-        rc = put_off(p, region, r->n - 1) != 0 ? no_memory(err) : STORE_NEW;
-        sum->shared_bytes += len; /* by the other writer's work */
-        sum->shared++;
-    } else if (rc == 0) {
-        rc = store_put_named(p->store, data, len, &id, &stored, err);
-        sum->shared_bytes += rc == STORE_SHARED ? len : 0;
-        sum->shared += rc == STORE_SHARED;
-    } else {
-        sum->shared_bytes += len;
-        sum->shared++;
+    if (state == SEG_COMING) { /* shared by the other writer's work */
+        rc = put_off(p, region, r->n - 1) != 0 ? no_memory(err) : STORE_SHARED;
+    } else if (state == SEG_ABSENT) {
+        rc = store_put_named(p->store, data, len, id, &stored, err);
     }
+    sum->shared_bytes += rc == STORE_SHARED ? len : 0;
+    sum->shared += rc == STORE_SHARED;
     sum->data_bytes += len;
     sum->stored_bytes += stored;
     sum->segments++;
@@ -168,13 +161,17 @@ struct pieces {
 static int put_pieces(struct push *p, uint64_t region, struct pieces *c, struct image_progress *sum,
                       struct plx_err *err)
 {
-    int rc = 0;
+    struct seg_id ids[PIECES];
+    uint8_t states[PIECES];
 
     sha256_many(c->jobs, c->n);
+    for (size_t i = 0; i < c->n; i++) {
+        memcpy(ids[i].sha, c->jobs[i].sha, sizeof ids[i].sha);
+    }
+    int rc = store_look(p->store, ids, c->n, states, err);
     for (size_t i = 0; i < c->n && rc == 0; i++) {
-        struct seg_id id;
-        memcpy(id.sha, c->jobs[i].sha, sizeof id.sha);
-        rc = put_piece(p, region, &id, c->jobs[i].data, c->jobs[i].len, c->offs[i], sum, err);
+        rc = put_piece(p, region, &ids[i], states[i], c->jobs[i].data, c->jobs[i].len, c->offs[i],
+                       sum, err);
     }
     c->n = 0;
     return rc;
@@ -402,24 +399,42 @@ static int put_again(struct push *p, const struct manifest_segment *g, struct pl
     return rc < 0 ? rc : 0;
 }
 
+/* Look at what other writers were putting: keep in the list what still does not stand, unless it is
+ * to be put by us now. */
+static int look_at_late(struct push *p, bool give_up, struct plx_err *err)
+{
+    struct seg_id *ids = plx_calloc(p->nlate, sizeof *ids);
+    uint8_t *states = plx_calloc(p->nlate, 1);
+    size_t kept = 0;
+    int rc = ids == NULL || states == NULL ? no_memory(err) : 0;
+
+    for (size_t i = 0; i < p->nlate && rc == 0; i++) {
+        ids[i] = p->regions[p->late[i].region].segs[p->late[i].at].id;
+    }
+    rc = rc != 0 ? rc : store_look(p->store, ids, p->nlate, states, err);
+    for (size_t i = 0; i < p->nlate && rc == 0; i++) {
+        if (states[i] == SEG_COMING && !give_up) {
+            p->late[kept++] = p->late[i];
+        } else if (states[i] != SEG_THERE) {
+            rc = put_again(p, &p->regions[p->late[i].region].segs[p->late[i].at], err);
+        }
+    }
+    p->nlate = kept;
+    plx_free(ids);
+    plx_free(states);
+    return rc;
+}
+
 /* What other writers were putting: there by now, or soon, or ours after all. */
 static int finish_late(struct push *p, struct plx_err *err)
 {
-    const struct seg_ops *ops = store_ops(p->store);
     int rc = p->nlate > 0 ? store_commit(p->store, err) : 0;
 
-    for (size_t i = 0; i < p->nlate && rc == 0; i++) {
-        const struct manifest_segment *g = &p->regions[p->late[i].region].segs[p->late[i].at];
-        for (int tries = 0; rc == 0; tries++) {
-            int has = store_has(p->store, &g->id, err);
-            if (has != 0) {
-                rc = has < 0 ? has : 0;
-                break;
-            }
-            if (tries == OTHER_GIVE_UP || ops->claim(store_self(p->store), &g->id) != PLX_EBUSY) {
-                rc = put_again(p, g, err);
-                break;
-            }
+    for (int tries = 0; p->nlate > 0 && rc == 0; tries++) {
+        size_t before = p->nlate;
+        rc = look_at_late(p, tries == OTHER_GIVE_UP, err);
+        if (p->nlate > 0) {
+            tries = p->nlate < before ? 0 : tries;
             clock_sleep_ns(OTHER_WAIT_NS);
         }
     }
@@ -551,14 +566,23 @@ static int try_name(struct store *s, const struct image_ref *ref, const struct m
 }
 
 int image_adopt(struct store *s, const struct image_ref *ref, const struct manifest *m,
-                struct plx_err *err)
+                struct seg_id *missing, struct plx_err *err)
 {
-    size_t missing;
-    int rc = try_name(s, ref, m, &missing, err);
+    struct seg_id *ids = NULL;
+    size_t at, n;
+    int rc = try_name(s, ref, m, &at, err);
 
-    return rc <= 0 ? rc
-                   : plx_fail(err, PLX_ENOENT, "image %s:%s: a segment is missing", ref->name,
-                              ref->tag);
+    if (rc <= 0) {
+        return rc;
+    }
+    if (missing != NULL) {
+        if (list_ids(m, ref, &ids, &n) != 0) {
+            return no_memory(err);
+        }
+        *missing = ids[at];
+        plx_free(ids);
+    }
+    return plx_fail(err, PLX_ENOENT, "image %s:%s: a segment is missing", ref->name, ref->tag);
 }
 
 /* Where everything a manifest was made of can be read again. */
@@ -600,6 +624,29 @@ static int restore(struct push *p, const struct sources *from, const struct mani
     return rc;
 }
 
+/* Put segment number @first again; a sweep takes many at a time, so look at those behind it too. */
+static int restore_from(struct push *p, const struct sources *from, const struct manifest *m,
+                        const struct image_ref *ref, size_t first, struct plx_err *err)
+{
+    struct seg_id *ids = NULL;
+    uint8_t *states = NULL;
+    size_t n;
+    int rc = restore(p, from, m, first++, err);
+
+    if (rc == 0 && (list_ids(m, ref, &ids, &n) != 0 || (states = plx_calloc(n, 1)) == NULL)) {
+        rc = no_memory(err);
+    }
+    if (rc == 0) {
+        rc = store_look(p->store, ids + first, n - first, states, err);
+    }
+    for (size_t i = first; rc == 0 && i < n; i++) {
+        rc = states[i - first] != SEG_THERE ? restore(p, from, m, i, err) : 0;
+    }
+    plx_free(ids);
+    plx_free(states);
+    return rc;
+}
+
 static int name_it(struct push *p, const struct manifest *m, struct disk *disk,
                    struct image_ref *ref, struct plx_err *err)
 {
@@ -627,18 +674,7 @@ static int name_it(struct push *p, const struct manifest *m, struct disk *disk,
         }
         rc = tries == NAME_TRIES
                  ? plx_fail(err, PLX_EBUSY, "sweeps keep taking what is pushed: try again")
-                 : restore(p, &from, m, missing, err);
-        /* A sweep takes many at a time: look at the others too. */
-        struct seg_id *ids = NULL;
-        size_t n;
-        if (rc == 0 && list_ids(m, ref, &ids, &n) != 0) {
-            rc = no_memory(err);
-        }
-        for (size_t i = missing + 1; rc == 0 && i < n; i++) {
-            int has = store_has(p->store, &ids[i], err);
-            rc = has < 0 ? has : has == 0 ? restore(p, &from, m, i, err) : 0;
-        }
-        plx_free(ids);
+                 : restore_from(p, &from, m, ref, missing, err);
     }
     wbuf_free(&text);
     return rc;

@@ -15,9 +15,13 @@ static const char name_chars[] =
 
 /* --- names ---------------------------------------------------------------------------------- */
 
+/* ".tmp." is in the names of files that become names (store_dir_names.c). */
 static bool good_name(const char *s, size_t len)
 {
-    return len > 0 && len < IMAGE_TEXT && s[0] != '.' && strspn(s, name_chars) >= len;
+    const char *tmp = strstr(s, ".tmp.");
+
+    return len > 0 && len < IMAGE_TEXT && s[0] != '.' && strspn(s, name_chars) >= len &&
+           (tmp == NULL || tmp >= s + len);
 }
 
 int image_name_parse(const char *text, char name[IMAGE_TEXT], char tag[IMAGE_TEXT],
@@ -27,7 +31,7 @@ int image_name_parse(const char *text, char name[IMAGE_TEXT], char tag[IMAGE_TEX
     size_t len = colon != NULL ? (size_t)(colon - text) : strlen(text);
     const char *t = colon != NULL ? colon + 1 : "latest";
 
-    if (!good_name(text, len) || !good_name(t, strlen(t)) || strstr(text, ".tmp.") != NULL) {
+    if (!good_name(text, len) || !good_name(t, strlen(t))) {
         return plx_fail(err, PLX_EINVAL,
                         "'%s' is not NAME[:TAG] (letters, digits and .-_+, at most %d each)", text,
                         IMAGE_TEXT - 1);

@@ -81,6 +81,9 @@ struct seg_totals {
 typedef void (*seg_damage_fn)(void *ctx, const char *where, const struct seg_id *id,
                               const char *what);
 
+/* What is known of a segment that one is about to put. */
+enum seg_state { SEG_ABSENT = 0, SEG_THERE = 1, SEG_COMING = 2 /* another handle is putting it */ };
+
 struct seg_ops {
     const char *kind; /* "directory" */
 
@@ -99,6 +102,10 @@ struct seg_ops {
     /* Announce that this handle is about to put @id. 0: go on; PLX_EBUSY: another live handle has
      * announced it and not committed yet. Only a hint; NULL where there are no other handles. */
     int (*claim)(void *self, const struct seg_id *id);
+    /* What has and claim say of @n segments (enum seg_state), where asking for each takes long.
+     * NULL: it does not. */
+    int (*look)(void *self, const struct seg_id *ids, size_t n, uint8_t *states,
+                struct plx_err *err);
 
     /* Names, as in "base:1". Values are small (NAME_VALUE_MAX) and checked when read. */
     /* Set @name once all of @ids are there, atomically with respect to sweeps. 0 done; 1: at least

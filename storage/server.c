@@ -4,56 +4,34 @@
 #include "storage/server.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/log.h"
-#include "proto/image.pb-c.h"
-#include "storage/server_queue.h"
+#include "storage/server_priv.h"
 #include "storage/server_wire.h"
 
 enum {
-    PROTOCOL = 1,
-    IDENTITY_MAX = 32,
-    MESSAGE_MAX = 1 << 20,
+    MESSAGE_MAX = SEG_STORED_MAX + (1 << 16),
     DRAIN_MAX = 256,
     SEND_MAX = 16, /* segments between two looks at what came in */
-    OPEN_MAX = 8,  /* images a client may keep */
     LISTED_MAX = 4096,
     TICK_MS = 500,
 };
 
-struct client {
-    struct queue_client q; /* first: queue_next gives it */
-    struct client *next;
-    uint8_t identity[IDENTITY_MAX];
-    size_t identity_len;
-    uint64_t heard_ns;
-    struct image_lease *leases[OPEN_MAX];
-    unsigned nleases;
-};
-
-struct image_server {
-    struct image_server_config cfg;
-    void *router;
-    struct queue queue;
-    struct client *clients;
-    struct wbuf form; /* a stored form being sent */
-    atomic_bool stop;
-    _Atomic uint64_t nclients, dropped, segments, bytes, malformed;
-};
-
 /* --- sending -------------------------------------------------------------------------------- */
 
-static int send_message(struct image_server *s, const struct client *c, Img__FromServer *m)
+int server_send(struct image_server *s, const struct client *c, Img__FromServer *m)
 {
     zmq_msg_t body;
 
-    m->version = PROTOCOL;
+    m->version = SERVER_PROTOCOL;
     if (zmq_msg_init_size(&body, img__from_server__get_packed_size(m)) != 0) {
         return PLX_ENOMEM;
     }
@@ -79,7 +57,7 @@ static void send_text(struct image_server *s, const struct client *c, const char
     } else {
         m.failed = &failed;
     }
-    (void)send_message(s, c, &m);
+    (void)server_send(s, c, &m);
 }
 
 /* The next segment. A client that cannot be reached any more loses it, and soon its place. */
@@ -114,7 +92,7 @@ static bool send_one(struct image_server *s)
         m.msg_case = IMG__FROM_SERVER__MSG_MISSING;
         m.missing = &missing;
     }
-    rc = send_message(s, c, &m);
+    rc = server_send(s, c, &m);
     uint64_t bytes = m.msg_case == IMG__FROM_SERVER__MSG_SEGMENT ? form.stored_len : 0;
     queue_sent(&s->queue, &c->q, bytes);
     if (rc == 0 && bytes > 0) {
@@ -147,6 +125,7 @@ static void drop_client(struct image_server *s, struct client *c)
     for (unsigned i = 0; i < c->nleases; i++) {
         image_lease_end(c->leases[i]);
     }
+    server_push_forget(s, c);
     queue_client_free(&s->queue, &c->q);
     plx_free(c);
     s->nclients--;
@@ -181,14 +160,16 @@ static void on_hello(struct image_server *s, struct client *known, const struct 
         return;
     }
     *c = *from;
+    c->serial = ++s->serials;
     queue_client_init(&c->q, IMAGE_WINDOW);
     c->next = s->clients;
     s->clients = c;
     s->nclients++;
     welcome.window = IMAGE_WINDOW;
+    welcome.push_window = c->may_push ? IMAGE_PUSH_WINDOW : 0;
     m.msg_case = IMG__FROM_SERVER__MSG_WELCOME;
     m.welcome = &welcome;
-    (void)send_message(s, c, &m);
+    (void)server_send(s, c, &m);
 }
 
 struct listing {
@@ -233,7 +214,7 @@ static void on_list(struct image_server *s, const struct client *c, const Img__L
         images.refs = l.refs;
         m.msg_case = IMG__FROM_SERVER__MSG_IMAGES;
         m.images = &images;
-        (void)send_message(s, c, &m);
+        (void)server_send(s, c, &m);
     }
     for (size_t i = 0; i < l.n; i++) {
         plx_free(l.refs[i].data);
@@ -253,8 +234,8 @@ static void on_open(struct image_server *s, struct client *c, const Img__Open *w
 
     (void)snprintf(both, sizeof both, "%.*s:%.*s", IMAGE_TEXT, want->name, IMAGE_TEXT, want->tag);
     int rc = image_name_parse(both, name, tag, &err);
-    if (rc == 0 && c->nleases == OPEN_MAX) {
-        rc = plx_fail(&err, PLX_ERANGE, "more than %d images are open", OPEN_MAX);
+    if (rc == 0 && c->nleases == SERVER_OPEN_MAX) {
+        rc = plx_fail(&err, PLX_ERANGE, "more than %d images are open", SERVER_OPEN_MAX);
     }
     if (rc == 0) {
         rc = image_lease(s->cfg.store, name, tag, &ref, &lease, &err);
@@ -269,7 +250,7 @@ static void on_open(struct image_server *s, struct client *c, const Img__Open *w
         opened.ref = (ProtobufCBinaryData){.len = text.len, .data = text.data};
         m.msg_case = IMG__FROM_SERVER__MSG_OPENED;
         m.opened = &opened;
-        (void)send_message(s, c, &m);
+        (void)server_send(s, c, &m);
     }
     wbuf_free(&text);
     image_ref_free(&ref);
@@ -295,7 +276,7 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
     Img__Pong empty = IMG__PONG__INIT;
     int rc = 0;
 
-    if (m == NULL || m->version != PROTOCOL) {
+    if (m == NULL || m->version != SERVER_PROTOCOL) {
         s->malformed++;
         send_text(s, c != NULL ? c : from, "this server speaks version 1 of the image protocol",
                   true);
@@ -330,7 +311,10 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
     case IMG__TO_SERVER__MSG_PING:
         pong.msg_case = IMG__FROM_SERVER__MSG_PONG;
         pong.pong = &empty;
-        (void)send_message(s, c, &pong);
+        (void)server_send(s, c, &pong);
+        break;
+    case IMG__TO_SERVER__MSG_POST:
+        rc = server_on_post(s, c, &m);
         break;
     case IMG__TO_SERVER__MSG_BYE:
         drop_client(s, c);
@@ -344,7 +328,9 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
         send_text(s, c, "a request makes no sense; begin anew", true);
         drop_client(s, c);
     }
-    img__to_server__free_unpacked(m, NULL);
+    if (m != NULL) {
+        img__to_server__free_unpacked(m, NULL);
+    }
 }
 
 /* Identity, then one message; anything else is dropped. False: nothing was there. */
@@ -362,10 +348,12 @@ static bool take_in(struct image_server *s)
         }
         more = zmq_msg_more(&part);
         size_t len = zmq_msg_size(&part);
-        if (n == 0 && len <= IDENTITY_MAX) {
+        if (n == 0 && len <= SERVER_IDENTITY_MAX) {
             memcpy(from.identity, zmq_msg_data(&part), len);
             from.identity_len = len;
         } else if (n == 1 && more == 0 && from.identity_len > 0) {
+            const char *user = zmq_msg_gets(&part, "User-Id");
+            from.may_push = user != NULL && *user == IMAGE_USER_PUSHES;
             on_message(s, &from, zmq_msg_data(&part), len);
         } else if (n > 0) {
             s->malformed++;
@@ -400,8 +388,10 @@ int image_server_open(const struct image_server_config *cfg, struct image_server
     }
     s->cfg = *cfg;
     wbuf_init(&s->form);
+    s->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->router = zmq_socket(cfg->zmq, ZMQ_ROUTER);
-    int rc = s->router == NULL ? plx_fail(err, PLX_ENOMEM, "image server: no socket") : 0;
+    int rc = s->router == NULL || s->wake < 0 ? plx_fail(err, PLX_ENOMEM, "image server: no socket")
+                                              : server_push_open(s, err);
     for (size_t i = 0; i < PLX_COUNT(options) && rc == 0; i++) {
         PLX_CHECK(zmq_setsockopt(s->router, options[i].option, &options[i].value,
                                  sizeof options[i].value) == 0);
@@ -424,12 +414,18 @@ int image_server_open(const struct image_server_config *cfg, struct image_server
 
 int image_server_run(struct image_server *s, struct plx_err *err)
 {
-    zmq_pollitem_t item = {.socket = s->router, .events = ZMQ_POLLIN};
+    zmq_pollitem_t items[2] = {{.socket = s->router, .events = ZMQ_POLLIN},
+                               {.fd = s->wake, .events = ZMQ_POLLIN}};
     bool sending = false;
 
     (void)err;
     while (!s->stop) {
-        (void)zmq_poll(&item, 1, sending ? 0 : TICK_MS);
+        uint64_t count;
+        (void)zmq_poll(items, 2, sending ? 0 : TICK_MS);
+        if ((items[1].revents & ZMQ_POLLIN) != 0) {
+            (void)io_read_some(s->wake, &count, sizeof count);
+        }
+        server_push_answers(s);
         for (int i = 0; i < DRAIN_MAX && take_in(s); i++) {
         }
         sending = true;
@@ -443,7 +439,10 @@ int image_server_run(struct image_server *s, struct plx_err *err)
 
 void image_server_stop(struct image_server *s)
 {
+    const uint64_t one = 1;
+
     s->stop = true;
+    (void)io_write_full(s->wake, &one, sizeof one);
 }
 
 void image_server_stats(struct image_server *s, struct image_server_stats *out)
@@ -452,6 +451,10 @@ void image_server_stats(struct image_server *s, struct image_server_stats *out)
                                        .dropped_clients = s->dropped,
                                        .segments = s->segments,
                                        .bytes = s->bytes,
+                                       .put_segments = s->put_segments,
+                                       .put_bytes = s->put_bytes,
+                                       .shared_segments = s->shared_segments,
+                                       .names = s->names,
                                        .malformed = s->malformed};
 }
 
@@ -463,8 +466,12 @@ void image_server_close(struct image_server *s)
     while (s->clients != NULL) {
         drop_client(s, s->clients);
     }
+    server_push_close(s);
     if (s->router != NULL) {
         (void)zmq_close(s->router);
+    }
+    if (s->wake >= 0) {
+        (void)close(s->wake);
     }
     wbuf_free(&s->form);
     plx_free(s);
@@ -481,18 +488,25 @@ int image_server_open_detached(struct store *store, struct image_server **out)
         return PLX_ENOMEM;
     }
     s->cfg.store = store;
+    s->wake = -1;
     wbuf_init(&s->form);
-    return 0;
+    int rc = server_push_open(s, NULL);
+    if (rc != 0) {
+        image_server_close(s);
+        *out = NULL;
+    }
+    return rc;
 }
 
 void image_server_message(struct image_server *s, const uint8_t *identity, size_t identity_len,
                           const void *data, size_t len)
 {
-    struct client from = {.heard_ns = clock_mono_ns()};
+    struct client from = {.heard_ns = clock_mono_ns(), .may_push = true};
 
-    from.identity_len = identity_len < IDENTITY_MAX ? identity_len : IDENTITY_MAX;
+    from.identity_len = identity_len < SERVER_IDENTITY_MAX ? identity_len : SERVER_IDENTITY_MAX;
     memcpy(from.identity, identity, from.identity_len);
     on_message(s, &from, data, len);
     for (int i = 0; i < SEND_MAX && send_one(s); i++) {
     }
+    server_push_answers(s);
 }

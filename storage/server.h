@@ -24,12 +24,17 @@ struct image_server_config {
 struct image_server_stats {
     uint64_t clients, dropped_clients; /* now; gone without a word */
     uint64_t segments, bytes;          /* sent */
+    uint64_t put_segments, put_bytes;  /* pushed by clients and new */
+    uint64_t shared_segments;          /* pushed and there already */
+    uint64_t names;                    /* set by clients */
     uint64_t malformed;                /* messages */
     uint64_t refused;                  /* connections without an allowed key */
 };
 
 enum {
     IMAGE_WINDOW = 1 << 20,         /* bytes on the way to a client */
+    IMAGE_PUSH_WINDOW = 4 << 20,    /* and from one, before another post */
+    IMAGE_LOOK_MAX = 1024,          /* segments in one look */
     IMAGE_CLIENT_SILENCE_MS = 5000, /* then it is gone */
     IMAGE_PING_MS = 250,
     IMAGE_SERVER_SILENCE_MS = 1500, /* then the next server is asked */

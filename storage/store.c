@@ -145,6 +145,18 @@ int store_open_memory(struct store **out, struct plx_err *err)
     return wrap(out, s, rc, err);
 }
 
+int store_open_backend(const struct seg_ops *ops, void *self, struct store **out,
+                       struct plx_err *err)
+{
+    struct store *s = plx_calloc(1, sizeof *s);
+
+    if (s != NULL) {
+        s->ops = ops;
+        s->self = self;
+    }
+    return wrap(out, s, s == NULL ? no_memory(err) : 0, err);
+}
+
 void store_close(struct store *s)
 {
     if (s == NULL) {
@@ -209,6 +221,24 @@ int store_put(struct store *s, const void *data, size_t len, struct seg_id *id, 
         *stored = 0;
     }
     return rc < 0 ? rc : STORE_SHARED;
+}
+
+int store_look(struct store *s, const struct seg_id *ids, size_t n, uint8_t *states,
+               struct plx_err *err)
+{
+    if (s->ops->look != NULL) {
+        return s->ops->look(s->self, ids, n, states, err);
+    }
+    for (size_t i = 0; i < n; i++) {
+        int has = s->ops->has(s->self, &ids[i], err);
+        if (has < 0) {
+            return has;
+        }
+        bool others =
+            has == 0 && s->ops->claim != NULL && s->ops->claim(s->self, &ids[i]) == PLX_EBUSY;
+        states[i] = has != 0 ? SEG_THERE : others ? SEG_COMING : SEG_ABSENT;
+    }
+    return 0;
 }
 
 int store_has(struct store *s, const struct seg_id *id, struct plx_err *err)

@@ -21,6 +21,9 @@ int store_open(const char *path, bool create, struct store **out, struct plx_err
 /* A cache in a directory, of at most about @limit bytes (at least 32 MiB are taken). */
 int store_open_cache(const char *path, uint64_t limit, struct store **out, struct plx_err *err);
 int store_open_memory(struct store **out, struct plx_err *err);
+/* Over any backend, which store_close closes. Errors: PLX_ENOMEM, and *out is NULL. */
+int store_open_backend(const struct seg_ops *ops, void *self, struct store **out,
+                       struct plx_err *err);
 void store_close(struct store *s); /* what is not committed is lost; NULL is a no-op */
 
 /* The backend, for what needs nothing of the stored form. */
@@ -39,6 +42,10 @@ int store_put_named(struct store *s, const void *data, size_t len, const struct 
 /* A stored form from elsewhere: opened and checked first. Errors: PLX_ECORRUPT (it is not @id). */
 int store_put_form(struct store *s, const struct seg_id *id, const struct seg_form *form,
                    struct plx_err *err);
+/* What is known of segments that one is about to put (enum seg_state); those that are absent are
+ * announced to other writers. */
+int store_look(struct store *s, const struct seg_id *ids, size_t n, uint8_t *states,
+               struct plx_err *err);
 int store_has(struct store *s, const struct seg_id *id, struct plx_err *err); /* 1, 0, error */
 /* The contents of @id to @out, which has room for @len bytes, its exact length. Errors: PLX_ENOENT,
  * PLX_ECORRUPT (damaged, or of another length). */

@@ -15,7 +15,7 @@ image() { timeout 60 ip netns exec "$LAB_PREFIX-$1" "$pollux" image "${@:2}"; } 
 
 # --- nodes 1 and 2 have a store each; node 3 is a client ---
 for k in client stranger; do "$lab_dirs/$BUILD/polluxd" --keygen --key "$LAB/$k.key" >/dev/null || fail "no key"; done
-sed -n 's/^public = //p' "$LAB/client.key" >"$LAB/clients"
+sed -n 's/^public = \(.*\)/\1 builder push/p' "$LAB/client.key" >"$LAB/clients"
 head -c 6000000 /dev/urandom >"$LAB/a.img" && truncate -s 8M "$LAB/a.img"
 for n in 1 2; do
     "$pollux" image push --store "$LAB/$n/images" --quiet "$LAB/a.img" a:1 >/dev/null || fail "push to node $n"
@@ -34,6 +34,15 @@ image 3 export a:1 "$LAB/out" --store "$LAB/3/images" && cmp "$LAB/out" "$LAB/a.
 lab_wait 3 above 1 pollux_node_image_bytes_sent_total 5999999 || fail "node 1 counts $(value 1 pollux_node_image_bytes_sent_total) bytes"
 lab_ns 1 curl -sf http://127.0.0.1:9100/metrics | promtool check metrics >"$LAB/promtool" 2>&1 || fail "$(cat "$LAB/promtool")"
 [ "$(value 3 pollux_node_image_bytes_sent_total)" = 0 ] || fail "node 3 serves"
+
+# --- pushed to a node: what it has is not sent ---
+cp "$LAB/a.img" "$LAB/b.img" && head -c 1000000 /dev/urandom | dd of="$LAB/b.img" conv=notrunc bs=4096 seek=200 status=none
+image 3 push "$LAB/b.img" b:1 "${servers[@]:0:2}" --key "$LAB/client.key" || fail "push"
+above 1 pollux_node_image_bytes_pushed_total 900000 || sleep 1.1
+pushed=$(value 1 pollux_node_image_bytes_pushed_total)
+[ "$pushed" -ge 1000000 ] && [ "$pushed" -lt 1300000 ] || fail "$pushed bytes were pushed"
+[ "$(value 1 pollux_node_image_names_pushed_total)" = 1 ] || fail "no name is counted"
+image 2 export b:1 "$LAB/out2" --store "$LAB/1/images" && cmp "$LAB/out2" "$LAB/b.img" || fail "pushed: other contents"
 lab_kill 1
 rm -rf "$LAB/3/images"
 image 3 pull a:1 --store "$LAB/3/images" "${servers[@]}" || fail "pull from node 2"
@@ -51,6 +60,7 @@ refuses() { # SED TEXT: node 2 with a line changed says TEXT and ends
 }
 refuses 's/^listen = tcp/listen = udp/' 'listen must be tcp://'
 refuses 's/^store = .*/store = here/' 'store must be an absolute path'
-refuses "s|^store = .*|store = $LAB/nowhere|" "\[images\].*nowhere is not a store"
+sed 's/ push$//' "$LAB/clients" >"$LAB/readers" # for those who push a store would be made
+refuses "s|^store = .*|store = $LAB/nowhere|;s|^clients = .*|clients = $LAB/readers|" "\[images\].*nowhere is not a store"
 refuses "s|^clients = .*|clients = $LAB/client.key|" 'is no public key'
 echo "two nodes serve a third"

@@ -2,23 +2,9 @@
  * Hunts: clients that starve others, or fill a server's memory; a read that waits behind the
  * background; a server's death that a guest sees; bytes that pass for a segment and are none;
  * strangers who are let in. */
-#include <pthread.h>
-#include <zmq.h>
-
-#include "base/check.h"
-#include "base/clock.h"
-#include "storage/server.h"
 #include "storage/server_queue.h"
 #include "storage/stream.h"
-#include "tests/unit/store_fixture.h"
-
-/* To the thread sanitizer every byte that libzmq gives us is a race, which takes long to suppress.
- */
-#ifdef __SANITIZE_THREAD__
-enum { LEN = 256 << 10, WAIT_MS = 60000 };
-#else
-enum { LEN = 6 << 20, WAIT_MS = 8000 };
-#endif
+#include "tests/unit/server_fixture.h"
 
 /* --- whose turn it is ----------------------------------------------------------------------- */
 
@@ -119,70 +105,6 @@ static void what_is_urgent_goes_first_and_too_much_is_refused(void **state)
 }
 
 /* --- servers and clients -------------------------------------------------------------------- */
-
-struct running {
-    struct image_server *server;
-    void *zmq;
-    struct authoriser *auth;
-    pthread_t thread;
-    char endpoint[64];
-    struct curve_pair key;
-};
-
-static struct curve_pair client_key;
-
-static void *serve(void *arg)
-{
-    (void)image_server_run(arg, NULL);
-    return NULL;
-}
-
-/* At @endpoint, or at a free port when that is empty. */
-static void start_server(struct running *r, struct store *s)
-{
-    struct image_server_config cfg = {.store = s, .key = &r->key, .bind = r->endpoint};
-    struct plx_err err = {{0}};
-    int rc = PLX_EBUSY;
-
-    cfg.zmq = r->zmq = zmq_ctx_new();
-    must(authoriser_start(r->zmq, &r->auth, &err), &err);
-    assert_int_equal(authoriser_allow(r->auth, client_key.public_key, "test"), 0);
-    bool chosen = r->endpoint[0] != '\0';
-    for (int tries = 0; rc == PLX_EBUSY && tries < 100; tries++) {
-        if (!chosen) {
-            uint16_t port;
-            host_random(&port, sizeof port);
-            (void)snprintf(r->endpoint, sizeof r->endpoint, "tcp://127.0.0.1:%u",
-                           20000 + port % 30000);
-        } else if (tries > 0) {
-            clock_sleep_ns(20000000);
-        }
-        rc = image_server_open(&cfg, &r->server, &err);
-    }
-    must(rc, &err);
-    assert_int_equal(pthread_create(&r->thread, NULL, serve, r->server), 0);
-}
-
-static void stop_server(struct running *r)
-{
-    image_server_stop(r->server);
-    (void)pthread_join(r->thread, NULL);
-    image_server_close(r->server);
-    authoriser_stop(r->auth);
-    (void)zmq_ctx_term(r->zmq);
-}
-
-static struct image_client_config client_of(void *zmq, struct store *cache, struct running *servers,
-                                            unsigned n)
-{
-    struct image_client_config cfg = {.zmq = zmq, .store = cache, .nservers = n, .key = client_key};
-
-    for (unsigned i = 0; i < n; i++) {
-        cfg.servers[i].endpoint = servers[i].endpoint;
-        memcpy(cfg.servers[i].key, servers[i].key.public_key, CURVE_KEY_LEN);
-    }
-    return cfg;
-}
 
 struct session {
     struct running servers[2];

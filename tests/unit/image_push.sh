@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# `pollux image push --server` from the outside: either side killed again and again, gc beside it, two at
+# once, who may not, each mistake one line.
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+pollux=$PWD/${BUILD:-build}/pollux
+tmp=$(mktemp -d)
+server=
+trap '[ -z "$server" ] || kill -KILL $server 2>/dev/null; rm -rf "$tmp"' EXIT
+cd "$tmp" || exit 1
+unset POLLUX_STORE
+fail() { echo "$*"; cat serve.log err 2>/dev/null; exit 1; }
+image() { timeout 60 "$pollux" image "$@"; }
+for k in server writer reader stranger; do "${pollux}d" --keygen --key $k.key >/dev/null || fail "no key"; done
+{
+    echo "# who may what"
+    echo "$(sed -n 's/^public = //p' writer.key) builder push"
+    sed -n 's/^public = //p' reader.key
+} >clients
+port=$((20000 + $$ % 30000))
+at() { echo --server "tcp://127.0.0.1:$port,server.key" --key "$1.key"; }
+serve() {
+    "$pollux" image serve --store store --listen tcp://127.0.0.1:$port --key server.key --clients clients >serve.log 2>&1 &
+    server=$!
+    for _ in $(seq 200); do
+        grep -q ^serving serve.log && return
+        sleep 0.02
+    done
+    fail "nobody serves"
+}
+die() { kill -KILL $server; wait $server 2>/dev/null; }
+
+# --- in by one host, out by another ---
+serve
+head -c 40000000 /dev/urandom >a.img && truncate -s 48M a.img
+image push a.img a:1 $(at writer) --os debian --app nginx | grep -q "38 MiB added" || fail "the first push"
+image push a.img a:2 $(at writer) --json | grep -q '"shared_bytes": 4000' || fail "the second push shares nothing"
+image pull a:2 --store pulled $(at reader) >/dev/null && image export a:2 out.img --store pulled && cmp a.img out.img || fail "other contents"
+image search --app nginx $(at reader) | grep -q "^a:1 .*debian" || fail "search"
+
+# --- two pushes of the same at once are sent and stored once ---
+head -c 30000000 /dev/urandom >r.img && truncate -s 30001152 r.img
+before=$(cat store/packs/* | wc -c)
+image push r.img r:1 $(at writer) --quiet >one.out & one=$!
+image push r.img r:2 $(at writer) --quiet >two.out & two=$!
+wait $one && wait $two || fail "concurrent pushes"
+used=$(($(cat store/packs/* | wc -c) - before))
+[ "$used" -gt 29000000 ] && [ "$used" -lt 32000000 ] || fail "concurrent pushes stored $used bytes"
+
+# --- a pusher killed again and again ends whole ---
+head -c 20000000 /dev/urandom >k.img && truncate -s 20000256 k.img && truncate -s 20000768 k.img
+for delay in 0.02 0.04 0.06 0.1; do
+    { timeout -s KILL $delay "$pollux" image push k.img k:1 $(at writer) --quiet; } >/dev/null 2>&1
+done
+image push k.img k:1 $(at writer) --quiet >/dev/null || fail "the push after the killed ones"
+
+# --- a server killed again and again while a slow push goes on, with gc beside it ---
+head -c 60000000 /dev/urandom >s.img && truncate -s 61440000 s.img
+image push s.img s:1 $(at writer) --quiet >slow.out 2>err & slow=$!
+kills=0
+for delay in 0.05 0.1 0.15 0.1; do
+    sleep $delay
+    kill -0 $slow 2>/dev/null || break
+    die
+    kills=$((kills + 1))
+    image gc --store store >/dev/null || fail "gc beside a push"
+    serve
+done
+wait $slow || fail "the push did not outlive its servers"
+[ $kills -ge 2 ] || fail "the push was over after $kills kills"
+rm -f out.img
+for i in k s; do image export $i:1 out.img --store store && cmp $i.img out.img && rm out.img || fail "$i: other contents"; done
+image verify --store store >/dev/null || fail "verify"
+kill $server && wait $server || fail "the server ended badly"
+grep -q "took in [1-9][0-9]* segments, [0-9]* bytes, 1 images" serve.log || fail "the server counts wrong"
+image gc --store store >/dev/null && image verify --store store >/dev/null || fail "gc after all"
+[ "$(cat store/packs/* | wc -c)" -lt 165000000 ] || fail "$(cat store/packs/* | wc -c) bytes are kept"
+serve
+
+# --- stopped in between: said so, and goes on ---
+head -c 80000000 /dev/urandom >i.img && truncate -s 80M i.img
+timeout -s INT 0.1 "$pollux" image push i.img i:1 $(at writer) 2>err >/dev/null
+grep -q "stopped; the same push goes on from here" err || fail "not stopped"
+die
+timeout -s INT 0.5 "$pollux" image push i.img i:1 $(at writer) 2>err >/dev/null
+grep -q "stopped" err || fail "a push to a dead server cannot be stopped"
+serve
+
+# --- mistakes ---
+n=0
+expect() { # TEXT ARGUMENT...
+    local text=$1
+    shift
+    timeout 20 "$pollux" image "$@" >out 2>err </dev/null
+    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -qF -- "$text" err || fail "image $*: wanted one line with '$text'"
+    n=$((n + 1))
+}
+expect "this key may not push" push a.img x:1 $(at reader)
+expect "does not answer" push a.img x:1 $(at stranger)
+expect "a push goes to one place" push a.img x:1 --store store $(at writer)
+expect "a push goes to one place" push a.img x:1 $(at writer) $(at writer)
+expect "give --key" push a.img x:1 --server tcp://127.0.0.1:1,server.key
+expect "is not NAME[:TAG]" push a.img ../x $(at writer)
+expect "none.img" push none.img x:1 $(at writer)
+for line in "00 short" "$(printf '%064d' 0) name pull" "$(printf '%064d' 0) name push more"; do
+    echo "$line" >bad
+    expect "bad" serve --store store --listen tcp://127.0.0.1:$((port + 1)) --key server.key --clients bad
+done
+echo "$n mistakes tried, $kills kills"

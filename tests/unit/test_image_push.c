@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Hunts: a push over the network that loses or doubles segments; one that a server's death, or a
+ * sweep of what it had put, ends or spoils; bytes that are kept under a name that is not theirs;
+ * names that lead out of the store; clients that push without leave, or keep others from pushing.
+ */
+#include "storage/server_intake.h"
+#include "storage/store_remote.h"
+#include "tests/unit/server_fixture.h"
+
+struct pusher {
+    void *zmq;
+    struct image_client *client;
+    struct store *none, *remote;
+};
+
+static void open_pusher(struct pusher *p, struct running *r)
+{
+    struct plx_err err = {{0}};
+
+    p->zmq = zmq_ctx_new();
+    must(store_open_memory(&p->none, &err), &err);
+    struct image_client_config cfg = client_of(p->zmq, p->none, r, 1);
+    must(image_client_open(&cfg, &p->client, &err), &err);
+    must(image_client_may_push(p->client, WAIT_MS, &err), &err);
+    must(store_open_remote(p->client, &p->remote, &err), &err);
+}
+
+static void close_pusher(struct pusher *p)
+{
+    store_close(p->remote);
+    image_client_close(p->client);
+    (void)zmq_ctx_term(p->zmq);
+    store_close(p->none);
+}
+
+static void start(struct running *r, struct store_fixture *f)
+{
+    struct plx_err err = {{0}};
+
+    client_may = IMAGE_USER_PUSHES;
+    must(curve_generate(&client_key, &err), &err);
+    must(curve_generate(&r->key, &err), &err);
+    start_server(r, f->s);
+}
+
+struct pushing {
+    struct store_fixture *f;
+    struct pusher *to;
+    const char *tag;
+    const uint8_t *data;
+    struct image_progress totals;
+    void (*midway)(struct pushing *p); /* called once, when a third has been taken */
+    struct running *server;
+    pthread_t thread;
+    int rc;
+    struct plx_err err;
+};
+
+static int on_progress(void *ctx, const struct image_progress *totals)
+{
+    struct pushing *p = ctx;
+
+    if (p->midway != NULL && totals->bytes > 0) {
+        void (*midway)(struct pushing *) = p->midway;
+        p->midway = NULL;
+        midway(p);
+    }
+    return 0;
+}
+
+static void *push_it(void *arg)
+{
+    struct pushing *p = arg;
+    struct image_push cfg = push_config("img", p->tag);
+    struct disk *d = make_disk(p->f, p->tag, p->data, LEN);
+
+    cfg.progress = on_progress;
+    cfg.ctx = p;
+    p->rc = image_push(p->to->remote, &cfg, d, NULL, &p->totals, &p->err);
+    assert_int_equal(disk_close(d, NULL), 0);
+    return NULL;
+}
+
+static void arrives_as_it_was(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_server_stats st;
+    struct pusher to;
+    uint8_t *data = make_contents(LEN, 1);
+    struct pushing p = {.f = f, .to = &to, .tag = "1", .data = data};
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    (void)push_it(&p);
+    must(p.rc, &p.err);
+    assert_image(f, "img", "1", data, LEN);
+    image_server_stats(r.server, &st);
+    assert_int_equal(st.names, 1);
+    assert_int_equal(st.put_segments, p.totals.segments - p.totals.shared + 1 /* manifest */);
+    p.tag = "2";
+    (void)push_it(&p);
+    must(p.rc, &p.err);
+    assert_int_equal(p.totals.shared, p.totals.segments);
+    image_server_stats(r.server, &st);
+    assert_int_equal(st.names, 2);
+    close_pusher(&to);
+    stop_server(&r);
+    fixture_reopen(f);
+    assert_image(f, "img", "2", data, LEN);
+    free(data);
+}
+
+/* Two clients with the same disk: each segment is sent by one of them, and kept once. */
+static void two_at_once_send_each_segment_once(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_server_stats st;
+    struct pusher to[2];
+    struct image_client_stats cs[2];
+    uint8_t *data = make_contents(LEN, 2);
+    struct pushing p[2] = {{.f = f, .to = &to[0], .tag = "1", .data = data},
+                           {.f = f, .to = &to[1], .tag = "2", .data = data}};
+
+    start(&r, f);
+    for (int i = 0; i < 2; i++) {
+        open_pusher(&to[i], &r);
+    }
+    assert_int_equal(pthread_create(&p[0].thread, NULL, push_it, &p[0]), 0);
+    (void)push_it(&p[1]);
+    (void)pthread_join(p[0].thread, NULL);
+    image_server_stats(r.server, &st);
+    assert_int_equal(st.shared_segments, 0);
+    for (int i = 0; i < 2; i++) {
+        must(p[i].rc, &p[i].err);
+        image_client_stats(to[i].client, &cs[i]);
+        assert_image(f, "img", p[i].tag, data, LEN);
+        close_pusher(&to[i]);
+    }
+    assert_int_equal(cs[0].pushed_bytes + cs[1].pushed_bytes, st.put_bytes);
+    assert_int_equal(p[0].totals.shared + p[1].totals.shared,
+                     p[0].totals.segments + p[1].totals.segments - (st.put_segments - 2));
+    stop_server(&r);
+    free(data);
+}
+
+/* The server goes, and what it had taken in is swept away: the push waits, goes on, and puts again.
+ */
+static void lose_all(struct pushing *p)
+{
+    struct seg_sweep swept;
+    struct plx_err err = {{0}};
+
+    stop_server(p->server);
+    fixture_reopen(p->f);
+    must(image_gc(p->f->s, &swept, &err), &err);
+    start_server(p->server, p->f->s);
+}
+
+static void a_server_that_loses_all_is_given_it_again(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to;
+    uint8_t *data = make_contents(LEN, 3);
+    struct pushing p = {
+        .f = f, .to = &to, .tag = "1", .data = data, .midway = lose_all, .server = &r};
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    (void)push_it(&p);
+    must(p.rc, &p.err);
+    assert_image(f, "img", "1", data, LEN);
+    close_pusher(&to);
+    stop_server(&r);
+    free(data);
+}
+
+/* One who was told that a segment is coming gets its turn when the one who promised it is gone. */
+static void promises_end_with_those_who_made_them(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to[2];
+    struct seg_id id[2] = {{{1}}, {{2}}};
+    struct plx_err err = {{0}};
+    uint8_t s[2];
+    uint64_t end = clock_mono_ns() + WAIT_MS * UINT64_C(1000000);
+
+    start(&r, f);
+    for (int i = 0; i < 2; i++) {
+        open_pusher(&to[i], &r);
+    }
+    must(image_client_look(to[0].client, id, 2, s, &err), &err);
+    assert_int_equal(s[0] + s[1], 2 * SEG_ABSENT);
+    must(image_client_look(to[1].client, id, 2, s, &err), &err);
+    assert_int_equal(s[0] + s[1], 2 * SEG_COMING);
+    close_pusher(&to[0]);
+    while (s[0] == SEG_COMING && clock_mono_ns() < end) {
+        clock_sleep_ns(5000000);
+        must(image_client_look(to[1].client, id, 1, s, &err), &err);
+    }
+    assert_int_equal(s[0], SEG_ABSENT);
+    close_pusher(&to[1]);
+    stop_server(&r);
+}
+
+/* What is not its name is not kept, and who sent it hears of it. */
+static void bytes_of_another_name_are_refused(void **state)
+{
+    static const uint8_t bytes[64] = "these are not the bytes of that name";
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to;
+    struct seg_form form = {.codec = SEG_PLAIN, .raw_len = 64, .stored_len = 64, .data = bytes};
+    struct seg_id id = {{9}}, real;
+    struct plx_err err = {{0}};
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    must(image_client_put(to.client, &id, &form, &err), &err);
+    assert_int_equal(image_client_sync(to.client, &err), PLX_EIO);
+    assert_non_null(strstr(err.msg, "other contents than its name"));
+    assert_int_equal(store_has(f->s, &id, &err), 0);
+    assert_int_equal(image_client_put(to.client, &id, &form, &err), PLX_EIO);
+    close_pusher(&to);
+    open_pusher(&to, &r);
+    sha256(bytes, sizeof bytes, real.sha);
+    must(image_client_put(to.client, &real, &form, &err), &err);
+    must(image_client_sync(to.client, &err), &err);
+    assert_int_equal(store_has(f->s, &real, &err), 1);
+    close_pusher(&to);
+    stop_server(&r);
+}
+
+static int set_name(struct pusher *to, const struct image_ref *ref, struct seg_id *missing,
+                    struct plx_err *err)
+{
+    struct wbuf text;
+
+    wbuf_init(&text);
+    assert_int_equal(image_ref_put(ref, &text), 0);
+    int rc = image_client_name(to->client, text.data, text.len, missing, err);
+    wbuf_free(&text);
+    return rc;
+}
+
+/* A name leads to a whole image, and stays in the store's folder of names. */
+static void names_are_looked_at(void **state)
+{
+    static const char *const names[] = {"../x", ".x", "x.tmp.1", "", "x:y", "x/y"};
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to;
+    struct image_ref ref, other;
+    struct seg_id missing, part;
+    struct plx_err err = {{0}};
+    uint8_t *data = make_contents(LEN, 4);
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    must(image_find(f->s, "img", "1", &ref, &err), &err);
+    start(&r, f);
+    open_pusher(&to, &r);
+    for (size_t i = 0; i < PLX_COUNT(names); i++) {
+        other = ref;
+        (void)strcpy(other.name, names[i]);
+        assert_int_equal(set_name(&to, &other, &missing, &err), PLX_EIO);
+        assert_non_null(strstr(err.msg, "damaged"));
+    }
+    other = ref;
+    other.bytes += 512;
+    assert_int_equal(set_name(&to, &other, &missing, &err), PLX_EIO);
+    other = ref;
+    other.sha[0] ^= 1;
+    assert_int_equal(set_name(&to, &other, &missing, &err), PLX_EIO);
+    part = ref.manifest.parts[0];
+    ref.manifest.parts[0].sha[0] ^= 1;
+    assert_int_equal(set_name(&to, &ref, &missing, &err), 1);
+    assert_memory_equal(&missing, &ref.manifest.parts[0], sizeof missing);
+    ref.manifest.parts[0] = part;
+    (void)strcpy(ref.tag, "2");
+    assert_int_equal(set_name(&to, &ref, &missing, &err), 0);
+    assert_image(f, "img", "2", data, LEN);
+    assert_int_equal(image_client_name(to.client, "rubbish", 7, &missing, &err), PLX_EIO);
+    close_pusher(&to);
+    stop_server(&r);
+    image_ref_free(&ref);
+    free(data);
+}
+
+static void who_may_only_read_is_told_so(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_client *c;
+    struct image_server_stats st;
+    struct store *none;
+    struct seg_id id = {{3}};
+    struct plx_err err = {{0}};
+    uint8_t seen;
+    void *zmq = zmq_ctx_new();
+    int stop = 0;
+
+    start(&r, f);
+    stop_server(&r);
+    client_may = IMAGE_USER_READS;
+    start_server(&r, f->s);
+    must(store_open_memory(&none, &err), &err);
+    struct image_client_config cfg = client_of(zmq, none, &r, 1);
+    cfg.interrupted = &stop;
+    must(image_client_open(&cfg, &c, &err), &err);
+    assert_int_equal(image_client_may_push(c, WAIT_MS, &err), PLX_EACCES);
+    assert_non_null(strstr(err.msg, "may not push"));
+    /* One that asks nevertheless is not answered. */
+    stop = 1;
+    assert_int_equal(image_client_look(c, &id, 1, &seen, &err), PLX_ECANCELED);
+    image_client_close(c);
+    image_server_stats(r.server, &st);
+    assert_int_equal(st.put_segments, 0);
+    (void)zmq_ctx_term(zmq);
+    stop_server(&r);
+    store_close(none);
+}
+
+/* --- turns ---------------------------------------------------------------------------------- */
+
+static void add_sync(struct intake *in, struct intake_client *c, uint64_t serial, uint64_t number)
+{
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+    Img__Sync sync = IMG__SYNC__INIT;
+    Img__Post post;
+    uint8_t bytes[64];
+
+    img__post__init(&post);
+    post.number = number;
+    post.what_case = IMG__POST__WHAT_SYNC;
+    post.sync = &sync;
+    m.msg_case = IMG__TO_SERVER__MSG_POST;
+    m.post = &post;
+    size_t len = img__to_server__pack(&m, bytes);
+    assert_int_equal(intake_add(in, c, serial, img__to_server__unpack(NULL, len, bytes)), 0);
+}
+
+static void clients_take_turns_whatever_waits(void **state)
+{
+    struct store_fixture *f = *state;
+    struct intake_client c[3] = {{NULL}};
+    struct intake_done d;
+    struct intake *in;
+    struct plx_err err = {{0}};
+    uint64_t next[3] = {0};
+
+    must(intake_open(f->s, -1, &in, &err), &err);
+    for (uint64_t n = 0; n < 90; n++) {
+        add_sync(in, &c[0], 0, n);
+    }
+    for (uint64_t n = 0; n < 30; n++) {
+        add_sync(in, &c[1], 1, n);
+        add_sync(in, &c[2], 2, n);
+    }
+    for (int i = 0; i < 45; i++) { /* 15 of each, in their order */
+        assert_true(intake_take(in, &d));
+        assert_int_equal(d.number, next[d.client]++);
+    }
+    assert_int_equal(next[0] + 100 * next[1] + 10000 * next[2], 151515);
+    intake_forget(in, &c[1]);
+    for (int i = 0; i < 75 + 15; i++) {
+        assert_true(intake_take(in, &d));
+        assert_int_not_equal(d.client, 1);
+    }
+    assert_false(intake_take(in, &d));
+    intake_close(in);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        BOTH(arrives_as_it_was),
+        BOTH(two_at_once_send_each_segment_once),
+        BOTH(a_server_that_loses_all_is_given_it_again),
+        DIR_ONLY(promises_end_with_those_who_made_them),
+        BOTH(bytes_of_another_name_are_refused),
+        BOTH(names_are_looked_at),
+        DIR_ONLY(who_may_only_read_is_told_so),
+        DIR_ONLY(clients_take_turns_whatever_waits),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
