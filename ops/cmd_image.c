@@ -122,10 +122,10 @@ static const struct opt pull_options[] = {OPT_STORE, OPT_SERVER, OPT_QUIET, {0}}
 static const struct opt run_options[] = {
     OPT_STORE, OPT_SERVER, OPT_CACHE,
     {"overlay", "FILE", "keep the VM's own writes here (otherwise they go when it ends)", set_overlay},
-    {"profile-until", "TEXT", "end when a console prints this, and keep what was read as the image's boot profile", set_profile_until},
+    {"profile-until", "TEXT", "end when a console prints this, and keep what was read as the image's boot profile, in the store or on a server that lets us push", set_profile_until},
     {"progress", "FILE", "a line now and then on what came, foreground and background; - is stderr", set_progress},
-    {"no-profile", NULL, "do not fetch by the boot profile", set_no_profile},
-    {"no-background", NULL, "fetch only what the guest reads", set_no_background}, {0}};
+    {"no-profile", NULL, "do not fetch by the boot profile ahead of the guest", set_no_profile},
+    {"no-background", NULL, "do not fetch what neither the guest nor its boot profile asks for", set_no_background}, {0}};
 static const struct opt export_options[] = {OPT_STORE, OPT_THREADS, OPT_QUIET, {0}};
 /* clang-format on */
 

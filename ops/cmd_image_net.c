@@ -149,7 +149,8 @@ int image_target_open(const struct image_args *a, struct image_target *t, struct
         return store_open(image_store_path(a), true, &t->store, err);
     }
     if (a->nservers > 1 || a->store != NULL) {
-        return plx_fail(err, PLX_EINVAL, "a push goes to one place: --store or one --server");
+        return plx_fail(err, PLX_EINVAL,
+                        "give one --server, or a --store: what changes images goes to one place");
     }
     int rc = store_open_memory(&t->none, err);
     if (rc == 0) {
@@ -351,13 +352,13 @@ int image_pull(struct image_args *a, struct plx_err *err)
         rc = image_client_image(c.client, name, tag, ANSWER_MS, &ref, err);
     }
     if (rc == 0) {
-        rc = image_client_blob(c.client, &ref.manifest, &text, err);
+        rc = store_get_blob(&ref.manifest, image_client_get, c.client, &text, err);
     }
     if (rc == 0) {
         rc = image_manifest_open(&ref, text.data, text.len, &m, err);
     }
     if (rc == 0) {
-        rc = image_client_blob(c.client, &ref.profile, &profile, err);
+        rc = store_get_blob(&ref.profile, image_client_get, c.client, &profile, err);
         wbuf_free(&profile);
     }
     if (rc == 0) {

@@ -48,7 +48,7 @@ static bool next(void *ctx, struct seg_id *id, enum client_urgency *urgency)
     const struct image_vm *v = ctx;
     struct stream *s = __atomic_load_n(&v->stream, __ATOMIC_ACQUIRE);
 
-    return s != NULL && !v->a->no_background && stream_next(s, id, urgency);
+    return s != NULL && stream_next(s, id, urgency);
 }
 
 static void arrived(void *ctx, const struct seg_id *id, uint32_t raw_len,
@@ -77,14 +77,14 @@ static int open_remote(struct image_vm *v, const char *name, const char *tag, st
         rc = image_client_image(v->c.client, name, tag, ANSWER_MS, &v->ref, err);
     }
     if (rc == 0) {
-        rc = image_client_blob(v->c.client, &v->ref.manifest, &text, err);
+        rc = store_get_blob(&v->ref.manifest, image_client_get, v->c.client, &text, err);
         if (rc == 0) {
             rc = image_manifest_open(&v->ref, text.data, text.len, &v->m, err);
             wbuf_free(&text);
         }
     }
     if (rc == 0 && v->ref.profile.len != 0 && !v->a->no_profile) {
-        rc = image_client_blob(v->c.client, &v->ref.profile, &text, err);
+        rc = store_get_blob(&v->ref.profile, image_client_get, v->c.client, &text, err);
         if (rc == 0) {
             rc = profile_get(text.data, text.len, v->m.streams[STREAM_DISK].n, &v->profile,
                              &v->nprofile, err);
@@ -127,7 +127,8 @@ static int open_stream(struct image_vm *v, struct plx_err *err)
     uint64_t limit = (v->a->cache_mib != 0 ? v->a->cache_mib : 4096) << 20;
 
     /* What comes in the background must not push out what is needed. */
-    cfg.no_rest = v->cache != NULL && manifest_data(&v->m.streams[STREAM_DISK]) > limit;
+    cfg.no_rest = v->a->no_background ||
+                  (v->cache != NULL && manifest_data(&v->m.streams[STREAM_DISK]) > limit);
     int rc = stream_open(&cfg, &s, err);
     if (rc == 0) {
         v->base = (struct disk_base){
@@ -215,17 +216,22 @@ static void report(struct image_vm *v, FILE *to)
     if (v->c.client != NULL) {
         image_client_stats(v->c.client, &st);
     }
-    (void)fprintf(to,
-                  "%.1f s: %s of %s here; foreground %" PRIu64 " (%s, longest wait %.0f ms), "
-                  "profile %" PRIu64 " (%s), background %" PRIu64 " (%s); read %" PRIu64
-                  " segments; %" PRIu64 " bytes received%s\n",
-                  (double)(clock_mono_ns() - v->started_ns) / 1e9,
-                  image_size_text(p.here_bytes, here), image_size_text(p.bytes, all), p.needed,
-                  image_size_text(p.needed_bytes, fg), (double)p.longest_wait_ns / 1e6, p.profile,
-                  image_size_text(p.profile_bytes, prof), p.rest,
-                  image_size_text(p.rest_bytes, rest), p.touched,
-                  st.got[0].bytes + st.got[1].bytes + st.got[2].bytes,
-                  v->c.client != NULL && !st.connected ? "; no server" : "");
+    (void)fprintf(
+        to,
+        "%.1f s: %s of %s here, %" PRIu64 " of %" PRIu64 " segments; foreground %" PRIu64
+        " (%s, longest wait %.0f ms), profile %" PRIu64 " (%s) of %" PRIu64 ", background %" PRIu64
+        " (%s); read %" PRIu64 " segments, unforeseen %" PRIu64 "; %" PRIu64 " bytes received",
+        (double)(clock_mono_ns() - v->started_ns) / 1e9, image_size_text(p.here_bytes, here),
+        image_size_text(p.bytes, all), p.here, p.segments, p.needed,
+        image_size_text(p.needed_bytes, fg), (double)p.longest_wait_ns / 1e6, p.profile,
+        image_size_text(p.profile_bytes, prof), p.profiled, p.rest,
+        image_size_text(p.rest_bytes, rest), p.touched, p.unprofiled,
+        st.got[0].bytes + st.got[1].bytes + st.got[2].bytes);
+    if (v->c.client != NULL) {
+        (void)fprintf(to, st.connected ? "; server %u of %u" : "; no server", st.server + 1,
+                      v->a->nservers);
+    }
+    (void)fputc('\n', to);
     (void)fflush(to);
 }
 
@@ -256,6 +262,27 @@ static void stopping(void *ctx)
     }
 }
 
+/* On the server; the connection of the run is over. */
+static int keep_remote(struct image_vm *v, const uint32_t *order, size_t n, struct plx_err *err)
+{
+    struct image_target to = {.store = NULL};
+    struct image_ref now = {.bytes = 0};
+    int rc = image_target_open(v->a, &to, err);
+
+    if (rc == 0) {
+        rc = image_client_image(to.c.client, v->ref.name, v->ref.tag, ANSWER_MS, &now, err);
+    }
+    if (rc == 0) {
+        rc = image_same(&v->ref, &now, err);
+    }
+    if (rc == 0) {
+        rc = image_put_profile(to.store, &now, &v->m, order, n, err);
+    }
+    image_ref_free(&now);
+    image_target_close(&to);
+    return rc;
+}
+
 /* What the VM read is its boot profile from now on. */
 static int keep_profile(struct image_vm *v, struct plx_err *err)
 {
@@ -265,7 +292,8 @@ static int keep_profile(struct image_vm *v, struct plx_err *err)
     if (stream_order(v->stream, &order, &n) != 0) {
         return plx_fail(err, PLX_ENOMEM, "out of memory for a boot profile");
     }
-    int rc = image_set_profile(v->store, &v->ref, order, n, err);
+    int rc = v->store != NULL ? image_set_profile(v->store, &v->ref, order, n, err)
+                              : keep_remote(v, order, n, err);
     plx_free(order);
     if (rc == 0) {
         (void)fprintf(stderr, "pollux: boot profile of %s: %zu segments\n", v->a->args[0], n);
@@ -341,7 +369,10 @@ int image_run(struct image_args *a, struct plx_err *err)
     int rc = image_name_parse(a->args[0], name, tag, err);
 
     if (rc == 0 && a->nservers > 0 && a->profile_until != NULL) {
-        rc = plx_fail(err, PLX_EINVAL, "--profile-until is for an image of a store on this host");
+        /* Better now than when the VM has run. */
+        struct image_target to = {.store = NULL};
+        rc = image_target_open(a, &to, err);
+        image_target_close(&to);
     }
     if (rc != 0) {
         return rc;

@@ -41,8 +41,9 @@ struct image_client_config {
     /* The next segment that is wanted and not in the store, and its urgency (SOON or REST); false:
      * none at present. Called from the client's thread. */
     bool (*next)(void *ctx, struct seg_id *id, enum client_urgency *urgency);
-    /* A segment came and is in the store. From the client's thread, before the fetches of it end.
-     */
+    /* A segment came and is in the store. @urgency is that of the first who asked for it: one that
+     * was fetched ahead and is needed meanwhile was fetched ahead. From the client's thread, before
+     * the fetches of it end. */
     void (*arrived)(void *ctx, const struct seg_id *id, uint32_t raw_len,
                     enum client_urgency urgency);
     void *ctx;
@@ -51,7 +52,7 @@ struct image_client_config {
 struct image_client_stats {
     struct {
         uint64_t segments, bytes;        /* as sent */
-    } got[3];                            /* by urgency */
+    } got[3];                            /* by urgency, as first asked for */
     uint64_t pushed_bytes;               /* of segments as sent, again after a reconnection */
     uint64_t corrupt;                    /* did not fit their names: thrown away, asked for again */
     uint64_t switches;                   /* from one server to the next */
@@ -82,8 +83,9 @@ int image_client_fetch(struct image_client *c, const struct seg_id *id, void *ou
                        struct plx_err *err);
 /* Ask for a segment that will be fetched soon, as urgently as if it were now. */
 void image_client_request(struct image_client *c, const struct seg_id *id);
-int image_client_blob(struct image_client *c, const struct store_blob *b, struct wbuf *out,
-                      struct plx_err *err);
+/* From the client's store, or else from a server: a store_get_fn, with the client as context. */
+int image_client_get(void *client, const struct seg_id *id, void *out, size_t len,
+                     struct plx_err *err);
 /* --- pushing: one server. While it is away all of these wait; PLX_ECANCELED ends them ----------
  */
 

@@ -38,7 +38,7 @@ static struct fetch *add_locked(struct image_client *c, const struct seg_id *id,
             at = &(*at)->next;
         }
         f->id = *id;
-        f->urgency = urgency;
+        f->urgency = f->first = urgency;
         *at = f;
         c->wanted += urgency != CLIENT_NEEDED;
     }
@@ -169,7 +169,7 @@ void client_on_segment(struct image_client *c, const Img__Segment *m, uint64_t n
         (void)pthread_mutex_unlock(&c->lock);
         return;
     }
-    enum client_urgency urgency = f->urgency;
+    enum client_urgency urgency = f->first;
     c->stats.got[urgency].segments++;
     c->stats.got[urgency].bytes += m->data.len;
     (void)pthread_mutex_unlock(&c->lock);
@@ -297,19 +297,13 @@ int image_client_fetch(struct image_client *c, const struct seg_id *id, void *ou
     return rc;
 }
 
-/* From the store, or else from a server. */
-static int get_part(void *ctx, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
+int image_client_get(void *client, const struct seg_id *id, void *out, size_t len,
+                     struct plx_err *err)
 {
-    struct image_client *c = ctx;
+    struct image_client *c = client;
 
     if (store_has(c->cfg.store, id, err) == 1 && store_get(c->cfg.store, id, out, len, err) == 0) {
         return 0;
     }
     return image_client_fetch(c, id, out, len, err);
-}
-
-int image_client_blob(struct image_client *c, const struct store_blob *b, struct wbuf *out,
-                      struct plx_err *err)
-{
-    return store_blob_read(b, get_part, c, out, err);
 }

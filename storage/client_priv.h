@@ -13,8 +13,9 @@ enum { CLIENT_PROTOCOL = 1 };
 struct fetch {
     struct fetch *next;
     struct seg_id id;
-    enum client_urgency urgency;
-    uint64_t sent_to; /* connection it was sent on; 0: none */
+    enum client_urgency urgency; /* now */
+    enum client_urgency first;   /* when it was asked for: as which it counts */
+    uint64_t sent_to;            /* connection it was sent on; 0: none */
     unsigned waiters;
     unsigned missing; /* bits: servers that lack it */
     bool done;

@@ -52,7 +52,7 @@ int image_manifest(struct store *s, const struct image_ref *ref, struct manifest
                    struct plx_err *err)
 {
     struct wbuf text;
-    int rc = store_get_blob(s, &ref->manifest, &text, err);
+    int rc = store_get_blob(&ref->manifest, store_get_here, s, &text, err);
 
     if (rc != 0) {
         return plx_err_wrap(err, rc, "manifest of image %s:%s", ref->name, ref->tag);
@@ -146,35 +146,49 @@ int image_remove(struct store *s, const char *name, const char *tag, struct plx_
     return rc == PLX_ENOENT ? plx_fail(err, rc, "no image %s", text) : rc;
 }
 
+int image_same(const struct image_ref *was, const struct image_ref *now, struct plx_err *err)
+{
+    return memcmp(now->sha, was->sha, sizeof now->sha) == 0
+               ? 0
+               : plx_fail(err, PLX_ESTALE, "image %s:%s was replaced meanwhile", was->name,
+                          was->tag);
+}
+
+int image_put_profile(struct store *s, struct image_ref *now, const struct manifest *m,
+                      const uint32_t *order, size_t n, struct plx_err *err)
+{
+    struct wbuf text;
+
+    wbuf_init(&text);
+    int rc = profile_put(order, n, &text) != 0
+                 ? plx_fail(err, PLX_ENOMEM, "out of memory for a boot profile")
+                 : 0;
+    if (rc == 0) {
+        store_blob_free(&now->profile);
+        rc = store_put_blob(s, text.data, text.len, &now->profile, err);
+    }
+    wbuf_free(&text);
+    return rc != 0 ? rc : image_adopt(s, now, m, NULL, err);
+}
+
 int image_set_profile(struct store *s, const struct image_ref *ref, const uint32_t *order, size_t n,
                       struct plx_err *err)
 {
     struct image_ref now;
     struct manifest m = {.created_ns = 0};
-    struct wbuf text;
     int rc = image_find(s, ref->name, ref->tag, &now, err);
 
     if (rc != 0) {
         return rc;
     }
-    wbuf_init(&text);
-    if (memcmp(now.sha, ref->sha, sizeof now.sha) != 0) {
-        rc = plx_fail(err, PLX_ESTALE, "image %s:%s was replaced meanwhile", ref->name, ref->tag);
-    } else if (profile_put(order, n, &text) != 0) {
-        rc = plx_fail(err, PLX_ENOMEM, "out of memory for a boot profile");
-    }
+    rc = image_same(ref, &now, err);
     if (rc == 0) {
         rc = image_manifest(s, &now, &m, err);
     }
     if (rc == 0) {
-        store_blob_free(&now.profile);
-        rc = store_put_blob(s, text.data, text.len, &now.profile, err);
-    }
-    if (rc == 0) {
-        rc = image_adopt(s, &now, &m, NULL, err);
+        rc = image_put_profile(s, &now, &m, order, n, err);
     }
     manifest_free(&m);
-    wbuf_free(&text);
     image_ref_free(&now);
     return rc;
 }
@@ -189,7 +203,7 @@ int image_profile(struct store *s, const struct image_ref *ref, size_t segments,
     if (ref->profile.len == 0) {
         return 0;
     }
-    int rc = store_get_blob(s, &ref->profile, &text, err);
+    int rc = store_get_blob(&ref->profile, store_get_here, s, &text, err);
     if (rc == 0) {
         rc = profile_get(text.data, text.len, segments, order, n, err);
         wbuf_free(&text);

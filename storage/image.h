@@ -57,6 +57,8 @@ int image_each(struct store *s,
 bool image_matches(const struct image_ref *ref, const char *pattern, const char *os,
                    const char *app);
 
+/* 0, or PLX_ESTALE: another version is under the name now. */
+int image_same(const struct image_ref *was, const struct image_ref *now, struct plx_err *err);
 /* Give an image another name as well. */
 int image_tag(struct store *s, const struct image_ref *ref, const char *name, const char *tag,
               struct plx_err *err);
@@ -65,6 +67,10 @@ int image_remove(struct store *s, const char *name, const char *tag, struct plx_
  * PLX_ESTALE (another version is now). */
 int image_set_profile(struct store *s, const struct image_ref *ref, const uint32_t *order, size_t n,
                       struct plx_err *err);
+/* As image_set_profile, into any store, for @now, the reference under the name at present, and its
+ * manifest. *now leads to the profile then. */
+int image_put_profile(struct store *s, struct image_ref *now, const struct manifest *m,
+                      const uint32_t *order, size_t n, struct plx_err *err);
 /* *order is the caller's; none: *n is 0. */
 int image_profile(struct store *s, const struct image_ref *ref, size_t segments, uint32_t **order,
                   size_t *n, struct plx_err *err);

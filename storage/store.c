@@ -377,10 +377,13 @@ int store_put_blob(struct store *s, const void *data, size_t len, struct store_b
     return 0;
 }
 
-int store_blob_read(const struct store_blob *b,
-                    int (*get)(void *ctx, const struct seg_id *id, void *out, size_t len,
-                               struct plx_err *err),
-                    void *ctx, struct wbuf *out, struct plx_err *err)
+int store_get_here(void *store, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
+{
+    return store_get(store, id, out, len, err);
+}
+
+int store_get_blob(const struct store_blob *b, store_get_fn get, void *ctx, struct wbuf *out,
+                   struct plx_err *err)
 {
     int rc = 0;
 
@@ -395,17 +398,6 @@ int store_blob_read(const struct store_blob *b,
         wbuf_free(out);
     }
     return rc;
-}
-
-static int get_part(void *ctx, const struct seg_id *id, void *out, size_t len, struct plx_err *err)
-{
-    return store_get(ctx, id, out, len, err);
-}
-
-int store_get_blob(struct store *s, const struct store_blob *b, struct wbuf *out,
-                   struct plx_err *err)
-{
-    return store_blob_read(b, get_part, s, out, err);
 }
 
 void store_blob_free(struct store_blob *b)

@@ -77,12 +77,13 @@ struct store_blob {
 
 int store_put_blob(struct store *s, const void *data, size_t len, struct store_blob *out,
                    struct plx_err *err);
-/* The contents of a blob, each part by @get, from wherever that has it. */
-int store_blob_read(const struct store_blob *b,
-                    int (*get)(void *ctx, const struct seg_id *id, void *out, size_t len,
-                               struct plx_err *err),
-                    void *ctx, struct wbuf *out, struct plx_err *err);
-int store_get_blob(struct store *s, const struct store_blob *b, struct wbuf *out,
+/* Where a segment's contents come from: as store_get. */
+typedef int (*store_get_fn)(void *ctx, const struct seg_id *id, void *out, size_t len,
+                            struct plx_err *err);
+int store_get_here(void *store, const struct seg_id *id, void *out, size_t len,
+                   struct plx_err *err); /* store_get */
+/* The contents of a blob, each part by @get: store_get_here, image_client_get. */
+int store_get_blob(const struct store_blob *b, store_get_fn get, void *ctx, struct wbuf *out,
                    struct plx_err *err);
 void store_blob_free(struct store_blob *b);
 

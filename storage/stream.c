@@ -25,8 +25,9 @@ struct stream {
     struct store_hold *hold; /* NULL: none */
     pthread_mutex_t lock;    /* of all below */
     bool stop;
-    uint8_t *here;    /* one byte a segment */
-    uint8_t *touched; /* one byte a segment */
+    uint8_t *here;     /* one byte a segment */
+    uint8_t *touched;  /* one byte a segment */
+    uint8_t *profiled; /* one byte a segment */
     uint32_t *order;
     size_t norder, next_profile, next_rest;
     struct kept kept[KEPT];
@@ -259,6 +260,7 @@ static int read_part(struct stream *s, size_t segment, uint8_t *out, uint32_t of
         s->touched[segment] = 1;
         s->order[s->norder++] = (uint32_t)segment;
         s->p.touched++;
+        s->p.unprofiled += !s->profiled[segment];
         s->p.touched_bytes += g->len;
     }
     struct kept *k = find_kept_locked(s, segment);
@@ -362,6 +364,7 @@ static int stream_close(struct disk *d, struct plx_err *err)
     }
     plx_free(s->here);
     plx_free(s->touched);
+    plx_free(s->profiled);
     plx_free(s->order);
     plx_free(s->table);
     (void)pthread_mutex_destroy(&s->lock);
@@ -436,12 +439,18 @@ int stream_open(const struct stream_config *cfg, struct stream **out, struct plx
     (void)pthread_mutex_init(&s->lock, NULL);
     s->here = plx_calloc(n + 1, 1);
     s->touched = plx_calloc(n + 1, 1);
+    s->profiled = plx_calloc(n + 1, 1);
     s->order = plx_calloc(n + 1, sizeof *s->order);
-    if (s->here == NULL || s->touched == NULL || s->order == NULL || make_table(s) != 0) {
+    if (s->here == NULL || s->touched == NULL || s->profiled == NULL || s->order == NULL ||
+        make_table(s) != 0) {
         rc = plx_fail(err, PLX_ENOMEM, "image %s: out of memory", cfg->name);
     } else if (s->disk->bytes == 0 || s->disk->bytes % DISK_SECTOR != 0) {
         rc = plx_fail(err, PLX_ECORRUPT, "image %s has no disk of whole sectors", cfg->name);
     } else {
+        for (size_t i = 0; i < cfg->nprofile; i++) {
+            s->profiled[cfg->profile[i]] = 1;
+        }
+        s->p.profiled = cfg->nprofile;
         rc = look_what_is_here(s, err);
         if (rc == 0 && cfg->hold) {
             rc = take_hold(s, err);

@@ -36,6 +36,7 @@ struct stream_progress {
     uint64_t rest, rest_bytes;              /* fetched in the background */
     uint64_t reads, waits, longest_wait_ns; /* of the guest */
     uint64_t touched, touched_bytes;        /* read by the guest, once each */
+    uint64_t profiled, unprofiled;          /* in the boot profile; of those read: not in it */
 };
 
 int stream_open(const struct stream_config *cfg, struct stream **out, struct plx_err *err);

@@ -98,8 +98,8 @@ expect() { # TEXT ARGUMENT...
 }
 expect "this key may not push" push a.img x:1 $(at reader)
 expect "does not answer" push a.img x:1 $(at stranger)
-expect "a push goes to one place" push a.img x:1 --store store $(at writer)
-expect "a push goes to one place" push a.img x:1 $(at writer) $(at writer)
+expect "what changes images goes to one place" push a.img x:1 --store store $(at writer)
+expect "what changes images goes to one place" push a.img x:1 $(at writer) $(at writer)
 expect "give --key" push a.img x:1 --server tcp://127.0.0.1:1,server.key
 expect "is not NAME[:TAG]" push a.img ../x $(at writer)
 expect "none.img" push none.img x:1 $(at writer)

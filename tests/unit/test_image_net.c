@@ -2,7 +2,9 @@
  * Hunts: clients that starve others, or fill a server's memory; a read that waits behind the
  * background; a server's death that a guest sees; bytes that pass for a segment and are none;
  * strangers who are let in. */
+#include "storage/client_priv.h"
 #include "storage/server_queue.h"
+#include "storage/server_wire.h"
 #include "storage/stream.h"
 #include "tests/unit/server_fixture.h"
 
@@ -155,7 +157,7 @@ static void open_session(struct store_fixture *f, struct session *s, unsigned ns
     cfg.ctx = s;
     must(image_client_open(&cfg, &s->client, &err), &err);
     must(image_client_image(s->client, "img", "1", WAIT_MS, &s->ref, &err), &err);
-    must(image_client_blob(s->client, &s->ref.manifest, &text, &err), &err);
+    must(store_get_blob(&s->ref.manifest, image_client_get, s->client, &text, &err), &err);
     must(image_manifest_open(&s->ref, text.data, text.len, &s->m, &err), &err);
     wbuf_free(&text);
     sc.cache = s->cache;
@@ -408,12 +410,102 @@ static void unknown_images_are_said_to_be(void **state)
     free(data);
 }
 
+/* --- what counts as what --------------------------------------------------------------------- */
+
+static const uint8_t ahead_bytes[32] = "fetched ahead, and then needed";
+
+struct ahead {
+    struct image_client *client;
+    struct seg_id id;
+    bool given;
+    enum client_urgency counted;
+};
+
+static bool give_once(void *ctx, struct seg_id *id, enum client_urgency *urgency)
+{
+    struct ahead *a = ctx;
+    bool fresh = !a->given;
+
+    a->given = true;
+    *id = a->id;
+    *urgency = CLIENT_SOON;
+    return fresh;
+}
+
+static void count(void *ctx, const struct seg_id *id, uint32_t len, enum client_urgency urgency)
+{
+    struct ahead *a = ctx;
+
+    assert_true(seg_id_eq(id, &a->id) && len == sizeof ahead_bytes);
+    a->counted = urgency;
+}
+
+static void *fetch_it(void *arg)
+{
+    struct ahead *a = arg;
+    uint8_t back[sizeof ahead_bytes];
+    struct plx_err err = {{0}};
+
+    must(image_client_fetch(a->client, &a->id, back, sizeof back, &err), &err);
+    assert_memory_equal(back, ahead_bytes, sizeof back);
+    return NULL;
+}
+
+/* A guest that comes for a segment while it is on its way did not cause it to be fetched. */
+static void what_was_fetched_ahead_counts_so_although_it_is_needed(void **state)
+{
+    Img__FromServer m = IMG__FROM_SERVER__INIT;
+    Img__Segment segment = IMG__SEGMENT__INIT;
+    struct ahead a = {.counted = CLIENT_REST};
+    struct image_client_stats st;
+    struct store *cache;
+    struct plx_err err = {{0}};
+    uint8_t bytes[256];
+    pthread_t t;
+    bool joined = false;
+
+    (void)state;
+    sha256(ahead_bytes, sizeof ahead_bytes, a.id.sha);
+    must(store_open_memory(&cache, &err), &err);
+    assert_int_equal(image_client_open_detached(cache, &a.client), 0);
+    a.client->cfg.next = give_once;
+    a.client->cfg.arrived = count;
+    a.client->cfg.ctx = &a;
+    (void)pthread_mutex_lock(&a.client->lock);
+    client_want_more_locked(a.client, clock_mono_ns());
+    (void)pthread_mutex_unlock(&a.client->lock);
+    assert_int_equal(pthread_create(&t, NULL, fetch_it, &a), 0);
+    while (!joined) {
+        clock_sleep_ns(1000000);
+        (void)pthread_mutex_lock(&a.client->lock);
+        joined = a.client->fetches != NULL && a.client->fetches->waiters == 1;
+        (void)pthread_mutex_unlock(&a.client->lock);
+    }
+    segment.id = (ProtobufCBinaryData){.len = SHA256_LEN, .data = a.id.sha};
+    segment.raw_len = sizeof ahead_bytes;
+    segment.data =
+        (ProtobufCBinaryData){.len = sizeof ahead_bytes, .data = (uint8_t *)(uintptr_t)ahead_bytes};
+    m.version = CLIENT_PROTOCOL;
+    m.msg_case = IMG__FROM_SERVER__MSG_SEGMENT;
+    m.segment = &segment;
+    image_client_message(a.client, bytes, img__from_server__pack(&m, bytes));
+    (void)pthread_join(t, NULL);
+    image_client_stats(a.client, &st);
+    assert_int_equal(a.counted, CLIENT_SOON);
+    assert_int_equal(st.got[CLIENT_SOON].segments, 1);
+    assert_int_equal(st.got[CLIENT_NEEDED].segments, 0);
+    assert_int_equal(st.fetches, 1);
+    image_client_close(a.client);
+    store_close(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clients_get_equal_shares_whatever_they_ask),
         cmocka_unit_test(a_client_that_takes_nothing_in_gets_one_window),
         cmocka_unit_test(what_is_urgent_goes_first_and_too_much_is_refused),
+        cmocka_unit_test(what_was_fetched_ahead_counts_so_although_it_is_needed),
         BOTH(a_disk_reads_what_was_pushed_and_nothing_comes_twice),
         BOTH(the_background_fetches_the_rest),
         DIR_ONLY(a_dead_server_is_latency_not_an_error),
