@@ -352,13 +352,13 @@ int image_pull(struct image_args *a, struct plx_err *err)
         rc = image_client_image(c.client, name, tag, ANSWER_MS, &ref, err);
     }
     if (rc == 0) {
-        rc = store_get_blob(&ref.manifest, image_client_get, c.client, &text, err);
+        rc = store_get_blob(&ref.manifest, image_client_fetch, c.client, &text, err);
     }
     if (rc == 0) {
         rc = image_manifest_open(&ref, text.data, text.len, &m, err);
     }
     if (rc == 0) {
-        rc = store_get_blob(&ref.profile, image_client_get, c.client, &profile, err);
+        rc = store_get_blob(&ref.profile, image_client_fetch, c.client, &profile, err);
         wbuf_free(&profile);
     }
     if (rc == 0) {

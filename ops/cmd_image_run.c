@@ -77,14 +77,14 @@ static int open_remote(struct image_vm *v, const char *name, const char *tag, st
         rc = image_client_image(v->c.client, name, tag, ANSWER_MS, &v->ref, err);
     }
     if (rc == 0) {
-        rc = store_get_blob(&v->ref.manifest, image_client_get, v->c.client, &text, err);
+        rc = store_get_blob(&v->ref.manifest, image_client_fetch, v->c.client, &text, err);
         if (rc == 0) {
             rc = image_manifest_open(&v->ref, text.data, text.len, &v->m, err);
             wbuf_free(&text);
         }
     }
     if (rc == 0 && v->ref.profile.len != 0 && !v->a->no_profile) {
-        rc = store_get_blob(&v->ref.profile, image_client_get, v->c.client, &text, err);
+        rc = store_get_blob(&v->ref.profile, image_client_fetch, v->c.client, &text, err);
         if (rc == 0) {
             rc = profile_get(text.data, text.len, v->m.streams[STREAM_DISK].n, &v->profile,
                              &v->nprofile, err);
@@ -162,12 +162,8 @@ static int read_all(struct image_vm *v, const struct manifest_stream *s, struct 
     }
     for (size_t i = 0; i < s->n && rc == 0; i++) {
         const struct manifest_segment *g = &s->segs[i];
-        struct store *from = v->store != NULL ? v->store : v->cache;
-        rc = store_has(from, &g->id, err) == 1 ? store_get(from, &g->id, at + g->off, g->len, err)
-                                               : PLX_ENOENT;
-        if (rc != 0 && v->c.client != NULL) {
-            rc = image_client_fetch(v->c.client, &g->id, at + g->off, g->len, err);
-        }
+        rc = v->c.client != NULL ? image_client_fetch(v->c.client, &g->id, at + g->off, g->len, err)
+                                 : store_get(v->store, &g->id, at + g->off, g->len, err);
     }
     return rc;
 }

@@ -77,15 +77,13 @@ int image_client_list(struct image_client *c, const char *pattern, const char *o
 /* Find an image, and have every server keep it while we are connected. */
 int image_client_image(struct image_client *c, const char *name, const char *tag,
                        unsigned timeout_ms, struct image_ref *ref, struct plx_err *err);
-/* Wait until a segment is here; its contents to @out if that is not NULL. Errors: PLX_ECANCELED,
- * PLX_ECORRUPT (another length), those of the store. */
-int image_client_fetch(struct image_client *c, const struct seg_id *id, void *out, size_t len,
+/* The contents of a segment, from the client's store, or from a server: waits until it is here. A
+ * store_get_fn, with the client as context. Errors: PLX_ECANCELED, PLX_ENOENT (no server has it),
+ * PLX_ECORRUPT (another length). */
+int image_client_fetch(void *client, const struct seg_id *id, void *out, size_t len,
                        struct plx_err *err);
 /* Ask for a segment that will be fetched soon, as urgently as if it were now. */
 void image_client_request(struct image_client *c, const struct seg_id *id);
-/* From the client's store, or else from a server: a store_get_fn, with the client as context. */
-int image_client_get(void *client, const struct seg_id *id, void *out, size_t len,
-                     struct plx_err *err);
 /* --- pushing: one server. While it is away all of these wait; PLX_ECANCELED ends them ----------
  */
 

@@ -255,13 +255,22 @@ void image_client_request(struct image_client *c, const struct seg_id *id)
     client_wake(c);
 }
 
-int image_client_fetch(struct image_client *c, const struct seg_id *id, void *out, size_t len,
+int image_client_fetch(void *client, const struct seg_id *id, void *out, size_t len,
                        struct plx_err *err)
 {
+    struct image_client *c = client;
     uint64_t begun = clock_mono_ns();
     int rc;
 
     (void)pthread_mutex_lock(&c->lock);
+    /* With the lock held: what is in no fetch and has come is in the store. */
+    if (find_locked(c, id) == NULL && store_has(c->cfg.store, id, NULL) == 1) {
+        (void)pthread_mutex_unlock(&c->lock);
+        if (store_get(c->cfg.store, id, out, len, err) == 0) {
+            return 0;
+        }
+        (void)pthread_mutex_lock(&c->lock); /* damaged, or just evicted */
+    }
     struct fetch *f = join_locked(c, id);
     if (f == NULL) {
         (void)pthread_mutex_unlock(&c->lock);
@@ -280,9 +289,7 @@ int image_client_fetch(struct image_client *c, const struct seg_id *id, void *ou
         rc = plx_fail(err, PLX_ECORRUPT, "a segment has %u bytes, not %zu", f->len, len);
     } else {
         rc = 0;
-        if (out != NULL) {
-            memcpy(out, f->data, len);
-        }
+        memcpy(out, f->data, len);
     }
     uint64_t waited = clock_mono_ns() - begun;
     c->stats.fetches++;
@@ -295,15 +302,4 @@ int image_client_fetch(struct image_client *c, const struct seg_id *id, void *ou
     }
     (void)pthread_mutex_unlock(&c->lock);
     return rc;
-}
-
-int image_client_get(void *client, const struct seg_id *id, void *out, size_t len,
-                     struct plx_err *err)
-{
-    struct image_client *c = client;
-
-    if (store_has(c->cfg.store, id, err) == 1 && store_get(c->cfg.store, id, out, len, err) == 0) {
-        return 0;
-    }
-    return image_client_fetch(c, id, out, len, err);
 }

@@ -82,7 +82,7 @@ typedef int (*store_get_fn)(void *ctx, const struct seg_id *id, void *out, size_
                             struct plx_err *err);
 int store_get_here(void *store, const struct seg_id *id, void *out, size_t len,
                    struct plx_err *err); /* store_get */
-/* The contents of a blob, each part by @get: store_get_here, image_client_get. */
+/* The contents of a blob, each part by @get: store_get_here, image_client_fetch. */
 int store_get_blob(const struct store_blob *b, store_get_fn get, void *ctx, struct wbuf *out,
                    struct plx_err *err);
 void store_blob_free(struct store_blob *b);

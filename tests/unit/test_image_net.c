@@ -157,7 +157,7 @@ static void open_session(struct store_fixture *f, struct session *s, unsigned ns
     cfg.ctx = s;
     must(image_client_open(&cfg, &s->client, &err), &err);
     must(image_client_image(s->client, "img", "1", WAIT_MS, &s->ref, &err), &err);
-    must(store_get_blob(&s->ref.manifest, image_client_get, s->client, &text, &err), &err);
+    must(store_get_blob(&s->ref.manifest, image_client_fetch, s->client, &text, &err), &err);
     must(image_manifest_open(&s->ref, text.data, text.len, &s->m, &err), &err);
     wbuf_free(&text);
     sc.cache = s->cache;
