@@ -326,6 +326,24 @@ static bool plain_imm(const struct form *f)
     }
 }
 
+/* What processors are seen to read in another order than we do; the SDM does not say. */
+static bool in_any_order(ZydisMnemonic mnemonic)
+{
+    switch (mnemonic) {
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* The host does all of it as we do, and it is no branch (those are made on their own). Beside what
  * single instructions are exempt from: REP counts that never end; what a prefix makes another
  * instruction on newer processors; results undefined by count. */
@@ -363,6 +381,7 @@ static void instruction(struct maker *m, unsigned percent_sse)
             continue;
         }
         needs_flags(m, f.flags_read);
+        m->s->any_order[m->at] = in_any_order(f.mnemonic);
         place(m, &o, f.len, f.len);
         uint32_t undefined = f.flags_undefined | undefined_mask(f.mnemonic);
         changes_flags(m, shift_like(f.mnemonic) ? 0 : f.flags_written & ~undefined, undefined);
@@ -478,6 +497,7 @@ static void string(struct maker *m)
         b[n++] = 0x48;
     }
     b[n++] = op;
+    m->s->any_order[m->at] = (op & 0xfe) == 0xa6; /* CMPS */
     emit(m, b, n);
     EMIT(m, 0xfc); /* cld */
 }

@@ -35,6 +35,9 @@ struct sequence {
     /* Of a byte that begins an instruction: the arithmetic flags that the host may have otherwise
      * in front of it. */
     uint16_t unknown[CODE_SIZE];
+    /* It touches memory at several places, in an order that is the processor's own: which of them
+     * faults first is not compared. */
+    bool any_order[CODE_SIZE];
     bool own[CODE_SIZE]; /* bytes that the program itself may change */
 };
 

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * tests/fuzz/fuzz_isa.c - a program (tests/isa/sequence.h) on the host's processor, the interpreter
+ * and the translator: registers, flags, memory and exception must be equal, and between the engines
+ * every register and count there is. It runs from several states, so that the translator comes to
+ * translate it and meets what it has not seen yet. Flags that the SDM leaves undefined are not
+ * compared with the host.
+ *
+ *   byte 0     what kind of program, and where in its pages it begins
+ *   byte 1, 2  seed of registers and memory
+ *   the rest   choices of the program's maker */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/isa/ours.h"
+#include "tests/isa/sequence.h"
+#include "vmm/cpu/cpu.h"
+
+enum { HEADER = 3, ITEMS = 40, ANY_BUDGET = 260, HOST_BUDGET = 20000 };
+enum { RUNS = 11, EDGES_FROM = RUNS - 2, PORTIONS_AT = RUNS - 3 };
+
+static struct ours interp, jit;
+static bool host;
+
+static void report(const uint8_t *data, size_t size, const struct sequence *s,
+                   const struct isa_state *in, unsigned run)
+{
+    printf("run %u of input:", run);
+    for (size_t i = 0; i < size; i++) {
+        printf(" %02x", data[i]);
+    }
+    printf("\n");
+    sequence_print(s, in);
+    (void)fflush(stdout);
+}
+
+static _Noreturn void differs(void)
+{
+    (void)fflush(stdout);
+    abort();
+}
+
+static void print_both(const struct isa_outcome *a, const struct isa_outcome *b)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        if (a->s.gpr[i] != b->s.gpr[i]) {
+            printf("r%u: %llx, here %llx\n", i, (unsigned long long)a->s.gpr[i],
+                   (unsigned long long)b->s.gpr[i]);
+        }
+        const uint8_t *x = a->s.fx + 160 + i * 16, *y = b->s.fx + 160 + i * 16;
+        if (memcmp(x, y, 16) != 0) {
+            printf("xmm%u:", i);
+            for (unsigned k = 16; k-- > 0;) {
+                printf("%s%02x", k == 15 ? " " : "", x[k]);
+            }
+            for (unsigned k = 16; k-- > 0;) {
+                printf("%s%02x", k == 15 ? ", here " : "", y[k]);
+            }
+            printf("\n");
+        }
+    }
+    for (unsigned i = 0; i < 160; i++) {
+        if (a->s.fx[i] != b->s.fx[i]) {
+            printf("fxsave+%u: %02x, here %02x\n", i, a->s.fx[i], b->s.fx[i]);
+        }
+    }
+    for (unsigned i = 0; i < DATA_SIZE; i++) {
+        if (a->s.data[i] != b->s.data[i]) {
+            printf("data+%#x: %02x, here %02x\n", i, a->s.data[i], b->s.data[i]);
+        }
+    }
+    for (unsigned i = 0; i < STACK_SIZE; i++) {
+        if (a->s.stack[i] != b->s.stack[i]) {
+            printf("stack+%#x: %02x, here %02x\n", i, a->s.stack[i], b->s.stack[i]);
+        }
+    }
+    printf("rip %llx flags %llx signal %d address %llx; here %llx %llx %d %llx\n",
+           (unsigned long long)a->s.rip, (unsigned long long)a->s.rflags, a->signal,
+           (unsigned long long)a->address, (unsigned long long)b->s.rip,
+           (unsigned long long)b->s.rflags, b->signal, (unsigned long long)b->address);
+}
+
+/* FCW, FSW and tag word, registers; FIP and FDP have one chosen value. */
+static bool same_fx(const uint8_t *a, const uint8_t *b)
+{
+    uint32_t mx[2];
+
+    memcpy(&mx[0], a + 24, 4);
+    memcpy(&mx[1], b + 24, 4);
+    for (unsigned i = 0; i < 8; i++) {
+        if (memcmp(a + 32 + i * 16, b + 32 + i * 16, 10) != 0) {
+            return false;
+        }
+    }
+    return memcmp(a, b, 5) == 0 && same_mxcsr(mx[0], mx[1]) && memcmp(a + 160, b + 160, 256) == 0;
+}
+
+static bool same_fault(const struct sequence *s, const struct isa_outcome *a,
+                       const struct isa_outcome *b)
+{
+    uint64_t at = a->s.rip - CODE_AT;
+
+    return a->signal == b->signal && a->s.rip == b->s.rip &&
+           ((at < CODE_SIZE && s->any_order[at]) ||
+            (a->page_fault == b->page_fault && a->present == b->present &&
+             a->address == b->address));
+}
+
+static bool same_as_host(const struct sequence *s, const struct isa_outcome *a,
+                         const struct isa_outcome *b)
+{
+    uint64_t at = a->s.rip - CODE_AT;
+    uint64_t flags = (FLAGS_ARITH | FLAG_DF) & ~(uint64_t)(at < CODE_SIZE ? s->unknown[at] : 0);
+
+    return same_fault(s, a, b) && ((a->s.rflags ^ b->s.rflags) & flags) == 0 &&
+           memcmp(a->s.gpr, b->s.gpr, sizeof a->s.gpr) == 0 && same_fx(a->s.fx, b->s.fx) &&
+           memcmp(a->s.data, b->s.data, DATA_SIZE) == 0 &&
+           memcmp(a->s.stack, b->s.stack, STACK_SIZE) == 0;
+}
+
+/* The program is still what the host may be given: it changed only what it says it does. */
+static bool is_own(const struct sequence *s)
+{
+    const uint8_t *code = ours_code(&interp);
+
+    for (unsigned i = 0; i < CODE_SIZE; i++) {
+        if (code[i] != s->code[i] && !s->own[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void run_in_portions(struct prng *g, uint64_t budget)
+{
+    static const uint64_t portions[] = {1, 2, 3, 7, 30, 100};
+
+    while (budget > 0) {
+        uint64_t n = portions[prng_below(g, PLX_COUNT(portions))], before = ours_at(&jit).progress;
+        n = n < budget ? n : budget;
+        if (ours_run(&jit, n) != 0) {
+            break;
+        }
+        uint64_t went = ours_at(&jit).progress - before;
+        budget -= went < budget ? went : budget;
+    }
+}
+
+static void run_host(const uint8_t *data, size_t size, const struct sequence *s,
+                     const struct isa_state *in, unsigned run)
+{
+    static struct isa_outcome there, here;
+
+    if (!is_own(s)) {
+        return;
+    }
+    ours_outcome(&interp, &here);
+    if (!native_run(s->code, in, &there)) {
+        report(data, size, s, in, run);
+        printf("the host does not end, at %llx\n", (unsigned long long)there.s.rip);
+        differs();
+    }
+    if (!same_as_host(s, &there, &here)) {
+        report(data, size, s, in, run);
+        printf("the host and (here) the interpreter differ\n");
+        print_both(&there, &here);
+        differs();
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct sequence s;
+    static struct isa_state in;
+    static struct isa_outcome a, b;
+    struct choices c = {.bytes = data + HEADER, .left = size - HEADER};
+    struct prng g;
+
+    if (size <= HEADER) {
+        return 0;
+    }
+    if (interp.engine == NULL) {
+        ours_open(&interp, &engine_interp);
+        ours_open(&jit, &engine_jit);
+        host = native_open() == 0;
+    }
+    enum sequence_kind kind = (data[0] & 3) == 0 ? SEQUENCE_ANY : SEQUENCE_HOST;
+    unsigned start = (data[0] & 4) == 0 ? 0x100 : 0x1000U - (data[0] >> 3) * 4;
+    uint64_t budget = kind == SEQUENCE_ANY ? ANY_BUDGET : HOST_BUDGET;
+
+    prng_seed_bytes(&c.g, data, HEADER);
+    sequence_make(&c, kind, start, ITEMS, &s);
+    ours_forget(&interp);
+    ours_forget(&jit);
+    prng_seed_bytes(&g, data + 1, 2);
+    sequence_memory(&g, &in);
+    for (unsigned run = 0; run < RUNS; run++) {
+        sequence_registers(&g, &s, run >= EDGES_FROM, &in);
+        ours_begin(&interp, s.code, &in);
+        ours_begin(&jit, s.code, &in);
+        (void)ours_run(&interp, budget);
+        if (run == PORTIONS_AT) {
+            run_in_portions(&g, budget);
+        } else {
+            (void)ours_run(&jit, budget);
+        }
+        if (!ours_equal(&interp, &jit)) {
+            report(data, size, &s, &in, run);
+            ours_outcome(&interp, &a);
+            ours_outcome(&jit, &b);
+            printf("the interpreter and (here) the translator differ\n");
+            print_both(&a, &b);
+            differs();
+        }
+        bool with_host = host && kind == SEQUENCE_HOST && (run == 0 || run >= EDGES_FROM);
+        if (with_host && ours_ended(&interp)) {
+            run_host(data, size, &s, &in, run);
+        }
+    }
+    return 0;
+}
