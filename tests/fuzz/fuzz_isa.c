@@ -183,8 +183,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     if (interp.engine == NULL) {
-        ours_open(&interp, &engine_interp);
-        ours_open(&jit, &engine_jit);
+        ours_open(&interp, &engine_interp, 0);
+        ours_open(&jit, &engine_jit, 0);
         host = native_open() == 0;
     }
     enum sequence_kind kind = (data[0] & 3) == 0 ? SEQUENCE_ANY : SEQUENCE_HOST;

@@ -347,7 +347,7 @@ int main(int argc, char **argv)
         printf("this host cannot be single-stepped\n");
         return 77;
     }
-    ours_open(&ours, &engine_interp);
+    ours_open(&ours, &engine_interp, 0);
     for (enum isa_mode m = 0; m < ISA_MODES; m++) {
         enumerate(m, &forms);
     }

@@ -103,10 +103,10 @@ static void build_state(struct cpu *c)
     c->ldtr = segment(0, SEG_NULL, 0, 0);
 }
 
-void ours_open(struct ours *o, const struct engine_ops *engine)
+void ours_open(struct ours *o, const struct engine_ops *engine, unsigned cache_entries)
 {
     static const struct vcpu_ops no_machine;
-    struct engine_config cfg = {.bsp = true, .ops = &no_machine};
+    struct engine_config cfg = {.bsp = true, .ops = &no_machine, .cache_entries = cache_entries};
     struct plx_err err;
 
     o->engine = engine;

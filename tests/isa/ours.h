@@ -17,7 +17,8 @@ struct ours {
     struct cpu *clean; /* state in front of any step */
 };
 
-void ours_open(struct ours *o, const struct engine_ops *engine);
+/* @cache_entries: of every derived cache; 0: the default. */
+void ours_open(struct ours *o, const struct engine_ops *engine, unsigned cache_entries);
 void ours_close(struct ours *o);
 /* Nothing that ran before shows in what runs next, nor in how it is translated. */
 void ours_forget(struct ours *o);

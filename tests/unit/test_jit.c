@@ -15,6 +15,7 @@
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
 #include "vmm/engine/engine.h"
+#include "vmm/engine/jit.h"
 
 enum { ITEMS = 14, START = 0x400, HOT = 12, BUDGET = 230 };
 
@@ -34,11 +35,11 @@ static uint64_t number(const char *name, uint64_t otherwise)
 }
 
 /* One in @share of the programs that RUNS asks for. */
-static void open_pair(struct pair *p, const struct engine_ops *engine, uint64_t seed,
-                      unsigned share)
+static void open_pair(struct pair *p, const struct engine_ops *engine, unsigned cache_entries,
+                      uint64_t seed, unsigned share)
 {
-    ours_open(&p->a, &engine_interp);
-    ours_open(&p->b, engine);
+    ours_open(&p->a, &engine_interp, 0);
+    ours_open(&p->b, engine, cache_entries);
     p->seed = number("SEED", seed);
     p->programs = number("RUNS", 1500) / share;
 }
@@ -127,7 +128,7 @@ static void random_programs_end_alike(void **state)
     static struct pair p;
     uint64_t ran = 0;
 
-    open_pair(&p, *state, 0x6a6974, 1);
+    open_pair(&p, *state, 0, 0x6a6974, 1);
     for (uint64_t k = 0; k < p.programs; k++) {
         next_program(&p);
         for (unsigned i = 0; i < HOT; i++) {
@@ -160,7 +161,7 @@ static void budgets_of_a_few_end_alike(void **state)
     static struct pair p;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0x627564, 8);
+    open_pair(&p, &engine_jit, 0, 0x627564, 8);
     for (uint64_t k = 0; k < p.programs; k++) {
         run_until_hot(&p);
         begin(&p, 0);
@@ -173,6 +174,25 @@ static void budgets_of_a_few_end_alike(void **state)
     close_pair(&p);
 }
 
+/* Caches of a few entries, and room for a few dozen programs, which is emptied whenever it is full.
+ */
+static void small_caches_end_alike(void **state)
+{
+    static struct pair p;
+    unsigned emptied = 0;
+
+    (void)state;
+    open_pair(&p, &engine_jit, 16, 0x666c75, 4);
+    for (uint64_t k = 0; k < p.programs; k++) {
+        uint32_t at = p.b.vcpu->jit->code.at;
+        run_until_hot(&p);
+        emptied += p.b.vcpu->jit->code.at < at;
+    }
+    printf("emptied %u times\n", emptied);
+    assert_true(emptied > 3);
+    close_pair(&p);
+}
+
 /* TF in code that is translated already: a trap after the very next instruction. */
 static void single_steps_end_alike(void **state)
 {
@@ -180,7 +200,7 @@ static void single_steps_end_alike(void **state)
     uint64_t traps = 0;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0x7374, 8);
+    open_pair(&p, &engine_jit, 0, 0x7374, 8);
     for (uint64_t k = 0; k < p.programs; k++) {
         run_until_hot(&p);
         begin(&p, FLAG_TF);
@@ -205,7 +225,7 @@ static void switch_runs_both(void **state)
     struct ours o;
 
     (void)state;
-    ours_open(&o, &engine_switch);
+    ours_open(&o, &engine_switch, 0);
     prng_seed(&g, 1);
     sequence_registers(&g, &nops, false, &in);
     ours_begin(&o, nops.code, &in);
@@ -225,6 +245,7 @@ int main(void)
         cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_switch),
         cmocka_unit_test(budgets_of_a_few_end_alike),
+        cmocka_unit_test(small_caches_end_alike),
         cmocka_unit_test(single_steps_end_alike),
         cmocka_unit_test(switch_runs_both),
     };

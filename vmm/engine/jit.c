@@ -17,7 +17,8 @@
 #include "vmm/cpu/sse.h"
 #include "vmm/engine/interp.h"
 
-enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, HEAT = 8, HWCAP2_FSGSBASE_BIT = 2 };
+enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, CODE_SMALL = 2 * CODE_RESERVE };
+enum { HEAT = 8, HWCAP2_FSGSBASE_BIT = 2 };
 
 #define OFF(field) offsetof(struct vcpu, field)
 
@@ -449,7 +450,7 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     struct jit *j = plx_calloc(1, sizeof *j);
     v->jit = j;
     if (j == NULL || (j->jumps = plx_calloc(JIT_JUMPS, sizeof *j->jumps)) == NULL ||
-        jit_code_create(&j->code, CODE_SIZE) != 0) {
+        jit_code_create(&j->code, cfg->cache_entries == 0 ? CODE_SIZE : CODE_SMALL) != 0) {
         jit_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }

@@ -126,7 +126,7 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
 
 static void start(struct ours *o, const struct isa_state *first)
 {
-    ours_open(o, &engine_interp);
+    ours_open(o, &engine_interp, 0);
     for (unsigned i = 0; i < elf.eh.e_phnum; i++) {
         Elf64_Phdr *ph = (Elf64_Phdr *)(elf.bytes + elf.eh.e_phoff) + i;
         PLX_CHECK(ph->p_type == PT_LOAD && ph->p_filesz == ph->p_memsz);
