@@ -469,7 +469,7 @@ int image_client_open_detached(struct store *store, struct image_client **out)
     (void)pthread_cond_init(&c->cond, NULL);
     c->raw = plx_calloc(1, SEG_MAX);
     c->endpoints[0] = plx_strdup("nowhere");
-    if (c->raw == NULL || c->endpoints[0] == NULL) {
+    if (c->raw == NULL || c->endpoints[0] == NULL || client_expect_answers(c) != 0) {
         image_client_close(c);
         *out = NULL;
         return PLX_ENOMEM;

@@ -88,6 +88,7 @@ void client_send_post(struct image_client *c, Img__Post *post);
 void client_send_posts_locked(struct image_client *c); /* what was not sent on this connection */
 void client_on_done(struct image_client *c, const Img__Done *m);
 void client_free_posts(struct image_client *c);
+int client_expect_answers(struct image_client *c); /* of a detached one: to a post of each kind */
 
 /* client_fetch.c */
 /* Take from `next` what the link has room for. */

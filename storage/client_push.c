@@ -4,6 +4,7 @@
  * Posts stand in one list in the order in which they were made, until the server has answered them;
  * on another connection all that stand there are sent again. */
 #include "base/alloc.h"
+#include "base/check.h"
 #include "base/clock.h"
 #include "storage/client_priv.h"
 #include "storage/server.h"
@@ -289,4 +290,25 @@ int image_client_name(struct image_client *c, const void *ref, size_t len, struc
     }
     free_post(p);
     return rc;
+}
+
+/* --- without a socket ----------------------------------------------------------------------- */
+
+int client_expect_answers(struct image_client *c)
+{
+    static const uint8_t ids[2 * SHA256_LEN] = {1};
+    static const Img__Post__WhatCase kinds[] = {IMG__POST__WHAT_LOOK, IMG__POST__WHAT_PUT,
+                                                IMG__POST__WHAT_NAME};
+
+    for (size_t i = 0; i < PLX_COUNT(kinds); i++) {
+        struct post *p = make_post(ids, sizeof ids, kinds[i]);
+        if (p == NULL) {
+            return PLX_ENOMEM;
+        }
+        p->states = p->data; /* nobody looks */
+        p->sent_to = c->connection;
+        c->putting += kinds[i] == IMG__POST__WHAT_PUT ? p->len : 0;
+        add_locked(c, p);
+    }
+    return 0;
 }
