@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "ops/cmd.h"
 #include "ops/json.h"
+#include "storage/image_disk.h"
 
 /* --- sizes and progress --------------------------------------------------------------------- */
 
@@ -541,6 +542,11 @@ static int check_one(const char *path, bool repair, struct plx_err *err)
     struct disk *d;
     char text[32];
     unsigned warnings = 0;
+
+    if (image_disk_path(path)) {
+        return plx_fail(err, PLX_EINVAL, "%s is in a store: `pollux image verify` checks that",
+                        path);
+    }
     int rc = chain_open(io_host(), path, repair ? DISK_FOR_WRITE : 0, &d, err);
 
     for (unsigned i = 0; rc == 0 && i < chain_depth(d); i++) {

@@ -326,7 +326,7 @@ int image_pull(struct image_args *a, struct plx_err *err)
     char name[IMAGE_TEXT], tag[IMAGE_TEXT];
     struct image_connection c = {.client = NULL};
     struct image_client_stats st;
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     struct image_ref ref = {.bytes = 0};
     struct pull p = {.m = NULL};
     struct image_client_config cfg = {

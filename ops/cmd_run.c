@@ -12,6 +12,7 @@
 #include "ops/opt.h"
 #include "ops/runner.h"
 #include "ops/shadow_opt.h"
+#include "storage/image_disk.h"
 #include "vmm/boot/boot.h"
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/sched/team.h"
@@ -381,6 +382,12 @@ static int open_recording(struct run *r, struct plx_err *err)
     }
     for (unsigned i = 0; i < r->o.ndisks; i++) {
         c.disks[i] = r->o.disks[i];
+        if (image_disk_path(c.disks[i])) {
+            return plx_fail(err, PLX_ENOTSUP,
+                            "--record does not go with %s: make a disk over it (`pollux disk "
+                            "create --parent %s`), or `pollux image export` it",
+                            c.disks[i], c.disks[i]);
+        }
     }
     return recording_create(&c, &r->recording, err);
 }

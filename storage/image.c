@@ -122,7 +122,7 @@ bool image_matches(const struct image_ref *ref, const char *pattern, const char 
 int image_tag(struct store *s, const struct image_ref *ref, const char *name, const char *tag,
               struct plx_err *err)
 {
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     struct image_ref other;
     int rc = image_manifest(s, ref, &m, err);
 
@@ -175,7 +175,7 @@ int image_set_profile(struct store *s, const struct image_ref *ref, const uint32
                       struct plx_err *err)
 {
     struct image_ref now;
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     int rc = image_find(s, ref->name, ref->tag, &now, err);
 
     if (rc != 0) {
@@ -293,7 +293,7 @@ static int mark_blob(struct marking *k, const struct store_blob *b)
 
 static int mark_ref(struct marking *k, const struct image_ref *ref)
 {
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     int rc = image_manifest(k->s, ref, &m, k->err);
 
     if (rc != 0) {
@@ -401,7 +401,7 @@ static int on_segment(void *ctx, const struct seg_id *id, const struct seg_form 
 static int verify_image(void *ctx, const char *name, const struct image_ref *ref)
 {
     struct verify *v = ctx;
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     struct plx_err why;
     char where[IMAGE_NAME + 32];
     uint64_t missing = 0, damaged = 0;

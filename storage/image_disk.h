@@ -5,9 +5,10 @@
  *     image:[STORE#]NAME[:TAG]       image:/var/lib/pollux/images#debian:12
  *
  * (without STORE: that of image_store_default, to which it is resolved where it is kept).
- * Its identifier is made of the SHA-256 of the manifest: an image that was pushed again under its
- * name is another one. Everything that reads take is open when image_disk_open returns (a sandbox
- * may follow), and a lease keeps the image through sweeps until the disk is closed.
+ * Its identifier is made of the SHA-256 of the manifest: the same disk pushed again, or in another
+ * store, with the same words is the same image. Everything that reads take is open when
+ * image_disk_open returns (a sandbox may follow), and a lease keeps the image through sweeps until
+ * the disk is closed.
  *
  * Ownership and threading: of disk.h. */
 #ifndef STORAGE_IMAGE_DISK_H

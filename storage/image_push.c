@@ -710,8 +710,7 @@ int image_push(struct store *s, const struct image_push *cfg, struct disk *disk,
                struct image_ref *out, struct image_progress *totals, struct plx_err *err)
 {
     struct push p = {.store = s, .cfg = cfg, .totals = totals, .committed_ns = clock_mono_ns()};
-    struct manifest m = {.created_ns = cfg->now_ns,
-                         .logical_sector = disk->geo.logical_sector,
+    struct manifest m = {.logical_sector = disk->geo.logical_sector,
                          .physical_sector = disk->geo.physical_sector,
                          .chunks = cfg->chunks.kind,
                          .chunk_avg = cfg->chunks.avg};

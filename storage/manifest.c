@@ -117,7 +117,7 @@ int manifest_put(const struct manifest *m, struct wbuf *out)
     wbuf_put(out, manifest_magic, MAGIC);
     put_names(out, m->name, m->tag, m->os, m->app);
     wbuf_str(out, m->cmdline);
-    wbuf_varint(out, m->created_ns);
+    wbuf_varint(out, 0);
     wbuf_varint(out, m->logical_sector);
     wbuf_varint(out, m->physical_sector);
     wbuf_varint(out, (uint64_t)m->chunks);
@@ -174,7 +174,7 @@ int manifest_get(const void *data, size_t len, struct manifest *out, struct plx_
 {
     struct rbuf r;
 
-    *out = (struct manifest){.created_ns = 0};
+    *out = (struct manifest){.chunk_avg = 0};
     rbuf_init(&r, data, len);
     int rc = get_magic(&r, manifest_magic, "manifest", err);
     if (rc != 0) {
@@ -182,7 +182,7 @@ int manifest_get(const void *data, size_t len, struct manifest *out, struct plx_
     }
     bool named = get_names(&r, out->name, out->tag, out->os, out->app);
     rbuf_str(&r, out->cmdline, sizeof out->cmdline);
-    out->created_ns = rbuf_varint(&r);
+    (void)rbuf_varint(&r);
     uint64_t logical = rbuf_varint(&r), physical = rbuf_varint(&r);
     uint64_t kind = rbuf_varint(&r), avg = rbuf_varint(&r);
     if (!named || r.failed || !good_sector(logical) || !good_sector(physical) ||

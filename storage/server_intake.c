@@ -84,7 +84,7 @@ static int check_image(struct store *s, const struct image_ref *ref, struct mani
 
 static int name_image(struct intake *in, const ProtobufCBinaryData *value, struct intake_done *d)
 {
-    struct manifest m = {.created_ns = 0};
+    struct manifest m = {.chunk_avg = 0};
     struct image_ref ref;
     int rc = image_ref_get(value->data, value->len, &ref, &d->err);
 
@@ -131,7 +131,7 @@ static void do_job(struct intake *in, struct intake_job *j)
         d->rc = plx_fail(&d->err, PLX_EINVAL, "not a post");
         break;
     }
-    if (d->rc != 0) {
+    if (d->rc != 0 && d->rc != PLX_ECORRUPT) { /* what is the client's fault he hears */
         log_warn("a push: %s", d->err.msg);
     }
     img__to_server__free_unpacked(j->m, NULL);

@@ -80,9 +80,16 @@ disk chain child2.vhdx && fail "a missing parent was not refused"
 grep -q "image:$tmp/store#p:1.* is missing: no image p:1" err || fail "missing: $(cat err)"
 tail -c 2097152 p.img >q.img && truncate -s 4M q.img && image push q.img p:1 --quiet >/dev/null || fail "push of another parent"
 disk convert child2.vhdx out2.img && fail "another parent was not refused"
+cp err err.other
+image push p.img p:1 --quiet >/dev/null && disk convert child2.vhdx out2.img && cmp out2.img want.img || fail "the same parent, pushed again: $(cat err)"
+image push q.img p:1 --quiet >/dev/null && rm out2.img && cp err.other err || fail "push of another parent, again"
 grep -q "was changed and is .*relink --force" err || fail "another parent: $(cat err)"
 image push p.img p:2 --quiet >/dev/null && disk relink --force --parent image:p:2 child2.vhdx || fail "relink: $(cat err)"
 disk convert child2.vhdx out2.img && cmp out2.img want.img || fail "relinked: other contents"
+disk check image:p:2 && fail "an image was checked as a file"
+grep -q "image verify" err || fail "check: $(cat err)"
+"$pollux" run --kernel a.img --disk image:p:2 --record rec >out 2>err && fail "an image was recorded"
+grep -q "record does not go with image:p:2: make a disk over it" err || fail "record: $(cat err)"
 disk commit child2.vhdx && fail "an image was committed into"
 "$pollux" disk serve --socket "$tmp/s" image:p:2 & server=$!
 listening
