@@ -117,7 +117,7 @@ int native_open(void);
 void native_close(void);
 void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,
                  const struct isa_state *in, struct isa_outcome *out);
-/* A whole program (64-bit), until it faults. false: it has not after a second. */
+/* A whole program (64-bit), until it faults. false: it runs on and on. */
 bool native_run(const uint8_t code[CODE_SIZE], const struct isa_state *in, struct isa_outcome *out);
 
 #endif

@@ -17,6 +17,7 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -220,14 +221,25 @@ void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep
     store(out);
 }
 
-/* Wait for the child to stop. false: it runs on. */
+static time_t seconds_used(void)
+{
+    struct timespec used;
+    clockid_t clock;
+
+    PLX_CHECK(clock_getcpuclockid(child, &clock) == 0 && clock_gettime(clock, &used) == 0);
+    return used.tv_sec;
+}
+
+/* Wait for the child to stop. false: it runs on, a second or two of its own time. */
 static bool wait_stop(int *status)
 {
     struct timespec limit = {.tv_sec = WAIT_S};
+    time_t before = seconds_used();
     pid_t got;
 
     while ((got = waitpid(child, status, WNOHANG)) == 0) {
-        if (sigtimedwait(&stops, NULL, &limit) < 0 && errno == EAGAIN) {
+        if (sigtimedwait(&stops, NULL, &limit) < 0 && errno == EAGAIN &&
+            seconds_used() > before + WAIT_S) {
             return waitpid(child, status, WNOHANG) == child;
         }
     }

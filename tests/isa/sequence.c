@@ -239,7 +239,9 @@ static void draft(struct maker *m, unsigned what, struct bytes *o)
     } else {
         integer_opcode(c, &d);
     }
-    if (one_in(c, 24)) {
+    if (d.map == 0 && d.op == 0x8d && one_in(c, 4)) {
+        add_prefix(&d, 0x67); /* LEA */
+    } else if (one_in(c, 24)) {
         static const uint8_t more[] = {0x64, 0x65, 0x67, 0xf0, 0x2e};
         add_prefix(&d, more[choose(c, sizeof more)]);
     }
@@ -690,6 +692,9 @@ void sequence_registers(struct prng *g, const struct sequence *s, bool edges, st
             break;
         case 3:
             at = DATA_AT - prng_below(g, 160);
+            break;
+        case 4: /* the program itself */
+            at = CODE_AT + s->start + prng_below(g, s->end - s->start + 1U);
             break;
         default:
             at += prng_below(g, 4) == 0 ? prng_below(g, 64) : 0;

@@ -46,7 +46,7 @@ void sequence_make(struct choices *c, enum sequence_kind kind, unsigned start, u
                    struct sequence *s);
 
 /* Data and stack for programs, then registers: pointers into the data in RBX RBP RSI RDI R11 R12
- * R13 R15. @edges: some of them at the ends of pages or beyond. */
+ * R13 R15. @edges: some of them at the ends of pages, beyond, or in the program. */
 void sequence_memory(struct prng *g, struct isa_state *in);
 void sequence_registers(struct prng *g, const struct sequence *s, bool edges, struct isa_state *in);
 
