@@ -22,13 +22,14 @@ $(ISA_PROGRAM): tests/isa/program/mixed.c tests/isa/program/program.ld
 		-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 		-Wl,-T,tests/isa/program/program.ld -Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ $<
 
-ISA_COUNTS_OBJ := $(B)/tests/isa/counts/main.o $(B)/tests/isa/ours.o
+ISA_COUNTS_OBJ := $(B)/tests/isa/counts/main.o $(B)/tests/isa/ours.o $(B)/tests/isa/values.o
 $(B)/tests/isa/counts/counts: $(ISA_COUNTS_OBJ) $(LIB)
 	@$(CC) $(LDFLAGS) -o $@ $(ISA_COUNTS_OBJ) $(LIB) $(LDLIBS)
 
 build-all: $(ISA_PROGRAM) $(B)/tests/isa/counts/counts
 
-# build/isa-table.txt: one line a form, the column that answers for it. TRIALS, SEED.
+# build/isa-table.txt, and -v3.txt of the model pollux-v3: one line a form, the column that answers for it. TRIALS, SEED.
 isa-table: $(B)/tests/isa/isa
 	@$(B)/tests/isa/isa --table $(B)/isa-table.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1)
-	@echo "wrote $(B)/isa-table.txt"
+	@$(B)/tests/isa/isa --v3 --table $(B)/isa-table-v3.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1)
+	@echo "wrote $(B)/isa-table.txt and $(B)/isa-table-v3.txt"

@@ -65,6 +65,13 @@ static int set_under(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
+static int set_cpu(void *ctx, char *const *v, struct plx_err *err)
+{
+    (void)err;
+    ((struct request *)ctx)->cfg.cpu_model = v[0];
+    return 0;
+}
+
 static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
     return shadow_opt(v[0], &((struct request *)ctx)->cfg.shadow, err);
@@ -74,6 +81,7 @@ static const struct opt options[] = {
     {"until", "SLICE", "stop after this slice", set_until},
     {"digest-log", "FILE", "write one line a digest: slice, digest", set_digest_log},
     {"digest", "N", "digest also every N slices, for --digest-log", set_digest},
+    {"cpu", "MODEL", "refuse a recording of another CPU model", set_cpu},
     {"chaos", "SEED", "drop everything that must not matter, at random", set_chaos},
     {"threads", "M", "threads that run vCPUs (as recorded or not: nothing depends on it)",
      set_threads},

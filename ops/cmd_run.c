@@ -25,6 +25,8 @@ struct run_options {
     const char *console;    /* file; NULL: the terminal */
     unsigned console_input; /* port that the terminal types into */
     const struct engine_ops *engine;
+    enum cpu_model cpu;
+    bool cpu_given;
     struct shadow_config shadow;
     uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
     bool stats, perf_map;
@@ -107,6 +109,14 @@ static int set_engine(void *ctx, char *const *v, struct plx_err *err)
     }
     ((struct run_options *)ctx)->engine = e;
     return 0;
+}
+
+static int set_cpu(void *ctx, char *const *v, struct plx_err *err)
+{
+    struct run_options *o = ctx;
+
+    o->cpu_given = cpu_model_find(v[0], &o->cpu);
+    return o->cpu_given ? 0 : plx_fail(err, PLX_EINVAL, "no CPU model '%s'", v[0]);
 }
 
 /* Which port a terminal's typing goes to, by the name the guest's kernel has for it. */
@@ -212,6 +222,7 @@ static const struct opt options[] = {
     {"append", "TEXT", "its command line", set_append},
     {"memory", "MIB", "RAM of the VM (256)", set_memory_mib},
     {"vcpus", "N", "virtual processors, up to 16 (1)", set_vcpus},
+    {"cpu", "MODEL", "what they are: pollux-v2 or pollux-v3 (with AVX2); (pollux-v2)", set_cpu},
     {"threads", "M", "threads that run them; no result depends on it (one a vCPU, or a core)",
      set_threads},
     {"engine", "NAME", "auto, jit, interp, or switch: both by turns (auto)", set_engine},
@@ -301,6 +312,7 @@ static int configure_fresh(struct run *r, struct plx_err *err)
     (void)err;
     *m = (struct machine_config){.memory = r->o.memory_mib << 20,
                                  .vcpus = (unsigned)r->o.vcpus,
+                                 .cpu = r->o.cpu,
                                  .ndisks = r->o.ndisks,
                                  .nnics = r->o.nnets};
     for (unsigned i = 0; i < m->nnics; i++) {
@@ -317,6 +329,10 @@ static int check_loaded(const struct run *r, struct plx_err *err)
 {
     const struct machine_config *m = &r->cfg.machine;
 
+    if (r->o.cpu_given && m->cpu != r->o.cpu) {
+        return plx_fail(err, PLX_EINVAL, "%s was saved with CPU model %s, --cpu says %s", r->o.load,
+                        cpu_model_name(m->cpu), cpu_model_name(r->o.cpu));
+    }
     if (m->ndisks != r->o.ndisks) {
         return plx_fail(err, PLX_EINVAL, "%s was saved with %u disks, --disk was given %u times",
                         r->o.load, m->ndisks, r->o.ndisks);

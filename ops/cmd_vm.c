@@ -137,6 +137,7 @@ static void json_vm_fields(struct json *j, const Api__Vm *vm)
     json_u64(j, "last_stop_code", vm->stop_code);
     json_u64(j, "memory", vm->memory);
     json_u64(j, "vcpus", vm->vcpus);
+    json_string(j, "cpu", vm->cpu);
     (void)snprintf(hex, sizeof hex, "%016" PRIx64, (uint64_t)vm->primary_incarnation);
     json_string(j, "primary_incarnation", hex);
     (void)snprintf(hex, sizeof hex, "%016" PRIx64, (uint64_t)vm->backup_incarnation);
@@ -288,10 +289,10 @@ static void print_info(const Api__Reply *r)
     const Api__Vm *vm = r->vms[0];
 
     (void)printf("%-14s %s\n%-14s %s\n%-14s %s\n%-14s %s\n%-14s %" PRIu64 "\n%-14s %" PRIu64
-                 " MiB\n%-14s %u\n",
+                 " MiB\n%-14s %u\n%-14s %s\n",
                  "name", vm->name, "uuid", vm->uuid, "state", vm->state, "protection",
                  vm->protection, "epoch", (uint64_t)vm->epoch, "memory", vm->memory >> 20, "vcpus",
-                 vm->vcpus);
+                 vm->vcpus, "cpu", vm->cpu);
     print_replica("primary", vm->primary, vm->primary_stats);
     print_replica("backup", vm->backup, vm->backup_stats);
     print_counters(vm->primary_stats);

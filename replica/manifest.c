@@ -102,7 +102,7 @@ static void pack(const struct manifest *m, struct wbuf *out)
     size_t len;
 
     msg.version = MANIFEST_VERSION;
-    msg.cpu_model = (char *)(uintptr_t)m->cpu_model;
+    msg.cpu_model = (char *)(uintptr_t)cpu_model_name(m->machine.cpu);
     msg.engine = (char *)(uintptr_t)m->engine;
     msg.memory = m->machine.memory;
     msg.vcpus = m->machine.vcpus;
@@ -251,8 +251,7 @@ static int unpack(const Rec__Manifest *msg, struct manifest *m, const char *path
         return plx_fail(err, PLX_EVERSION, "%s is of version %" PRIu32 ", which is not supported",
                         path, msg->version);
     }
-    if (msg->rules == NULL || !copy_text(m->cpu_model, sizeof m->cpu_model, msg->cpu_model) ||
-        !copy_text(m->engine, sizeof m->engine, msg->engine) ||
+    if (msg->rules == NULL || !copy_text(m->engine, sizeof m->engine, msg->engine) ||
         !copy_text(m->cmdline, sizeof m->cmdline, msg->cmdline) ||
         !take_file(&m->kernel, msg->kernel) || !take_file(&m->initrd, msg->initrd) ||
         !take_file(&m->state, msg->state) || !take_machine(m, msg) ||
@@ -260,11 +259,13 @@ static int unpack(const Rec__Manifest *msg, struct manifest *m, const char *path
         !is_copy(&m->state, "state")) {
         return plx_fail(err, PLX_ECORRUPT, "%s is malformed", path);
     }
-    if (strcmp(m->cpu_model, CPU_MODEL) != 0 || !same_rules(msg->rules)) {
-        return plx_fail(err, PLX_EVERSION,
-                        "%s: recorded with processor model '%s' under other rules; this program "
-                        "has '%s'",
-                        path, m->cpu_model, CPU_MODEL);
+    if (!cpu_model_find(msg->cpu_model, &m->machine.cpu)) {
+        return plx_fail(err, PLX_EVERSION, "%s: recorded with CPU model '%s', which is not known",
+                        path, msg->cpu_model);
+    }
+    if (!same_rules(msg->rules)) {
+        return plx_fail(err, PLX_EVERSION, "%s: recorded under other rules than this program's",
+                        path);
     }
     return 0;
 }

@@ -28,7 +28,7 @@ struct manifest_file {
 };
 
 struct manifest {
-    char cpu_model[32], engine[32];
+    char engine[32];
     struct machine_config machine;
     struct manifest_file disks[DISKS_MAX]; /* the bases */
     char cmdline[MANIFEST_CMDLINE_MAX];

@@ -187,7 +187,6 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
                         machine->cfg.ndisks, rec->nbases);
     }
     m->machine = machine->cfg;
-    (void)snprintf(m->cpu_model, sizeof m->cpu_model, "%s", CPU_MODEL);
     (void)snprintf(m->engine, sizeof m->engine, "%s", cfg->engine->name);
     m->nsections = machine->ndevices;
     for (unsigned i = 0; i < machine->ndevices; i++) {

@@ -170,6 +170,11 @@ static int open_all(struct replay *r, struct plx_err *err)
     uint64_t origin;
     int rc = manifest_read(r->cfg->dir, &r->m, &origin, err);
 
+    if (rc == 0 && r->cfg->cpu_model != NULL &&
+        strcmp(r->cfg->cpu_model, cpu_model_name(r->m.machine.cpu)) != 0) {
+        rc = plx_fail(err, PLX_EINVAL, "%s was recorded with CPU model %s, not %s", r->cfg->dir,
+                      cpu_model_name(r->m.machine.cpu), r->cfg->cpu_model);
+    }
     if (rc == 0) {
         rc = check_files(r, err);
     }

@@ -17,6 +17,7 @@ struct replay_config {
     uint64_t chaos;
     uint64_t until;         /* stop after this slice; 0: all */
     const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */
+    const char *cpu_model;  /* refuse a recording of another one; NULL: any */
     uint64_t
         digest_every; /* also digest every so many slices for digest_log; 0: logged ones only */
     /* Sees the VM after every slice with the slice's outputs; not 0 ends the replay with that

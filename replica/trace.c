@@ -43,7 +43,7 @@ static void hash_rest(struct list *l, const struct cpu *c, struct entry *e)
 
     wbuf_clear(&l->fpu);
     wbuf_clear(&l->system);
-    for (unsigned i = 0; i < cpu_nfields; i++) {
+    for (unsigned i = 0; i < cpu_nfields(CPU_POLLUX_V3); i++) {
         const struct cpu_field *f = &cpu_fields[i];
         bool skip = false;
         for (unsigned k = 0; k < PLX_COUNT(shown); k++) {

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/prng.h"
+#include "vmm/cpu/cpu.h"
 #include "vmm/dev/bus.h"
 #include "vmm/dev/irq.h"
 #include "vmm/dev/timer.h"
@@ -33,6 +34,7 @@ struct nic_config {
 struct machine_config {
     uint64_t memory; /* bytes */
     unsigned vcpus;
+    enum cpu_model cpu;
     unsigned ndisks, nnics;
     struct disk_config disks[DISKS_MAX];
     struct nic_config nics[NICS_MAX];

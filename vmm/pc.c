@@ -359,6 +359,7 @@ static int create_vcpus(struct pc *pc, const struct shadow_config *shadow, unsig
         const struct engine_config cfg = {.id = i,
                                           .bsp = i == 0,
                                           .vcpus = m->cfg.vcpus,
+                                          .model = m->cfg.cpu,
                                           .ram = m->ram,
                                           .owner = pc->owner,
                                           .ops = &vcpu_wiring,

@@ -5,7 +5,6 @@
 #ifndef VMM_TUNABLES_H
 #define VMM_TUNABLES_H
 
-#define CPU_MODEL   "pollux-v2"          /* D: the one table of CPUID and MSRs */
 #define TSC_HZ      UINT64_C(1000000000) /* D: guest TSC frequency: 1 tick = 1 virtual ns */
 #define CRYSTAL_HZ  UINT64_C(25000000)   /* D: CPUID 15H ECX; LAPIC timer input clock */
 #define PM_TIMER_HZ UINT64_C(3579545)    /* D: ACPI specification */

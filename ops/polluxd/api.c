@@ -203,6 +203,7 @@ static void describe(struct daemon *d, const struct roles_vm *vm, struct vm_view
     if (domain_parse(vm->xml, strlen(vm->xml), &dom, NULL) == 0) {
         v->m.memory = dom.memory;
         v->m.vcpus = dom.vcpus;
+        v->m.cpu = (char *)(uintptr_t)cpu_model_name(dom.cpu);
     }
     v->m.primary_stats = fresh_stats(d, vm, vm->primary.node, &v->primary) ? &v->primary : NULL;
     v->m.backup_stats = fresh_stats(d, vm, vm->backup.node, &v->backup) ? &v->backup : NULL;

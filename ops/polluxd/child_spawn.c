@@ -110,6 +110,7 @@ static void fill_start(struct start_view *v, struct daemon *d, struct prepared *
     m->bind_endpoint = p->bind_endpoint;
     m->memory = dom->memory;
     m->vcpus = dom->vcpus;
+    m->cpu = (char *)(uintptr_t)cpu_model_name(dom->cpu);
     m->kernel = (char *)(uintptr_t)dom->kernel;
     m->initrd = (char *)(uintptr_t)dom->initrd;
     m->cmdline = (char *)(uintptr_t)dom->cmdline;

@@ -216,6 +216,28 @@ static int take_vcpu(struct reader *r, const xmlNode *n)
     return 0;
 }
 
+/* What is named must be had; "the host's" (mode host-model and the like) cannot be: every node
+ * must show the same. */
+static int take_cpu(struct reader *r, const xmlNode *n)
+{
+    const xmlNode *model = child(n, "model");
+    char s[64];
+    int rc = text_of(r, n, "mode", s, sizeof s);
+
+    if (rc == 0 && strcmp(s, "custom") != 0) {
+        warn(r->d, n, "mode '%s' is ignored: the CPU is %s", s, cpu_model_name(r->d->cpu));
+        return 0;
+    }
+    if ((rc != 0 && rc != PLX_ENOENT) || model == NULL) {
+        return rc == PLX_ENOENT ? 0 : rc;
+    }
+    rc = text_of(r, model, NULL, s, sizeof s);
+    return rc == 0 && !cpu_model_find(s, &r->d->cpu)
+               ? bad(r, model, "there is no '%s': use %s or %s", s, cpu_model_name(CPU_POLLUX_V2),
+                     cpu_model_name(CPU_POLLUX_V3))
+               : rc;
+}
+
 static int take_kernel(struct reader *r, const xmlNode *n)
 {
     r->have_kernel = true;
@@ -361,6 +383,7 @@ static const struct element {
     {"", "memory", TAKEN, take_memory},
     {"", "currentMemory", KNOWN, NULL},
     {"", "vcpu", TAKEN, take_vcpu},
+    {"", "cpu", TAKEN, take_cpu},
     {"", "os", PARENT, NULL},
     {"os", "type", TAKEN, take_os_type},
     {"os", "kernel", TAKEN, take_kernel},

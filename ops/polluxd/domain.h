@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "consensus/roles.h"
+#include "vmm/cpu/cpu.h"
 
 enum {
     DOMAIN_DISKS_MAX = 8,
@@ -41,6 +42,7 @@ struct domain {
     bool has_uuid;
     uint64_t memory; /* bytes */
     unsigned vcpus;
+    enum cpu_model cpu;
     char kernel[PATH_MAX], initrd[PATH_MAX]; /* initrd may be empty */
     char cmdline[DOMAIN_CMDLINE_MAX];
     struct domain_disk disks[DOMAIN_DISKS_MAX];

@@ -18,7 +18,7 @@
 
 enum { KERNEL_MAX = 256 << 20 };
 
-static void fill_machine(const struct proc *p, struct machine_config *m)
+static int fill_machine(const struct proc *p, struct machine_config *m, struct plx_err *err)
 {
     const Ctl__Start *s = p->start;
 
@@ -33,6 +33,9 @@ static void fill_machine(const struct proc *p, struct machine_config *m)
         m->disks[i].sectors = hostio_disk_sectors(p->io, i);
         m->disks[i].readonly = s->disks[i]->readonly;
     }
+    return s->cpu[0] == '\0' || cpu_model_find(s->cpu, &m->cpu)
+               ? 0
+               : plx_fail(err, PLX_ENOTSUP, "there is no CPU model %s", s->cpu);
 }
 
 static int open_host(struct proc *p, struct plx_err *err)
@@ -151,8 +154,8 @@ int setup_vm(struct proc *p, struct plx_err *err)
         return rc;
     }
     c.host.ctx = p->io;
-    fill_machine(p, &c.machine);
-    rc = vm_create(&c, &p->vm, err);
+    rc = fill_machine(p, &c.machine, err);
+    rc = rc != 0 ? rc : vm_create(&c, &p->vm, err);
     if (rc != 0) {
         return rc;
     }

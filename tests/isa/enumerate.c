@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/isa/enumerate.c - walks the legacy opcode maps with Zydis and keeps one example of every
- * form: mnemonic, mandatory prefix, opcode, operand kinds and sizes. */
+ * tests/isa/enumerate.c - walks the opcode maps with Zydis, legacy and VEX, and keeps one example
+ * of every form: mnemonic, mandatory prefix, opcode, operand kinds and sizes. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,9 @@
 /* The instruction sets of the model; a form of any other must be refused. */
 static bool in_model(const ZydisDecodedInstruction *z)
 {
+    if (z->mnemonic == ZYDIS_MNEMONIC_VPCLMULQDQ) {
+        return false; /* counted to AVX, but a feature of its own */
+    }
     switch (z->meta.isa_set) {
     case ZYDIS_ISA_SET_I86:
     case ZYDIS_ISA_SET_I186:
@@ -46,6 +49,16 @@ static bool in_model(const ZydisDecodedInstruction *z)
     case ZYDIS_ISA_SET_POPCNT:
     case ZYDIS_ISA_SET_FAT_NOP:
         return true;
+    case ZYDIS_ISA_SET_AVX:
+    case ZYDIS_ISA_SET_AVX2:
+    case ZYDIS_ISA_SET_AVX2GATHER:
+    case ZYDIS_ISA_SET_BMI1:
+    case ZYDIS_ISA_SET_BMI2:
+    case ZYDIS_ISA_SET_F16C:
+    case ZYDIS_ISA_SET_FMA:
+    case ZYDIS_ISA_SET_LZCNT:
+    case ZYDIS_ISA_SET_MOVBE:
+        return isa_v3;
     default:
         return false;
     }
@@ -121,6 +134,9 @@ static void name_form(struct form *f, const ZydisDecodedInstruction *z,
             case ZYDIS_REGCLASS_XMM:
                 kind = "xmm";
                 break;
+            case ZYDIS_REGCLASS_YMM:
+                kind = "ymm";
+                break;
             case ZYDIS_REGCLASS_MMX:
                 kind = "mm";
                 break;
@@ -172,6 +188,7 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
         f->imm_len[i] = (uint8_t)(z->raw.imm[i].size / 8);
     }
     f->modrm_at = (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0 ? z->raw.modrm.offset : 0;
+    f->vex = z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     while (memchr("\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3", f->bytes[f->opcode_at], 11) !=
            NULL) {
         f->opcode_at++;
@@ -185,7 +202,10 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
                                    : ZYDIS_REGCLASS_INVALID;
         bool free = c == ZYDIS_REGCLASS_GPR8 || c == ZYDIS_REGCLASS_GPR16 ||
                     c == ZYDIS_REGCLASS_GPR32 || c == ZYDIS_REGCLASS_GPR64 ||
-                    c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_MMX;
+                    c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM || c == ZYDIS_REGCLASS_MMX;
+        f->vvvv_free = f->vvvv_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_NDSNDD);
+        f->vsib = f->vsib || (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                              ops[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB);
         f->reg_free = f->reg_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG);
         f->rm_free = f->rm_free || (free && ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM);
     }
@@ -203,8 +223,8 @@ static void note_details(struct form *f, const ZydisDecodedInstruction *z,
         }
         if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER) {
             ZydisRegisterClass c = ZydisRegisterGetClass(ops[i].reg.value);
-            f->fp = f->fp || c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_MMX ||
-                    c == ZYDIS_REGCLASS_X87;
+            f->fp = f->fp || c == ZYDIS_REGCLASS_XMM || c == ZYDIS_REGCLASS_YMM ||
+                    c == ZYDIS_REGCLASS_MMX || c == ZYDIS_REGCLASS_X87;
         }
     }
     f->fp = f->fp || z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_ext == ZYDIS_ISA_EXT_MMX ||
@@ -216,7 +236,8 @@ static void classify(struct form *f, const ZydisDecodedInstruction *z,
 {
     static const enum decode_mode modes[] = {DECODE_64, DECODE_32, DECODE_16};
     struct insn in;
-    bool bad = decode_insn(modes[f->mode], f->bytes, sizeof f->bytes, &in) != 0 ||
+    bool bad = decode_insn(isa_v3 ? CPU_POLLUX_V3 : CPU_POLLUX_V2, modes[f->mode], f->bytes,
+                           sizeof f->bytes, &in) != 0 ||
                (in.flags & INSN_BAD) != 0;
     bool ud = z->mnemonic == ZYDIS_MNEMONIC_UD0 || z->mnemonic == ZYDIS_MNEMONIC_UD1 ||
               z->mnemonic == ZYDIS_MNEMONIC_UD2;
@@ -252,20 +273,20 @@ static const ZydisDecoder *decoder_of(enum isa_mode mode)
                                                ZYDIS_MACHINE_MODE_LONG_COMPAT_16};
     static const ZydisStackWidth stack[] = {ZYDIS_STACK_WIDTH_64, ZYDIS_STACK_WIDTH_32,
                                             ZYDIS_STACK_WIDTH_16};
-    static const ZydisDecoderMode off[] = {
-        ZYDIS_DECODER_MODE_LZCNT, ZYDIS_DECODER_MODE_TZCNT,    ZYDIS_DECODER_MODE_MPX,
-        ZYDIS_DECODER_MODE_CET,   ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE};
-    static ZydisDecoder decoders[ISA_MODES];
-    static bool made[ISA_MODES];
-    ZydisDecoder *d = &decoders[mode];
+    static const ZydisDecoderMode off[] = {ZYDIS_DECODER_MODE_MPX,      ZYDIS_DECODER_MODE_CET,
+                                           ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE,
+                                           ZYDIS_DECODER_MODE_LZCNT,    ZYDIS_DECODER_MODE_TZCNT};
+    static ZydisDecoder decoders[2][ISA_MODES];
+    static bool made[2][ISA_MODES];
+    ZydisDecoder *d = &decoders[isa_v3][mode];
 
-    if (!made[mode]) {
+    if (!made[isa_v3][mode]) {
         PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(d, machine[mode], stack[mode])));
-        for (size_t i = 0; i < PLX_COUNT(off); i++) {
+        for (size_t i = 0; i < PLX_COUNT(off) - (isa_v3 ? 2 : 0); i++) {
             PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(d, off[i], ZYAN_FALSE)));
         }
         decode_init();
-        made[mode] = true;
+        made[isa_v3][mode] = true;
     }
     return d;
 }
@@ -277,7 +298,8 @@ bool form_of_bytes(enum isa_mode mode, const uint8_t *bytes, struct form *out)
 
     if (!ZYAN_SUCCESS(
             ZydisDecoderDecodeFull(decoder_of(mode), bytes, sizeof out->bytes, &z, ops)) ||
-        z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+        (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+         !(isa_v3 && z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX))) {
         return false;
     }
     *out = (struct form){.mode = mode, .mnemonic = z.mnemonic, .len = z.length};
@@ -301,6 +323,39 @@ static void try_bytes(enum isa_mode mode, const uint8_t *bytes, struct forms *ou
         PLX_CHECK(out->items != NULL);
     }
     out->items[out->n++] = f;
+}
+
+/* All with the three-byte prefix: pp, L and W, the maps 0F, 0F 38, 0F 3A; vvvv 1111 (none, or
+ * register 0), but register 2 for the forms that want three different ones: with a SIB byte. */
+static void vex_forms(enum isa_mode mode, struct forms *out)
+{
+    enum { MEMORY = 8, MEMORY_SIB = 9 };
+
+    for (unsigned map = 1; map < 4; map++) {
+        for (unsigned op = 0; op < 256; op++) {
+            for (unsigned v = 0; v < 16 * 8 * 10; v++) {
+                unsigned pp = v % 4, l = v / 4 % 2, w = v / 8 % 2, reg = v / 16 % 8, rm = v / 128;
+                uint8_t vvvv = rm == MEMORY_SIB ? 0xd : 0xf;
+                uint8_t b[15] = {0};
+                unsigned n = 0;
+
+                if (mode == ISA_16 && rm >= MEMORY) { /* 16-bit addresses know no SIB */
+                    b[n++] = 0x67;
+                }
+                b[n++] = 0xc4;
+                b[n++] = (uint8_t)(0xe0 | map);
+                b[n++] = (uint8_t)(w << 7 | (unsigned)vvvv << 3 | l << 2 | pp);
+                b[n++] = (uint8_t)op;
+                if (rm == MEMORY_SIB) {
+                    b[n++] = (uint8_t)(0x44 | reg << 3);
+                    b[n++] = 0x0b; /* rBX + register 1 */
+                } else {
+                    b[n++] = (uint8_t)(rm == MEMORY ? 0x43 | reg << 3 : 0xc0 | reg << 3 | rm);
+                }
+                try_bytes(mode, b, out);
+            }
+        }
+    }
 }
 
 void enumerate(enum isa_mode mode, struct forms *out)
@@ -334,5 +389,8 @@ void enumerate(enum isa_mode mode, struct forms *out)
                 try_bytes(mode, b, out);
             }
         }
+    }
+    if (isa_v3) {
+        vex_forms(mode, out);
     }
 }

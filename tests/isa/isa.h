@@ -15,6 +15,10 @@
 #include "base/hash.h"
 #include "base/prng.h"
 
+/* The model is pollux-v3 instead of pollux-v2: VEX-encoded forms too, and the upper halves of the
+ * YMM registers. Set before anything is opened. */
+extern bool isa_v3;
+
 enum isa_mode { ISA_64, ISA_32, ISA_16, ISA_MODES };
 
 #define CODE_AT  UINT64_C(0x10000000)
@@ -41,6 +45,8 @@ struct form {
     uint8_t modrm_at;              /* 0: none. Memory operands are rBX + disp8 there */
     uint8_t opcode_at, rex;        /* REX precedes the opcode; 0: none */
     bool reg_free, rm_free;        /* ModRM.reg, ModRM.rm name a general or vector register */
+    bool vex, vvvv_free;           /* C4 at opcode_at; VEX.vvvv names a register */
+    bool vsib;                     /* the memory operand has a vector of indices */
     bool rep;                      /* a string instruction with F2 or F3 */
     bool fp;                       /* touches x87, MMX or SSE */
     bool branch;                   /* target registers must be canonical */
@@ -54,7 +60,8 @@ struct forms {
 };
 
 void enumerate(enum isa_mode mode, struct forms *out);
-/* The form of the instruction at @bytes, 15 of them. false: it is none of the legacy maps. */
+/* The form of the instruction at @bytes, 15 of them. false: it is none of the legacy maps, nor of
+ * those of VEX. */
 bool form_of_bytes(enum isa_mode mode, const uint8_t *bytes, struct form *out);
 
 /* The test that answers for a form of the column "privileged". */
@@ -74,6 +81,7 @@ struct isa_state {
     uint64_t rip, rflags;
     uint64_t fs_base, gs_base; /* of 64-bit mode */
     uint8_t fx[512];           /* FXSAVE64 image */
+    uint8_t ymm_high[256];
     uint8_t data[DATA_SIZE], stack[STACK_SIZE];
 };
 

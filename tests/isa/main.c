@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/isa/main.c - makes operands, runs each form on both sides, compares, prints the table.
  *
- *   isa [--seed N] [--trials N] [--only TEXT] [--table FILE] [--verbose]
+ *   isa [--v3] [--seed N] [--trials N] [--only TEXT] [--table FILE] [--verbose]
+ *
+ * --v3: the model pollux-v3 instead of pollux-v2.
  *
  * Exit 1 when a form differs, is in no column or in "privileged" without a test (witness.c), 77
  * when this host cannot be single-stepped. */
@@ -67,6 +69,10 @@ static void make_state(struct prng *g, const struct form *f, struct isa_state *s
     s->rip = (f->mode == ISA_16 ? 0 : CODE_AT) + INSN_OFFSET;
     s->rflags = FLAG_ONE | FLAG_IF | (prng_u64(g) & (FLAGS_ARITH | FLAG_DF));
     random_fx(g, s->fx);
+    memset(s->ymm_high, 0, sizeof s->ymm_high);
+    if (isa_v3) {
+        random_float(g, s->ymm_high, sizeof s->ymm_high);
+    }
     if (f->fp) {
         random_float(g, s->data, DATA_SIZE);
         for (int i = 0; i < DATA_SIZE / 64; i++) {
@@ -178,9 +184,25 @@ static bool fault_undefined(const struct form *f, const struct isa_state *in,
            (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0);
 }
 
+/* When a gather faults, the SDM has the rest of its mask extended from the sign bits and what is
+ * above it zeroed; AMD's processors leave that as it was. */
+static void extend_mask(enum isa_mode mode, const struct isa_code *code, struct isa_state *host)
+{
+    const uint8_t *vex = memchr(code->bytes, 0xc4, code->len);
+    unsigned reg = ~(unsigned)vex[2] >> 3 & (mode == ISA_64 ? 15 : 7);
+    unsigned size = (vex[2] & 0x80) != 0 ? 8 : 4, wide = (vex[2] & 4) != 0 ? 32 : 16;
+    unsigned n = wide / ((vex[3] & 1) != 0 || size == 8 ? 8 : 4);
+
+    for (unsigned i = 0; i < 32 / size; i++) {
+        uint8_t *half = i * size < 16 ? host->fx + 160 + reg * 16 : host->ymm_high + reg * 16;
+        uint8_t *at = half + i * size % 16;
+        memset(at, i < n && (at[size - 1] & 0x80) != 0 ? 0xff : 0, size);
+    }
+}
+
 /* Is the state equal where the SDM defines it? */
-static bool same(const struct form *f, struct isa_outcome *host, const struct isa_outcome *here,
-                 struct difference *d)
+static bool same(const struct form *f, const struct isa_code *code, struct isa_outcome *host,
+                 const struct isa_outcome *here, struct difference *d)
 {
     const struct exemption *ex = exemption_of(f);
     bool results = ex == NULL || ex->what == SKIP_FSW || ex->what == SKIP_C1;
@@ -193,6 +215,9 @@ static bool same(const struct form *f, struct isa_outcome *host, const struct is
                        host->signal == 0 ? "no exception" : strsignal(host->signal),
                        here->signal == 0 ? "no exception" : strsignal(here->signal));
         return false;
+    }
+    if (f->vsib && host->signal == SIGSEGV) {
+        extend_mask(f->mode, code, &host->s);
     }
     if (host->signal == 0) {
         mask &= ~(uint64_t)f->flags_undefined;
@@ -227,7 +252,9 @@ static bool same(const struct form *f, struct isa_outcome *host, const struct is
         host->s.fx[3] = (uint8_t)((host->s.fx[3] & ~2) | (here->s.fx[3] & 2));
     }
     return same_fp(host->s.fx, here->s.fx, results, fsw, d) &&
-           (!results || (same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
+           (!results || (same_bytes(host->s.ymm_high, here->s.ymm_high, sizeof host->s.ymm_high,
+                                    "ymm high", d) &&
+                         same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
                          same_bytes(host->s.stack, here->s.stack, STACK_SIZE, "stack", d)));
 }
 
@@ -270,11 +297,12 @@ static void check_form(struct ours *o, struct form *f)
         prng_seed_bytes(&g, &key, sizeof key);
         make_state(&g, f, &in);
         make_variant(&g, f, &in, &code);
-        native_step(f->mode, code.bytes, code.len, f->rep, &in, &host);
+        /* A gather too is traced element by element. */
+        native_step(f->mode, code.bytes, code.len, f->rep || f->vsib, &in, &host);
         ours_step(o, f->mode, code.bytes, code.len, f->rep, &in, &here);
         f->trials++;
         if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &in, &code, &host, &here) &&
-            !same(f, &host, &here, &d)) {
+            !same(f, &code, &host, &here, &d)) {
             if (f->differ++ == 0) {
                 report(f, code.bytes, code.len, t, &in, &d);
             }
@@ -306,9 +334,13 @@ static int write_table(const struct forms *l)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"seed", 1, NULL, 's'},    {"trials", 1, NULL, 't'},
-                                          {"only", 1, NULL, 'o'},    {"table", 1, NULL, 'f'},
-                                          {"verbose", 0, NULL, 'v'}, {0}};
+    static const struct option longs[] = {{"seed", 1, NULL, 's'},
+                                          {"trials", 1, NULL, 't'},
+                                          {"only", 1, NULL, 'o'},
+                                          {"table", 1, NULL, 'f'},
+                                          {"verbose", 0, NULL, 'v'},
+                                          {"v3", 0, NULL, '3'},
+                                          {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -328,6 +360,9 @@ static void parse(int argc, char **argv)
         case 'v':
             opt.verbose = true;
             break;
+        case '3':
+            isa_v3 = true;
+            break;
         default:
             exit(2);
         }
@@ -342,7 +377,7 @@ int main(int argc, char **argv)
 
     parse(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    printf("seed %llu\n", (unsigned long long)opt.seed);
+    printf("%s, seed %llu\n", isa_v3 ? "pollux-v3" : "pollux-v2", (unsigned long long)opt.seed);
     if (native_open() != 0) {
         printf("this host cannot be single-stepped\n");
         return 77;

@@ -3,6 +3,7 @@
  * data and stack pages with us and runs, or is single-stepped, with registers of our choice. It has
  * no other memory, and no system calls. */
 #include <asm/ldt.h>
+#include <elf.h>
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -15,6 +16,7 @@
 #include <sys/ptrace.h>
 #include <sys/rseq.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -28,6 +30,9 @@ enum { RSEQ_BYTES = 32, WAIT_S = 1 };
 #define USER_END UINT64_C(0x7ffffffff000)
 enum { LDT_CODE16, LDT_DATA16, LDT_STACK16 };
 #define LDT_SEL(i) ((unsigned)(i) << 3 | 7)
+
+/* The standard format of the XSAVE area (SDM Vol. 1, "XSAVE Area"). */
+enum { XSTATE_BV_AT = 512, YMM_HIGH_AT = 576, XSTATE_MAX = 16384 };
 
 static pid_t child;
 static sigset_t stops; /* SIGCHLD */
@@ -105,6 +110,54 @@ static void load_regs(enum isa_mode mode, const struct isa_state *in, struct use
     PLX_CHECK(ptrace(PTRACE_SETREGS, child, NULL, r) == 0);
 }
 
+static void xstate(int request, uint8_t area[XSTATE_MAX], size_t *len)
+{
+    struct iovec io = {area, *len};
+
+    PLX_CHECK(ptrace(request, child, NT_X86_XSTATE, &io) == 0);
+    *len = io.iov_len;
+}
+
+static void load_fp(const struct isa_state *in)
+{
+    static uint8_t area[XSTATE_MAX];
+    struct user_fpregs_struct fp;
+    size_t len = sizeof area;
+    uint64_t bv;
+
+    if (!isa_v3) {
+        memcpy(&fp, in->fx, sizeof fp);
+        PLX_CHECK(ptrace(PTRACE_SETFPREGS, child, NULL, &fp) == 0);
+        return;
+    }
+    xstate(PTRACE_GETREGSET, area, &len);
+    memcpy(area, in->fx, sizeof in->fx - 48); /* the rest is the kernel's */
+    memcpy(area + YMM_HIGH_AT, in->ymm_high, sizeof in->ymm_high);
+    memcpy(&bv, area + XSTATE_BV_AT, 8);
+    bv |= 7;
+    memcpy(area + XSTATE_BV_AT, &bv, 8);
+    xstate(PTRACE_SETREGSET, area, &len);
+}
+
+static void store_fp(struct isa_state *out)
+{
+    static uint8_t area[XSTATE_MAX];
+    struct user_fpregs_struct fp;
+    size_t len = sizeof area;
+    uint64_t bv;
+
+    PLX_CHECK(ptrace(PTRACE_GETFPREGS, child, NULL, &fp) == 0);
+    memcpy(out->fx, &fp, sizeof fp);
+    memset(out->ymm_high, 0, sizeof out->ymm_high);
+    if (isa_v3) {
+        xstate(PTRACE_GETREGSET, area, &len);
+        memcpy(&bv, area + XSTATE_BV_AT, 8);
+        if ((bv & 4) != 0) {
+            memcpy(out->ymm_high, area + YMM_HIGH_AT, sizeof out->ymm_high);
+        }
+    }
+}
+
 /* One step; the signal it ended with, SIGTRAP counted as 0. */
 static int step(void)
 {
@@ -154,6 +207,11 @@ int native_open(void)
 {
     int status;
 
+    if (isa_v3 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))) {
+        (void)fprintf(stderr, "this host has no AVX2\n");
+        return -1;
+    }
     (void)sigemptyset(&stops);
     (void)sigaddset(&stops, SIGCHLD);
     PLX_CHECK(sigprocmask(SIG_BLOCK, &stops, NULL) == 0);
@@ -179,28 +237,24 @@ int native_open(void)
 static void load(enum isa_mode mode, const struct isa_state *in)
 {
     struct user_regs_struct r;
-    struct user_fpregs_struct fp;
 
     memcpy((void *)(uintptr_t)DATA_AT, in->data, DATA_SIZE);
     memcpy((void *)(uintptr_t)STACK_AT, in->stack, STACK_SIZE);
-    memcpy(&fp, in->fx, sizeof fp);
     load_regs(mode, in, &r);
-    PLX_CHECK(ptrace(PTRACE_SETFPREGS, child, NULL, &fp) == 0);
+    load_fp(in);
 }
 
 static void store(struct isa_outcome *out)
 {
     struct user_regs_struct r;
-    struct user_fpregs_struct fp;
 
     PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
-    PLX_CHECK(ptrace(PTRACE_GETFPREGS, child, NULL, &fp) == 0);
+    store_fp(&out->s);
     for (int i = 0; i < 16; i++) {
         memcpy(&out->s.gpr[i], (char *)&r + reg_at[i], 8);
     }
     out->s.rip = r.rip;
     out->s.rflags = r.eflags;
-    memcpy(out->s.fx, &fp, sizeof fp);
     memcpy(out->s.data, (void *)(uintptr_t)DATA_AT, DATA_SIZE);
     memcpy(out->s.stack, (void *)(uintptr_t)STACK_AT, STACK_SIZE);
 }

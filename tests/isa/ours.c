@@ -96,7 +96,7 @@ static void build_state(struct cpu *c)
     c->cr3 = GPA_PML4;
     c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE;
     c->efer = EFER_LME | EFER_LMA | EFER_NX | EFER_SCE;
-    c->xcr0 = 3;
+    c->xcr0 = cpu_xcr0_offered(isa_v3 ? CPU_POLLUX_V3 : CPU_POLLUX_V2);
     c->gdtr = (struct cpu_dtable){.base = SYS_AT + GDT_OFF, .limit = 0x1ff};
     c->idtr = (struct cpu_dtable){.base = SYS_AT + IDT_OFF, .limit = 0xfff};
     c->tr = segment(SEL_TSS, SEG_P | 0xb, SYS_AT + TSS_OFF, 0x67);
@@ -106,7 +106,10 @@ static void build_state(struct cpu *c)
 void ours_open(struct ours *o, const struct engine_ops *engine, unsigned cache_entries)
 {
     static const struct vcpu_ops no_machine;
-    struct engine_config cfg = {.bsp = true, .ops = &no_machine, .cache_entries = cache_entries};
+    struct engine_config cfg = {.bsp = true,
+                                .model = isa_v3 ? CPU_POLLUX_V3 : CPU_POLLUX_V2,
+                                .ops = &no_machine,
+                                .cache_entries = cache_entries};
     struct plx_err err;
 
     o->engine = engine;
@@ -249,6 +252,9 @@ static void load_state(struct ours *o, enum isa_mode mode, const struct isa_stat
     c->rip = in->rip;
     c->rflags = in->rflags | FLAG_ONE | FLAG_IF;
     load_fx(&c->fpu, in->fx);
+    if (isa_v3) {
+        memcpy(c->fpu.ymm_high, in->ymm_high, sizeof c->fpu.ymm_high);
+    }
     o->engine->state_changed(o->vcpu);
 }
 
@@ -260,6 +266,7 @@ void ours_state(const struct ours *o, struct isa_state *out)
     out->rip = c->rip;
     out->rflags = c->rflags;
     store_fx(&c->fpu, out->fx);
+    memcpy(out->ymm_high, c->fpu.ymm_high, sizeof out->ymm_high);
     PLX_CHECK(ram_read(o->ram, GPA_DATA, out->data, DATA_SIZE) == 0);
     PLX_CHECK(ram_read(o->ram, GPA_STACK, out->stack, STACK_SIZE) == 0);
 }

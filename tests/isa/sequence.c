@@ -140,10 +140,10 @@ static void sse_opcode(struct choices *c, struct draft *d)
     add_prefix(d, prefix[choose(c, sizeof prefix)]);
     if (map == 0) {
         d->map = 2;
-        d->op = (uint8_t)choose(c, 0x42);
+        d->op = (uint8_t)choose(c, isa_v3 ? 0xf8 : 0x42);
     } else if (map == 1) {
         d->map = 3;
-        d->op = (uint8_t)(8 + choose(c, 0x1b));
+        d->op = (uint8_t)(isa_v3 ? choose(c, 0x64) : 8 + choose(c, 0x1b));
     } else {
         d->map = 1;
         d->op = one_in(c, 4) ? others[choose(c, sizeof others)]
@@ -223,6 +223,19 @@ static void operands(struct choices *c, struct bytes *o, uint8_t *rex, bool memo
     }
 }
 
+/* The same opcode, VEX-encoded, of any length, width and register besides. */
+static void put_vex(struct choices *c, const struct draft *d, uint8_t rex, struct bytes *o)
+{
+    unsigned pp = 0;
+
+    for (unsigned i = 0; i < d->nprefix; i++) {
+        pp = d->prefix[i] == 0x66 ? 1 : d->prefix[i] == 0xf3 ? 2 : d->prefix[i] == 0xf2 ? 3 : pp;
+    }
+    put(o, 0xc4, 1);
+    put(o, (~(unsigned)rex & 7) << 5 | d->map, 1);
+    put(o, (rex & 8U) << 4 | (one_in(c, 2) ? 15U : choose(c, 16)) << 3 | choose(c, 2) << 2 | pp, 1);
+}
+
 /* An instruction at random, at m->at; bytes behind it are an immediate, or too many. */
 static void draft(struct maker *m, unsigned what, struct bytes *o)
 {
@@ -247,16 +260,20 @@ static void draft(struct maker *m, unsigned what, struct bytes *o)
     }
     rex = one_in(c, 2) ? (uint8_t)(0x40 | choose(c, 16)) : 0;
     operands(c, &rest, &rex, one_in(c, 2) || (d.map == 0 && d.op == 0x8d));
-    memcpy(o->b, d.prefix, d.nprefix);
-    o->n = d.nprefix;
-    if (rex != 0) {
-        put(o, rex, 1);
-    }
-    if (d.map != 0) {
-        put(o, 0x0f, 1);
-    }
-    if (d.map > 1) {
-        put(o, d.map == 2 ? 0x38 : 0x3a, 1);
+    if (isa_v3 && d.map != 0 && what != 2) {
+        put_vex(c, &d, rex, o);
+    } else {
+        memcpy(o->b, d.prefix, d.nprefix);
+        o->n = d.nprefix;
+        if (rex != 0) {
+            put(o, rex, 1);
+        }
+        if (d.map != 0) {
+            put(o, 0x0f, 1);
+        }
+        if (d.map > 1) {
+            put(o, d.map == 2 ? 0x38 : 0x3a, 1);
+        }
     }
     put(o, d.op, 1);
     if (rest.relative_at != 0) {
@@ -274,7 +291,8 @@ static unsigned complete(struct maker *m, struct bytes *o)
     for (unsigned i = o->n; i < 24; i++) {
         o->b[i] = (uint8_t)(i < o->n + 4 ? choose(m->c, 128) : 0);
     }
-    PLX_CHECK(decode_insn(DECODE_64, o->b, INSN_BYTES_MAX, &in) == 0);
+    PLX_CHECK(decode_insn(isa_v3 ? CPU_POLLUX_V3 : CPU_POLLUX_V2, DECODE_64, o->b, INSN_BYTES_MAX,
+                          &in) == 0);
     return in.len;
 }
 
@@ -370,8 +388,11 @@ static void instruction(struct maker *m, unsigned percent_sse)
     struct form f;
 
     if (m->kind == SEQUENCE_ANY) {
-        draft(m, what, &o);
-        unsigned len = complete(m, &o);
+        unsigned len = 0;
+        for (unsigned tries = 0; tries < (isa_v3 ? TRIES : 1) && len <= 1; tries++) {
+            draft(m, what, &o);
+            len = complete(m, &o); /* 1: mostly, there is none; VEX has many gaps */
+        }
         /* Now and then bytes too many, or too few. */
         place(m, &o, len, one_in(c, 3) ? o.n + (unsigned)choose(c, 6) : len);
         return;
@@ -708,6 +729,9 @@ void sequence_registers(struct prng *g, const struct sequence *s, bool edges, st
     in->rip = CODE_AT + s->start;
     in->rflags = FLAG_ONE | FLAG_IF | (prng_u64(g) & FLAGS_ARITH);
     random_fx(g, in->fx);
+    if (isa_v3) {
+        random_float(g, in->ymm_high, sizeof in->ymm_high);
+    }
 }
 
 void sequence_print(const struct sequence *s, const struct isa_state *in)

@@ -18,6 +18,8 @@ struct draft {
     bool lock, narrow; /* F0; 67 */
     unsigned rex;
     uint64_t seg_base;
+    uint8_t vvvv; /* not inverted */
+    uint8_t flip; /* W and L of a VEX prefix, as bits of its last byte */
     uint8_t modrm;
     bool sib_there;
     uint8_t sib;
@@ -146,12 +148,64 @@ static void choose_registers(struct prng *g, const struct form *f, struct draft 
 {
     if (f->reg_free) {
         d->modrm = (uint8_t)((d->modrm & 0xc7) | prng_below(g, 8) << 3);
-        d->rex |= one_in(g, 2) ? REX_R : 0u;
+        d->rex |= one_in(g, 2) && (!f->vex || f->mode == ISA_64) ? REX_R : 0u;
     }
     if (f->rm_free && d->modrm >= 0xc0) {
         d->modrm = (uint8_t)((d->modrm & 0xf8) | prng_below(g, 8));
-        d->rex |= one_in(g, 2) ? REX_B : 0u;
+        d->rex |= one_in(g, 2) && (!f->vex || f->mode == ISA_64) ? REX_B : 0u;
     }
+}
+
+/* A vector of indices that stay near @ea; base rBX. */
+static void choose_vsib(struct prng *g, const struct form *f, struct draft *d, struct isa_state *s)
+{
+    unsigned index = (unsigned)prng_below(g, f->mode == ISA_64 ? 16 : 8);
+    unsigned scale = (unsigned)prng_below(g, 4);
+    /* VGATHERDPS, VPGATHERDD: the letter before the last two, or one. */
+    const char *name = ZydisMnemonicGetString(f->mnemonic);
+    bool quad = name[strlen("vgather") + (name[1] == 'p' ? 1 : 0)] == 'q';
+    uint64_t ea = choose_target(g, f, d) - d->seg_base, disp = prng_below(g, 128);
+
+    s->gpr[RBX] = f->mode == ISA_64 ? ea - disp : (ea - disp) & UINT32_MAX;
+    d->modrm = (uint8_t)(0x40 | (d->modrm & 0x38) | SIB_FOLLOWS);
+    d->sib_there = true;
+    d->sib = (uint8_t)(scale << 6 | (index & 7) << 3 | RBX);
+    d->rex |= (index & 8) != 0 ? REX_X : 0u;
+    displace(d, disp, 1);
+    for (unsigned i = 0; i < 8; i++) {
+        uint8_t *half = i < 4 ? s->fx + 160 + index * 16 : s->ymm_high + index * 16;
+        int64_t at = (int64_t)prng_below(g, 512) - 256;
+        if (!quad) {
+            int32_t at32 = (int32_t)at;
+            memcpy(half + i % 4 * 4, &at32, 4);
+        } else if (i % 2 == 0) {
+            memcpy(half + i % 4 * 4, &at, 8);
+        }
+    }
+}
+
+/* W says nothing to AMD's VPERMQ and VPERMPD, where W0 is #UD by the SDM; and is #UD to its VPEXTRD
+ * and VPINSRD outside of 64-bit mode, where the SDM has it ignored. */
+static bool vendors_differ_in_w(const struct form *f)
+{
+    switch (f->mnemonic) {
+    case ZYDIS_MNEMONIC_VPERMQ:
+    case ZYDIS_MNEMONIC_VPERMPD:
+        return true;
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+        return f->mode != ISA_64;
+    default:
+        return false;
+    }
+}
+
+/* The bytes of a VEX prefix: R, X and B are inverted, as is vvvv. */
+static void set_vex(const struct draft *d, uint8_t *vex)
+{
+    vex[1] = (uint8_t)((vex[1] & 0x1f) | ((d->rex & REX_R) != 0 ? 0 : 0x80) |
+                       ((d->rex & REX_X) != 0 ? 0 : 0x40) | ((d->rex & REX_B) != 0 ? 0 : 0x20));
+    vex[2] = (uint8_t)(((vex[2] & 0x87) | (~d->vvvv & 0xf) << 3) ^ d->flip);
 }
 
 static void emit(struct isa_code *c, const void *bytes, size_t n)
@@ -164,8 +218,9 @@ void make_variant(struct prng *g, const struct form *f, struct isa_state *s, str
 {
     struct draft d = {.rex = f->rex, .modrm = f->bytes[f->modrm_at]};
     bool memory = f->mem && f->modrm_at != 0 && d.modrm >> 6 == 1;
-    unsigned opcode = f->opcode_at + (f->rex != 0 ? 1u : 0u),
-             rest = f->modrm_at + (memory ? 2u : 1u);
+    unsigned opcode = f->opcode_at + (f->rex != 0 ? 1u : 0u), rest = f->modrm_at + (f->vsib  ? 3u
+                                                                                    : memory ? 2u
+                                                                                             : 1u);
     unsigned opcode_len = (f->modrm_at != 0 ? f->modrm_at : f->len) - opcode, disp_at = 0;
     uint8_t bytes[15], rex;
 
@@ -180,12 +235,19 @@ void make_variant(struct prng *g, const struct form *f, struct isa_state *s, str
     if (f->modrm_at != 0) {
         choose_registers(g, f, &d);
     }
-    if (memory) {
+    if (memory && f->vsib) {
+        choose_vsib(g, f, &d, s);
+    } else if (memory) {
         choose_memory(g, f, &d, s);
+    }
+    if (f->vex) {
+        d.vvvv = f->vvvv_free ? (uint8_t)prng_below(g, 16) : 0;
+        d.flip = one_in(g, 12) && !vendors_differ_in_w(f) ? 0x80 : one_in(g, 12) ? 0x04 : 0;
+        set_vex(&d, bytes + opcode);
     }
     emit(out, d.prefix, d.nprefix);
     emit(out, bytes, f->opcode_at);
-    if (f->mode == ISA_64 && (d.rex != 0 || one_in(g, 8))) {
+    if (f->mode == ISA_64 && !f->vex && (d.rex != 0 || one_in(g, 8))) {
         rex = (uint8_t)(0x40 | d.rex);
         emit(out, &rex, 1);
     }

@@ -292,7 +292,7 @@ static inline int fx_run(struct fixture *f, const uint8_t *bytes, size_t len)
     if (setjmp(v->fault_jmp) != 0) {
         return v->fault_vector;
     }
-    assert_int_equal(decode_insn(fx_mode(&v->c), bytes, len, &in), 0);
+    assert_int_equal(decode_insn(v->model, fx_mode(&v->c), bytes, len, &in), 0);
     v->next_rip = v->c.rip + in.len;
     in.fn(v, &in);
     v->c.rip = v->next_rip;

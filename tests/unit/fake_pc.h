@@ -75,6 +75,7 @@ static int fake_create(const struct engine_config *cfg, struct vcpu **out, struc
     (void)err;
     *out = plx_calloc(1, sizeof **out);
     (*out)->ram = cfg->ram;
+    (*out)->model = cfg->model;
     cpu_reset(&(*out)->c, cfg->id);
     return 0;
 }

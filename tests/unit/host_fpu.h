@@ -150,7 +150,7 @@ static inline int cpu_run(struct vcpu *v, const uint8_t *code, size_t len, struc
     uint8_t bytes[INSN_BYTES_MAX] = {0};
 
     memcpy(bytes, code, len);
-    if (decode_insn(DECODE_64, bytes, sizeof bytes, in) != 0) {
+    if (decode_insn(v->model, DECODE_64, bytes, sizeof bytes, in) != 0) {
         return -1;
     }
     v->c.rip = 0x1000;

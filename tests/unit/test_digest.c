@@ -42,7 +42,7 @@ static void every_register_counts(void **state)
     unsigned flipped = 0;
 
     (void)state;
-    for (unsigned i = 0; i < cpu_nfields; i++) {
+    for (unsigned i = 0; i < cpu_nfields(CPU_POLLUX_V2); i++) {
         const struct cpu_field *f = &cpu_fields[i];
         for (unsigned byte = 0; byte < (unsigned)f->count * f->width; byte++, flipped++) {
             uint8_t *at = c + f->offset + byte / f->width * f->stride + byte % f->width;
@@ -71,7 +71,7 @@ static void the_table_covers_the_whole_struct(void **state)
     size_t open = 0;
 
     (void)state;
-    for (unsigned i = 0; i < cpu_nfields; i++) {
+    for (unsigned i = 0; i < cpu_nfields(CPU_POLLUX_V3); i++) {
         const struct cpu_field *f = &cpu_fields[i];
         for (unsigned k = 0; k < f->count; k++) {
             for (unsigned b = 0; b < f->width; b++) {

@@ -95,6 +95,30 @@ static void the_least_is_enough(void **state)
     assert_int_equal(d.nwarnings, 0);
 }
 
+static void a_cpu_model_is_taken_by_name(void **state)
+{
+    static const struct {
+        const char *xml;
+        enum cpu_model model;
+        unsigned warnings;
+    } t[] = {
+        {HEAD OS "</domain>", CPU_POLLUX_V2, 0},
+        {HEAD OS "<cpu mode='custom'><model>pollux-v3</model></cpu></domain>", CPU_POLLUX_V3, 0},
+        {HEAD OS "<cpu><model fallback='forbid'> pollux-v2 </model></cpu></domain>", CPU_POLLUX_V2,
+         0},
+        {HEAD OS "<cpu><topology sockets='1'/></cpu></domain>", CPU_POLLUX_V2, 0},
+        {HEAD OS "<cpu mode='host-passthrough'/></domain>", CPU_POLLUX_V2, 1},
+    };
+    struct domain d;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof t / sizeof t[0]; i++) {
+        assert_int_equal(domain_parse(t[i].xml, strlen(t[i].xml), &d, NULL), 0);
+        assert_int_equal(d.cpu, t[i].model);
+        assert_int_equal(d.nwarnings, t[i].warnings);
+    }
+}
+
 static void mistakes_are_named(void **state)
 {
     static const struct {
@@ -116,6 +140,8 @@ static void mistakes_are_named(void **state)
         {"<domain><memory>1</memory></domain>", "not between"},
         {"<domain><vcpu>0</vcpu></domain>", "from 1 to 16"},
         {"<domain><vcpu>1x</vcpu></domain>", "from 1 to 16"},
+        {"<domain><cpu mode='custom'><model>Haswell</model></cpu></domain>",
+         "there is no 'Haswell': use pollux-v2 or pollux-v3"},
         {"<domain><uuid>12</uuid></domain>", "not a UUID"},
         {"<domain>\n<os><kernel>vmlinuz</kernel></os></domain>",
          "line 2, <kernel>: needs an absolute"},
@@ -179,11 +205,9 @@ static void uuids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_is_read),
-        cmocka_unit_test(the_least_is_enough),
-        cmocka_unit_test(mistakes_are_named),
-        cmocka_unit_test(truncations_are_refused),
-        cmocka_unit_test(uuids),
+        cmocka_unit_test(everything_is_read),           cmocka_unit_test(the_least_is_enough),
+        cmocka_unit_test(a_cpu_model_is_taken_by_name), cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(truncations_are_refused),      cmocka_unit_test(uuids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -154,6 +154,14 @@ static void random_programs_end_alike(void **state)
     close_pair(&p);
 }
 
+/* With the instructions of pollux-v3 among them: those are interpreted, by either. */
+static void random_programs_of_v3_end_alike(void **state)
+{
+    isa_v3 = true;
+    random_programs_end_alike(state);
+    isa_v3 = false;
+}
+
 /* A budget that ends within a translation ends exactly (R1), and the run goes on from there. */
 static void budgets_of_a_few_end_alike(void **state)
 {
@@ -244,6 +252,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_switch),
+        cmocka_unit_test_prestate(random_programs_of_v3_end_alike, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test(budgets_of_a_few_end_alike),
         cmocka_unit_test(small_caches_end_alike),
         cmocka_unit_test(single_steps_end_alike),

@@ -149,6 +149,23 @@ static void xsave_area(struct smp *s)
     engine_interp.state_changed(s->g.v);
 }
 
+static void avx_enabled(struct smp *s)
+{
+    s->g.v->c.cr4 |= CR4_OSXSAVE;
+    s->g.v->c.xcr0 = 7;
+    engine_interp.state_changed(s->g.v);
+}
+
+/* Elements in three places, one across pages. */
+static void gather_indices(struct smp *s)
+{
+    static const uint32_t index[4] = {0, EDGE + 2, B - A, C - A};
+
+    avx_enabled(s);
+    memcpy(s->g.v->c.fpu.xmm[1], index, sizeof index);
+    memset(s->g.v->c.fpu.xmm[2], 0xff, 16);
+}
+
 static void idle_halt(struct smp *s)
 {
     s->g.v->c.nmi_pending = 1;
@@ -216,6 +233,8 @@ static const struct form forms[] = {
     {"fnsave [rbx+edge]", CODE(0xdd, 0xb3, 0xfc, 0x0f, 0, 0), NULL, false, 2},
     {"movdqu [rbx+edge], xmm0", CODE(0xf3, 0x0f, 0x7f, 0x83, 0xfc, 0x0f, 0, 0), NULL, false, 2},
     {"maskmovdqu", CODE(0x66, 0x0f, 0xf7, 0xc1), NULL, false, 1},
+    {"vpgatherdd xmm0, [rbx+xmm1], xmm2", CODE(0xc4, 0xe2, 0x69, 0x90, 0x04, 0x0b), gather_indices, false, 4},
+    {"vmaskmovps [rbx+edge], xmm1, xmm0", CODE(0xc4, 0xe2, 0x71, 0x2e, 0x83, 0xfc, 0x0f, 0, 0), avx_enabled, false, 2},
     {"ud2", CODE(0x0f, 0x0b), frame_at_edge, false, 4},
     {"int 0x20", CODE(0xcd, 0x20), frame_at_edge, false, 4},
     {"int1", CODE(0xf1), frame_at_edge, false, 4},
@@ -297,6 +316,7 @@ static void open_smp(struct smp *s, const struct shadow_config *cfg, unsigned en
     assert_int_equal(owner_create(PAGES, 2, &owner_ops, s, &s->o, NULL), 0);
     s->o->eager = !cfg->lazy_ad;
     s->g.v->owner = s->o;
+    s->g.v->model = CPU_POLLUX_V3;
     s->npages = 0;
     for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
         for (unsigned k = 0; k < ranges[i][1]; k++) {
@@ -389,6 +409,7 @@ static void judge(struct smp *s, const struct form *f, bool lazy)
     (void)run(s, PART_SERIAL);
     copy_image(s, &s->want);
     s->g.v->owner = s->o;
+    s->g.v->model = CPU_POLLUX_V3;
     restore(s);
     assert_int_equal(vcpu_blocks(run(s, PART_PARALLEL)), f->serial);
     for (unsigned i = 0; i < s->npages; i++) {

@@ -315,7 +315,7 @@ static struct manifest sample_manifest(void)
     struct manifest m;
 
     memset(&m, 0, sizeof m);
-    strcpy(m.cpu_model, CPU_MODEL);
+    m.machine.cpu = CPU_POLLUX_V3;
     strcpy(m.engine, "interp");
     strcpy(m.cmdline, "console=ttyS0 quiet");
     strcpy(m.kernel.name, "kernel");

@@ -84,7 +84,7 @@ static bool make_form(ZydisMnemonic m, const char *shape, struct form *f)
     }
     f->len = len;
     /* The encoder takes some sizes of memory that the form does not have. */
-    if (decode_insn(DECODE_64, f->code, sizeof f->code, &in) != 0) {
+    if (decode_insn(CPU_POLLUX_V2, DECODE_64, f->code, sizeof f->code, &in) != 0) {
         return false;
     }
     for (unsigned i = 0; shape[i] != '\0'; i++) {

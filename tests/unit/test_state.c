@@ -237,6 +237,17 @@ static void a_state_of_another_machine_is_refused(void **state)
     assert_int_equal(vm_save_buf(vm, &buf, &err), 0);
     assert_int_equal(vm_load_buf(other, buf.data, buf.len, &err), PLX_EINVAL);
     assert_non_null(strstr(err.msg, "1 MiB"));
+    vm_destroy(other);
+    cfg.machine = vm_machine(vm)->cfg;
+    cfg.machine.cpu = CPU_POLLUX_V3;
+    assert_int_equal(vm_create(&cfg, &other, NULL), 0);
+    assert_int_equal(vm_load_buf(other, buf.data, buf.len, &err), PLX_EINVAL);
+    assert_non_null(strstr(err.msg, "CPU model pollux-v2, not pollux-v3"));
+    wbuf_free(&buf);
+    wbuf_init(&buf);
+    assert_int_equal(vm_save_buf(other, &buf, &err), 0);
+    assert_int_equal(vm_load_buf(vm, buf.data, buf.len, &err), PLX_EINVAL);
+    assert_non_null(strstr(err.msg, "CPU model pollux-v3, not pollux-v2"));
     wbuf_free(&buf);
     vm_destroy(other);
     vm_destroy(vm);

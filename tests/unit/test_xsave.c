@@ -310,12 +310,71 @@ static void pointers_follow_the_table(void **state)
     cpu_fake_close(v);
 }
 
+/* The AVX component: behind the header, loaded, initialised or left alone as asked for. */
+static void the_upper_halves_are_a_component(void **state)
+{
+    struct vcpu *v = cpu_fake();
+    uint8_t area[AREA + 256], image[AREA + 256];
+    struct cpu_fpu saved;
+    struct insn in;
+
+    (void)state;
+    v->model = CPU_POLLUX_V3;
+    v->c.gpr[RSI] = GUEST_DATA;
+    for (unsigned rfbm = 0; rfbm < 8; rfbm++) {
+        for (unsigned there = 0; there < 8; there++) {
+            v->c.xcr0 = 7;
+            rnd_fpu(v);
+            prng_fill(&host_prng, v->c.fpu.ymm_high, sizeof v->c.fpu.ymm_high);
+            saved = v->c.fpu;
+            memset(area, 0xa5, sizeof area);
+            memset(area + 512, 0, 64);
+            assert_int_equal(ram_write(v->ram, GUEST_DATA, area, sizeof area), 0);
+            v->c.gpr[RAX] = rfbm | 0xfffffff8;
+            v->c.gpr[RDX] = UINT32_MAX;
+            assert_int_equal((there & 1) != 0 ? RUN(xsaveopt) : RUN(xsave), 0);
+            assert_int_equal(ram_read(v->ram, GUEST_DATA, image, sizeof image), 0);
+            put_u64(area + 512, rfbm);
+            assert_memory_equal(image + 512, area + 512, 64);
+            assert_memory_equal(image + 576,
+                                (rfbm & 4) != 0 ? (const void *)saved.ymm_high : area + 576, 256);
+            assert_memory_equal(image + 160, (rfbm & 2) != 0 ? (const void *)saved.xmm : area + 160,
+                                256);
+            assert_memory_equal(image + 24,
+                                (rfbm & 6) != 0 ? (const void *)&saved.mxcsr : area + 24, 4);
+            /* All of it into memory, then back what is said to be there. */
+            v->c.gpr[RAX] = 7;
+            assert_int_equal(RUN(xsave), 0);
+            assert_int_equal(ram_write(v->ram, GUEST_DATA + 512, &there, 1), 0);
+            memset(v->c.fpu.ymm_high, 0x77, sizeof v->c.fpu.ymm_high);
+            memset(v->c.fpu.xmm, 0x77, sizeof v->c.fpu.xmm);
+            v->c.fpu.mxcsr = 0x1f80;
+            v->c.gpr[RAX] = rfbm;
+            assert_int_equal(RUN(xrstor), 0);
+            for (unsigned i = 0; i < 256; i++) {
+                const uint8_t *high = saved.ymm_high[0], *low = saved.xmm[0];
+                assert_int_equal(v->c.fpu.ymm_high[i / 16][i % 16], (rfbm & 4) == 0    ? 0x77
+                                                                    : (there & 4) != 0 ? high[i]
+                                                                                       : 0);
+                assert_int_equal(v->c.fpu.xmm[i / 16][i % 16], (rfbm & 2) == 0    ? 0x77
+                                                               : (there & 2) != 0 ? low[i]
+                                                                                  : 0);
+            }
+            assert_int_equal(v->c.fpu.mxcsr, (rfbm & 6) != 0 ? saved.mxcsr : 0x1f80);
+            v->c.xcr0 = 3; /* a component that is not enabled cannot be there */
+            assert_int_equal(RUN(xrstor), (there & 4) != 0 ? 256 + VEC_GP : 0);
+        }
+    }
+    cpu_fake_close(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fxsave_and_fxrstor_round_trip),
         cmocka_unit_test(fxsave_agrees_with_the_host),
         cmocka_unit_test(xsave_writes_what_was_asked_for),
+        cmocka_unit_test(the_upper_halves_are_a_component),
         cmocka_unit_test(xrstor_loads_or_initialises),
         cmocka_unit_test(what_must_fault_faults),
         cmocka_unit_test(pointers_follow_the_table),

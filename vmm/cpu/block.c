@@ -256,10 +256,10 @@ static const struct insn *single(struct vcpu *v, enum decode_mode mode, gva_t li
         }
     }
     s->len = 0;
-    if (decode_insn(mode, bytes, len, &s->insn) != 0) {
+    if (decode_insn(v->model, mode, bytes, len, &s->insn) != 0) {
         fetch_rest(v, mode, lin, bytes + len, INSN_BYTES_MAX - len);
         len = INSN_BYTES_MAX;
-        PLX_CHECK(decode_insn(mode, bytes, len, &s->insn) == 0);
+        PLX_CHECK(decode_insn(v->model, mode, bytes, len, &s->insn) == 0);
     }
     s->insn.flags |= INSN_SINGLE;
     memcpy(s->bytes, bytes, len);
@@ -302,7 +302,7 @@ static struct block *build(struct vcpu *v, enum decode_mode mode, gpa_t gpa, con
 
     while (n < BLOCK_INSNS_MAX && bytes < have) {
         struct insn *in = &b->build[n];
-        if (decode_insn(mode, at + bytes, have - bytes, in) != 0) {
+        if (decode_insn(v->model, mode, at + bytes, have - bytes, in) != 0) {
             break;
         }
         n++;

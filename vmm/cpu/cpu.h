@@ -12,6 +12,17 @@
 #include "base/prng.h"
 #include "vmm/abi/types.h"
 
+/* What a vCPU is: configuration of the machine, equal on all replicas, and no register of it. */
+enum cpu_model {
+    CPU_POLLUX_V2, /* x86-64-v2 */
+    CPU_POLLUX_V3, /* and AVX, AVX2, BMI1, BMI2, F16C, FMA, LZCNT, MOVBE */
+    CPU_MODELS
+};
+
+const char *cpu_model_name(enum cpu_model model);
+/* False: no model has that name; *out is left alone. */
+bool cpu_model_find(const char *name, enum cpu_model *out);
+
 enum cpu_reg { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
 enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 
@@ -69,7 +80,22 @@ enum cpu_segreg { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT };
 #define CR4_OFFERED                                                                    \
     (CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | \
      CR4_OSXMMEXCPT | CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_OSXSAVE | CR4_SMEP | CR4_SMAP)
-#define XCR0_OFFERED UINT64_C(3) /* x87, SSE */
+
+#define XCR0_X87 UINT64_C(1)
+#define XCR0_SSE UINT64_C(2)
+#define XCR0_AVX UINT64_C(4) /* the upper halves of the YMM registers */
+
+static inline uint64_t cpu_xcr0_offered(enum cpu_model model)
+{
+    return XCR0_X87 | XCR0_SSE | (model == CPU_POLLUX_V2 ? 0 : XCR0_AVX);
+}
+
+/* SDM Vol. 2A, "XSETBV": x87 always; AVX only with SSE. */
+static inline bool cpu_xcr0_valid(enum cpu_model model, uint64_t xcr0)
+{
+    return (xcr0 & ~cpu_xcr0_offered(model)) == 0 && (xcr0 & XCR0_X87) != 0 &&
+           ((xcr0 & XCR0_AVX) == 0 || (xcr0 & XCR0_SSE) != 0);
+}
 
 /* DR6 and DR7: bits that always read as 1, and those that software can change. */
 #define DR6_FIXED    UINT64_C(0xffff0ff0)
@@ -145,7 +171,7 @@ struct cpu_dtable {
     uint16_t limit;
 };
 
-/* x87 and SSE. ST registers are kept by physical number, R0-R7: ST(i) = st[(TOP + i) & 7]. */
+/* x87, SSE and AVX. ST registers are kept by physical number, R0-R7: ST(i) = st[(TOP + i) & 7]. */
 struct cpu_fpu {
     uint8_t st[8][10]; /* 80-bit, little-endian; MMi is the low 8 bytes of st[i] */
     uint16_t fcw, fsw; /* fsw includes TOP */
@@ -155,6 +181,7 @@ struct cpu_fpu {
     uint16_t fcs, fds;
     uint32_t mxcsr;
     _Alignas(16) uint8_t xmm[16][16];
+    uint8_t ymm_high[16][16]; /* bits 255:128; zeros in a model without AVX */
 };
 
 /* Order and size as saved; new fields go at the end with a new section version. */

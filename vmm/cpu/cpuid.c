@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/cpuid.c - the CPU model pollux-v2 as CPUID shows it (SDM Vol. 2A, CPUID).
+ * vmm/cpu/cpuid.c - the CPU models as CPUID shows them (SDM Vol. 2A, CPUID).
  *
  * One table, equal on every host and replica (R6): x86-64-v2 and what a present-day kernel wants of
- * a server CPU. The signature is that of a Xeon whose known weaknesses IA32_ARCH_CAPABILITIES
- * (msr.c) can deny. Threading: any. Determinism: constant but for topology and CR4.OSXSAVE. */
+ * a server CPU; and what pollux-v3 adds to it. The signature is that of a Xeon whose known
+ * weaknesses IA32_ARCH_CAPABILITIES (msr.c) can deny. Threading: any. Determinism: constant but for
+ * topology, CR4.OSXSAVE and XCR0. */
 #include "vmm/cpu/cpuid.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -65,7 +67,7 @@ static const struct row table[] = {
              B(29) /* IA32_ARCH_CAPABILITIES */}},
     {0x7, 2, {.edx = B(4) /* BHI_DIS_S: spares a kernel its own clearing loops */}},
     {0xb, ANY, {0}}, /* topology() */
-    {0xd, 0, {.eax = (uint32_t)XCR0_OFFERED, .ebx = 576, .ecx = 576}},
+    {0xd, 0, {.eax = XCR0_X87 | XCR0_SSE, .ebx = XSAVE_SIZE_SSE, .ecx = XSAVE_SIZE_SSE}},
     {0xd, 1, {.eax = B(0) /* XSAVEOPT */}},
     {0x15, ANY, {1, (uint32_t)(TSC_HZ / CRYSTAL_HZ), (uint32_t)CRYSTAL_HZ, 0}},
     {0x16, ANY, {(uint32_t)(TSC_HZ / 1000000), (uint32_t)(TSC_HZ / 1000000), 100, 0}},
@@ -81,6 +83,15 @@ static const struct row table[] = {
     {0x80000006, ANY, {.ecx = 2048 << 16 | 8 << 12 | 64}},
     {0x80000007, ANY, {.edx = B(8) /* invariant TSC */}},
     {0x80000008, ANY, {.eax = CPU_PHYS_BITS | 48 << 8}},
+};
+
+/* What pollux-v3 has otherwise: the bits that differ. */
+static const struct row v3_table[] = {
+    {0x1, ANY, {.ecx = B(12) /* FMA */ | B(22) /* MOVBE */ | B(28) /* AVX */ | B(29) /* F16C */}},
+    {0x7, 0, {.ebx = B(3) /* BMI1 */ | B(5) /* AVX2 */ | B(8) /* BMI2 */}},
+    {0xd, 0, {.eax = XCR0_AVX, .ecx = XSAVE_SIZE_SSE ^ XSAVE_SIZE_AVX}},
+    {0xd, 2, {.eax = XSAVE_SIZE_AVX - XSAVE_SIZE_SSE, .ebx = XSAVE_SIZE_SSE}},
+    {0x80000001, ANY, {.ecx = B(5) /* LZCNT */}},
 };
 
 _Static_assert(TSC_HZ % CRYSTAL_HZ == 0, "CPUID 15H gives the TSC frequency exactly");
@@ -111,17 +122,18 @@ static void topology(unsigned id, unsigned vcpus, uint32_t sub, struct cpuid_reg
     }
 }
 
-static void brand(uint32_t leaf, struct cpuid_regs *r)
+static void brand(enum cpu_model model, uint32_t leaf, struct cpuid_regs *r)
 {
-    static const char text[48] = "Pollux virtual CPU (" CPUID_MODEL_NAME ")";
+    char text[48] = {0};
     uint32_t part[4];
 
+    (void)snprintf(text, sizeof text, "Pollux virtual CPU (%s)", cpu_model_name(model));
     memcpy(part, text + (leaf - EXTENDED - 2) * 16, sizeof part);
     *r = (struct cpuid_regs){part[0], part[1], part[2], part[3]};
 }
 
-static void adjust(const struct cpu *c, unsigned id, unsigned vcpus, uint32_t leaf, uint32_t sub,
-                   struct cpuid_regs *r)
+static void adjust(enum cpu_model model, const struct cpu *c, unsigned id, unsigned vcpus,
+                   uint32_t leaf, uint32_t sub, struct cpuid_regs *r)
 {
     uint32_t ids = UINT32_C(1) << id_bits(vcpus);
 
@@ -139,18 +151,34 @@ static void adjust(const struct cpu *c, unsigned id, unsigned vcpus, uint32_t le
     case 0xb:
         topology(id, vcpus, sub, r);
         break;
+    case 0xd:
+        if (sub == 0 && (c->xcr0 & XCR0_AVX) != 0) {
+            r->ebx = XSAVE_SIZE_AVX;
+        }
+        break;
     case 0x80000002:
     case 0x80000003:
     case 0x80000004:
-        brand(leaf, r);
+        brand(model, leaf, r);
         break;
     default:
         break;
     }
 }
 
-void cpuid(const struct cpu *c, unsigned id, unsigned vcpus, uint32_t leaf, uint32_t sub,
-           struct cpuid_regs *out)
+/* The registers of the leaf in one table. */
+static struct cpuid_regs look_up(const struct row *rows, size_t n, uint32_t leaf, uint32_t sub)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (rows[i].leaf == leaf && (rows[i].sub == ANY || (uint32_t)rows[i].sub == sub)) {
+            return rows[i].r;
+        }
+    }
+    return (struct cpuid_regs){0};
+}
+
+void cpuid(enum cpu_model model, const struct cpu *c, unsigned id, unsigned vcpus, uint32_t leaf,
+           uint32_t sub, struct cpuid_regs *out)
 {
     bool hypervisor = leaf >= HYPERVISOR && leaf < HYPERVISOR_END;
 
@@ -158,12 +186,13 @@ void cpuid(const struct cpu *c, unsigned id, unsigned vcpus, uint32_t leaf, uint
     if (!hypervisor && leaf > MAX_BASIC && (leaf < EXTENDED || leaf > MAX_EXTENDED)) {
         leaf = MAX_BASIC;
     }
-    *out = (struct cpuid_regs){0};
-    for (size_t i = 0; i < PLX_COUNT(table); i++) {
-        if (table[i].leaf == leaf && (table[i].sub == ANY || (uint32_t)table[i].sub == sub)) {
-            *out = table[i].r;
-            break;
-        }
+    *out = look_up(table, PLX_COUNT(table), leaf, sub);
+    if (model == CPU_POLLUX_V3) {
+        struct cpuid_regs more = look_up(v3_table, PLX_COUNT(v3_table), leaf, sub);
+        out->eax ^= more.eax;
+        out->ebx ^= more.ebx;
+        out->ecx ^= more.ecx;
+        out->edx ^= more.edx;
     }
-    adjust(c, id, vcpus == 0 ? 1 : vcpus, leaf, sub, out);
+    adjust(model, c, id, vcpus == 0 ? 1 : vcpus, leaf, sub, out);
 }

@@ -9,9 +9,10 @@
 #include "base/check.h"
 #include "vmm/cpu/vcpu.h"
 
-static ZydisDecoder decoders[DECODE_MODES];
-/* Two tables may share a mnemonic: MOVSD and CMPSD are string and SSE instructions. */
-static const struct insn_bind *by_mnemonic[2][ZYDIS_MNEMONIC_MAX_VALUE + 1];
+static ZydisDecoder decoders[CPU_MODELS][DECODE_MODES];
+/* Two tables may share a mnemonic: MOVSD and CMPSD are string and SSE instructions. The third is
+ * what pollux-v3 adds. */
+static const struct insn_bind *by_mnemonic[3][ZYDIS_MNEMONIC_MAX_VALUE + 1];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void index_table(unsigned which, const struct insn_bind *b)
@@ -32,23 +33,28 @@ static void init(void)
         [DECODE_32] = {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
         [DECODE_16] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
     };
-    /* Extensions the model lacks: their encodings mean what they meant before. */
+    /* Extensions the models lack, the last two pollux-v2 only: their encodings mean what they meant
+     * before. */
     static const ZydisDecoderMode absent[] = {
         ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYDIS_DECODER_MODE_KNC,      ZYDIS_DECODER_MODE_MPX,
-        ZYDIS_DECODER_MODE_CET,          ZYDIS_DECODER_MODE_LZCNT,    ZYDIS_DECODER_MODE_TZCNT,
-        ZYDIS_DECODER_MODE_WBNOINVD,     ZYDIS_DECODER_MODE_CLDEMOTE,
+        ZYDIS_DECODER_MODE_CET,          ZYDIS_DECODER_MODE_WBNOINVD, ZYDIS_DECODER_MODE_CLDEMOTE,
+        ZYDIS_DECODER_MODE_LZCNT,        ZYDIS_DECODER_MODE_TZCNT,
     };
 
-    for (unsigned i = 0; i < DECODE_MODES; i++) {
-        PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderInit(&decoders[i], modes[i].mode, modes[i].width)));
-        for (unsigned k = 0; k < PLX_COUNT(absent); k++) {
-            PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(&decoders[i], absent[k], ZYAN_FALSE)));
+    for (unsigned i = 0; i < CPU_MODELS * DECODE_MODES; i++) {
+        ZydisDecoder *d = &decoders[i / DECODE_MODES][i % DECODE_MODES];
+        unsigned n = PLX_COUNT(absent) - (i / DECODE_MODES == CPU_POLLUX_V2 ? 0 : 2);
+        PLX_CHECK(ZYAN_SUCCESS(
+            ZydisDecoderInit(d, modes[i % DECODE_MODES].mode, modes[i % DECODE_MODES].width)));
+        for (unsigned k = 0; k < n; k++) {
+            PLX_CHECK(ZYAN_SUCCESS(ZydisDecoderEnableMode(d, absent[k], ZYAN_FALSE)));
         }
     }
     index_table(0, insn_bind_int);
     index_table(0, insn_bind_sys);
     index_table(1, insn_bind_sse);
     index_table(1, insn_bind_x87);
+    index_table(2, insn_bind_v3);
 }
 
 void decode_init(void)
@@ -123,6 +129,10 @@ static struct opd reg_opd(ZydisRegister r)
         o.kind = OPD_XMM;
         o.size = 16;
         break;
+    case ZYDIS_REGCLASS_YMM:
+        o.kind = OPD_XMM;
+        o.size = 32;
+        break;
     case ZYDIS_REGCLASS_SEGMENT:
         o.kind = OPD_SEG;
         o.size = 2;
@@ -163,6 +173,10 @@ static void set_mem(enum decode_mode mode, const ZydisDecodedInstruction *z,
     in->index =
         m->index == ZYDIS_REGISTER_NONE ? (uint8_t)REG_NONE : (uint8_t)ZydisRegisterGetId(m->index);
     in->scale = m->scale == 0 ? 1 : m->scale;
+    if (m->type == ZYDIS_MEMOP_TYPE_VSIB) {
+        in->flags |= INSN_VSIB;
+        in->index_wide = ZydisRegisterGetClass(m->index) == ZYDIS_REGCLASS_YMM;
+    }
     if (mode == DECODE_64 && in->seg < SEG_FS && in->seg != SEG_SS) {
         in->seg = SEG_DS; /* the others' overrides are ignored */
     }
@@ -178,7 +192,7 @@ static uint16_t reg_off(uint8_t reg)
 static void set_inline(enum decode_mode mode, struct insn *in)
 {
     in->base_off = in->rip_relative ? (uint16_t)offsetof(struct vcpu, next_rip) : reg_off(in->base);
-    in->index_off = reg_off(in->index);
+    in->index_off = reg_off((in->flags & INSN_VSIB) != 0 ? (uint8_t)REG_NONE : in->index);
     in->scale_shift = (uint8_t)__builtin_ctz(in->scale);
     in->ea_mask = in->asz == 8 ? UINT64_MAX : in->asz == 4 ? UINT32_MAX : 0xffff;
     in->seg_off = (uint16_t)(in->seg < SEG_FS
@@ -239,7 +253,8 @@ static void set_prefixes(enum decode_mode mode, const ZydisDecodedInstruction *z
     if ((z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0) {
         in->flags |= INSN_LOCK;
     }
-    if (z->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || z->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) {
+    if (z->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || z->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+        z->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU) {
         in->seg = string_seg(mode, z->attributes); /* of the implicit operand at rDI */
     }
     if (is_string(z)) {
@@ -247,7 +262,7 @@ static void set_prefixes(enum decode_mode mode, const ZydisDecodedInstruction *z
         for (unsigned i = 0; i < z->raw.prefix_count; i++) { /* the last one counts */
             uint8_t p = z->raw.prefixes[i].value;
             if (p == 0xf2 || p == 0xf3) {
-                in->flags &= (uint8_t) ~(INSN_REP | INSN_REPNE);
+                in->flags &= (uint16_t) ~(INSN_REP | INSN_REPNE);
                 in->flags |= p == 0xf3 ? INSN_REP : INSN_REPNE;
                 in->flags |= INSN_ENDS_BLOCK;
             }
@@ -294,12 +309,15 @@ static void set_operands(enum decode_mode mode, const ZydisDecodedInstruction *z
     }
 }
 
-static void bind(const ZydisDecodedInstruction *z, struct insn *in)
+static void bind(enum cpu_model model, const ZydisDecodedInstruction *z, struct insn *in)
 {
     const struct insn_bind *b = by_mnemonic[is_string(z) ? 0 : 1][z->mnemonic];
 
     if (b == NULL) {
         b = by_mnemonic[is_string(z) ? 1 : 0][z->mnemonic];
+    }
+    if (b == NULL && model == CPU_POLLUX_V3) {
+        b = by_mnemonic[2][z->mnemonic];
     }
     insn_fn fn = b == NULL ? NULL : b->pick != NULL ? b->pick(in) : b->fn;
     if (fn == NULL) {
@@ -313,12 +331,14 @@ static void bind(const ZydisDecodedInstruction *z, struct insn *in)
     }
 }
 
-int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct insn *in)
+int decode_insn(enum cpu_model model, enum decode_mode mode, const uint8_t *bytes, size_t len,
+                struct insn *in)
 {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
-    ZyanStatus status = ZydisDecoderDecodeFull(
-        &decoders[mode], bytes, len < INSN_BYTES_MAX ? len : (size_t)INSN_BYTES_MAX, &z, ops);
+    ZyanStatus status =
+        ZydisDecoderDecodeFull(&decoders[model][mode], bytes,
+                               len < INSN_BYTES_MAX ? len : (size_t)INSN_BYTES_MAX, &z, ops);
 
     memset(in, 0, sizeof *in);
     in->base = in->index = REG_NONE;
@@ -346,7 +366,9 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
     in->osz = z.operand_width != 8              ? (uint8_t)(z.operand_width / 8)
               : (mode == DECODE_16) != prefix66 ? 2
                                                 : 4;
-    if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
+    if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && model == CPU_POLLUX_V3) {
+        in->flags |= INSN_VEX;
+    } else if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
         set_bad(in, raise_ud);
         return 0;
     }
@@ -354,6 +376,6 @@ int decode_insn(enum decode_mode mode, const uint8_t *bytes, size_t len, struct 
     set_operands(mode, &z, ops, in);
     skip_ignored_override(mode, &z, in);
     set_inline(mode, in);
-    bind(&z, in);
+    bind(model, &z, in);
     return 0;
 }

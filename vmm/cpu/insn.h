@@ -2,8 +2,8 @@
  * vmm/cpu/insn.h - one decoded instruction, and the tables that bind mnemonics to semantics.
  *
  * decode.c turns bytes into a struct insn with Zydis; one file per family holds the semantics as
- * small functions and a table of bindings. A mnemonic in no table is #UD: that is how the model
- * (x86-64-v2) is enforced. Not state: a decoded instruction may be dropped at any moment. */
+ * small functions and a table of bindings. A mnemonic in no table is #UD: that is how a model
+ * is enforced. Not state: a decoded instruction may be dropped at any moment. */
 #ifndef VMM_CPU_INSN_H
 #define VMM_CPU_INSN_H
 
@@ -25,7 +25,7 @@ enum opd_kind {
     OPD_REG_HIGH, /* AH CH DH BH: reg 0-3 */
     OPD_MEM,      /* the instruction's one memory operand; size in bytes */
     OPD_IMM,      /* insn.imm, already sign- or zero-extended to 64 bits as the form demands */
-    OPD_XMM,
+    OPD_XMM,      /* XMM, or YMM: the size says */
     OPD_MM,
     OPD_ST,  /* ST(reg) */
     OPD_SEG, /* enum cpu_segreg */
@@ -48,6 +48,8 @@ enum {
     INSN_SINGLE = 32,     /* executed outside of a block: spans two pages, or CS has a limit */
     INSN_LIN64 = 64,      /* decoded for 64-bit mode: ea + segment base is the linear address */
     INSN_BAD = 128,       /* no such form: fn raises #UD, or #GP if longer than 15 bytes */
+    INSN_VEX = 256,       /* VEX-encoded */
+    INSN_VSIB = 512,      /* the memory operand's index is a vector register */
 };
 
 enum { REG_NONE = 0xff };
@@ -65,10 +67,11 @@ struct insn {
     uint8_t osz; /* operand size in bytes: 2, 4, 8 */
     uint8_t asz; /* address size in bytes: 2, 4, 8 */
     uint8_t ssz; /* stack width of the mode's pushes: 2, 4, 8 */
-    uint8_t flags;
+    uint16_t flags;
     uint8_t seg; /* memory operand: enum cpu_segreg after defaults and overrides; also the source
                     segment of string instructions */
     uint8_t base, index, scale; /* memory operand; REG_NONE where absent; scale 1 2 4 8 */
+    bool index_wide;            /* INSN_VSIB: the index is YMM */
     bool rip_relative;          /* base is the address of the next instruction */
     uint8_t opcode;             /* last opcode byte, for families that share a function */
     uint8_t imm2;     /* second immediate (ENTER's level, far pointers' high part unused) */
@@ -93,6 +96,7 @@ extern const struct insn_bind insn_bind_int[]; /* integer, flow, strings: int_*.
 extern const struct insn_bind insn_bind_sys[]; /* segments, system, I/O: sys_*.c */
 extern const struct insn_bind insn_bind_sse[]; /* MMX, SSE to SSE4.2: sse_*.c */
 extern const struct insn_bind insn_bind_x87[]; /* x87, FXSAVE, XSAVE: x87_*.c */
+extern const struct insn_bind insn_bind_v3[];  /* what pollux-v3 adds: avx_table.c */
 /* Each ends with mnemonic ZYDIS_MNEMONIC_INVALID. */
 
 #endif

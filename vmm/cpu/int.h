@@ -170,6 +170,23 @@ void int_bsf(struct vcpu *v, const struct insn *in);
 void int_bsr(struct vcpu *v, const struct insn *in);
 void int_popcnt(struct vcpu *v, const struct insn *in);
 void int_crc32(struct vcpu *v, const struct insn *in);
+/* int_bmi.c */
+void bmi_andn(struct vcpu *v, const struct insn *in);
+void bmi_bextr(struct vcpu *v, const struct insn *in);
+void bmi_blsi(struct vcpu *v, const struct insn *in);
+void bmi_blsmsk(struct vcpu *v, const struct insn *in);
+void bmi_blsr(struct vcpu *v, const struct insn *in);
+void bmi_bzhi(struct vcpu *v, const struct insn *in);
+void bmi_mulx(struct vcpu *v, const struct insn *in);
+void bmi_pdep(struct vcpu *v, const struct insn *in);
+void bmi_pext(struct vcpu *v, const struct insn *in);
+void bmi_rorx(struct vcpu *v, const struct insn *in);
+void bmi_sarx(struct vcpu *v, const struct insn *in);
+void bmi_shlx(struct vcpu *v, const struct insn *in);
+void bmi_shrx(struct vcpu *v, const struct insn *in);
+void bmi_lzcnt(struct vcpu *v, const struct insn *in);
+void bmi_tzcnt(struct vcpu *v, const struct insn *in);
+void bmi_movbe(struct vcpu *v, const struct insn *in);
 /* int_mul.c */
 void int_mul(struct vcpu *v, const struct insn *in);
 insn_fn int_pick_imul(const struct insn *in);

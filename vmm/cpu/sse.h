@@ -58,6 +58,11 @@ static inline union vec *sse_xmm(struct vcpu *v, unsigned reg)
     return (union vec *)(void *)v->c.fpu.xmm[reg];
 }
 
+static inline union vec *avx_high(struct vcpu *v, unsigned reg)
+{
+    return (union vec *)(void *)v->c.fpu.ymm_high[reg];
+}
+
 /* Raise what an unavailable SSE unit raises; does not return. */
 _Noreturn void sse_unavailable(struct vcpu *v);
 
@@ -67,6 +72,32 @@ static inline void sse_check(struct vcpu *v)
 {
     if (__builtin_expect((v->c.cr0 & (CR0_EM | CR0_TS)) != 0 || (v->c.cr4 & CR4_OSFXSR) == 0, 0)) {
         sse_unavailable(v);
+    }
+}
+
+/* Raise what an unavailable AVX unit raises; does not return. */
+_Noreturn void avx_unavailable(struct vcpu *v);
+
+/* Every VEX-encoded vector instruction (SDM Vol. 1, "Detection of AVX Instructions"; Vol. 2,
+ * "Exceptions Type 1-8" of VEX encodings): real or virtual-8086 mode, CR4.OSXSAVE clear, SSE or AVX
+ * not enabled in XCR0: #UD; CR0.TS: #NM. CR0.EM and CR4.OSFXSR have no say. */
+static inline void avx_check(struct vcpu *v)
+{
+    if (__builtin_expect(
+            (v->c.cr0 & (CR0_PE | CR0_TS)) != CR0_PE || (v->c.cr4 & CR4_OSXSAVE) == 0 ||
+                (~v->c.xcr0 & (XCR0_SSE | XCR0_AVX)) != 0 || (v->c.rflags & FLAG_VM) != 0,
+            0)) {
+        avx_unavailable(v);
+    }
+}
+
+/* Of an instruction whose legacy and VEX forms are one function. */
+static inline void simd_check(struct vcpu *v, const struct insn *in)
+{
+    if ((in->flags & INSN_VEX) != 0) {
+        avx_check(v);
+    } else {
+        sse_check(v);
     }
 }
 
@@ -146,6 +177,12 @@ static inline uint64_t mmx_src(struct vcpu *v, const struct insn *in, unsigned i
     return o->kind == OPD_MM ? mmx_read(v, o->reg) : mem_load(v, in, o->size);
 }
 
+/* Those of @n bytes at offset @base of the operand's segment whose mask has its top bit are stored.
+ * With no byte selected memory is not touched; else all from the first to the last selected must be
+ * writable. */
+void sse_masked_store(struct vcpu *v, const struct insn *in, uint64_t base, const uint8_t *data,
+                      const uint8_t *mask, unsigned n);
+
 /* --- floating point ------------------------------------------------------------------------ */
 
 static inline uint32_t mxcsr_get(void)
@@ -197,7 +234,13 @@ static inline uint32_t fp_leave(void)
 
 /* Which lanes of a result can be tiny: an unmasked underflow is raised by a tiny result even when
  * it is exact, which masked flags do not tell (SDM Vol. 1, "Numeric Underflow Exception (#U)"). */
-enum fp_lanes { FP_NONE, FP_PS, FP_SS, FP_PD, FP_SD };
+enum fp_lanes { FP_NONE, FP_PS, FP_SS, FP_PD, FP_SD, FP_PS8, FP_PD4 };
+
+/* Of a result in two lanes. */
+static inline enum fp_lanes fp_both(enum fp_lanes lane)
+{
+    return lane == FP_PS ? FP_PS8 : lane == FP_PD ? FP_PD4 : lane;
+}
 
 /* Record @flags and raise #XM (#UD without CR4.OSXMMEXCPT) if one is unmasked. An unmasked
  * exception found before computing hides those found after (SDM Vol. 1, "SIMD Floating-Point
@@ -229,6 +272,11 @@ struct sse_op {
 
 /* A row of X-macro lists whose first columns are mnemonic and name; without an MMX form. */
 #define SSE_ROW(M, name, ...) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
+/* With its VEX twin. */
+#define AVX_ROW(M, name, ...) \
+    {ZYDIS_MNEMONIC_##M, do_##name, NULL}, {ZYDIS_MNEMONIC_V##M, do_v##name, NULL},
+/* One function serves both. */
+#define BOTH_ROW(M, fn) {ZYDIS_MNEMONIC_##M, fn, NULL}, {ZYDIS_MNEMONIC_V##M, fn, NULL},
 
 /* The row's function for this form: MMX if an operand is an MMX register. */
 insn_fn sse_op_find(const struct sse_op *ops, size_t n, const struct insn *in);

@@ -6,21 +6,23 @@
  * below), and the order in which HADDxx, HSUBxx and DPxx meet their operands, which decides whose
  * NaN survives. Threading: the vCPU's thread. Determinism: a function of operands and MXCSR. */
 #include "base/check.h"
-#include "vmm/cpu/sse.h"
+#include "vmm/cpu/avx.h"
 
 typedef void (*vec_fn)(union vec *d, const union vec *s);
 
 /* Whether any of the lanes is a nonzero denormal. */
 static bool is_tiny(const union vec *r, enum fp_lanes lanes)
 {
-    static const uint8_t count[] = {0, 4, 1, 2, 1};
+    static const uint8_t count[] = {0, 4, 1, 2, 1, 8, 4};
     bool tiny = false;
 
     for (unsigned i = 0; i < count[lanes]; i++) {
-        if (lanes == FP_PS || lanes == FP_SS) {
-            tiny |= (r->d[i] & 0x7f800000) == 0 && (r->d[i] & 0x7fffff) != 0;
+        if (lanes == FP_PS || lanes == FP_SS || lanes == FP_PS8) {
+            uint32_t d = r[i / 4].d[i % 4];
+            tiny |= (d & 0x7f800000) == 0 && (d & 0x7fffff) != 0;
         } else {
-            tiny |= (r->q[i] & UINT64_C(0x7ff0000000000000)) == 0 && r->q[i] << 1 != 0;
+            uint64_t q = r[i / 2].q[i % 2];
+            tiny |= (q & UINT64_C(0x7ff0000000000000)) == 0 && q << 1 != 0;
         }
     }
     return tiny;
@@ -83,6 +85,10 @@ static inline __attribute__((always_inline)) void run_fp(struct vcpu *v, const s
     static void do_##name(struct vcpu *v, const struct insn *in)    \
     {                                                               \
         run_fp(v, in, fp_##name, lanes);                            \
+    }                                                               \
+    static void do_v##name(struct vcpu *v, const struct insn *in)   \
+    {                                                               \
+        avx_run_fp(v, in, fp_##name, lanes);                        \
     }
 
 FP_OPS(DEFINE_FP)
@@ -118,67 +124,97 @@ static inline void split_pd(const union vec *d, const union vec *s, union vec *e
     static void do_##name(struct vcpu *v, const struct insn *in)   \
     {                                                              \
         run_fp(v, in, fp_##name, lanes);                           \
+    }                                                              \
+    static void do_v##name(struct vcpu *v, const struct insn *in)  \
+    {                                                              \
+        avx_run_fp(v, in, fp_##name, lanes);                       \
     }
 
 HORIZONTAL_OPS(DEFINE_HORIZONTAL)
 
-/* One step of a dot product; an unmasked exception ends the instruction here (SDM Vol. 2, "DPPS").
- */
-static void dp_step(struct vcpu *v, vec_fn f, union vec *d, const union vec *s, enum fp_lanes lanes)
+/* One step of a dot product in @n lanes; an unmasked exception ends the instruction here (SDM
+ * Vol. 2, "DPPS"). */
+static void dp_step(struct vcpu *v, vec_fn f, union vec *d, const union vec *s, enum fp_lanes lanes,
+                    unsigned n)
 {
     uint32_t flags;
 
     fp_enter(v);
-    f(d, s);
+    for (unsigned i = 0; i < n; i++) {
+        f(&d[i], &s[i]);
+    }
     flags = fp_leave();
-    fp_flags(v, flags, d, lanes);
+    fp_flags(v, flags, d, n == 2 ? fp_both(lanes) : lanes);
 }
 
-static void do_dpps(struct vcpu *v, const struct insn *in)
+static void dot_ps(struct vcpu *v, union vec *d, const union vec *s, unsigned imm, unsigned n)
 {
-    union vec tmp, *d = sse_xmm(v, in->opd[0].reg), a = {0}, b = {0}, even, odd;
-    const union vec *s;
-    unsigned imm = (unsigned)in->imm;
+    union vec a[2] = {0}, b[2] = {0}, even[2], odd[2];
 
-    sse_check(v);
-    s = sse_src(v, in, 1, &tmp, true);
-    for (unsigned i = 0; i < 4; i++) {
-        a.d[i] = (imm >> (4 + i) & 1) != 0 ? d->d[i] : 0;
-        b.d[i] = (imm >> (4 + i) & 1) != 0 ? s->d[i] : 0;
+    for (unsigned k = 0; k < n; k++) {
+        for (unsigned i = 0; i < 4; i++) {
+            a[k].d[i] = (imm >> (4 + i) & 1) != 0 ? d[k].d[i] : 0;
+            b[k].d[i] = (imm >> (4 + i) & 1) != 0 ? s[k].d[i] : 0;
+        }
     }
-    dp_step(v, fp_mulps, &a, &b, FP_PS);
-    even = (union vec){.d = {a.d[0], a.d[2], 0, 0}};
-    odd = (union vec){.d = {a.d[1], a.d[3], 0, 0}};
-    dp_step(v, fp_addps, &even, &odd, FP_PS);
-    odd.d[0] = even.d[1];
-    even.d[1] = 0;
-    odd.d[1] = 0;
-    dp_step(v, fp_addps, &even, &odd, FP_PS);
-    for (unsigned i = 0; i < 4; i++) {
-        d->d[i] = (imm >> i & 1) != 0 ? even.d[0] : 0;
+    dp_step(v, fp_mulps, a, b, FP_PS, n);
+    for (unsigned k = 0; k < n; k++) {
+        even[k] = (union vec){.d = {a[k].d[0], a[k].d[2], 0, 0}};
+        odd[k] = (union vec){.d = {a[k].d[1], a[k].d[3], 0, 0}};
+    }
+    dp_step(v, fp_addps, even, odd, FP_PS, n);
+    for (unsigned k = 0; k < n; k++) {
+        odd[k] = (union vec){.d = {even[k].d[1], 0, 0, 0}};
+        even[k].d[1] = 0;
+    }
+    dp_step(v, fp_addps, even, odd, FP_PS, n);
+    for (unsigned k = 0; k < n; k++) {
+        for (unsigned i = 0; i < 4; i++) {
+            d[k].d[i] = (imm >> i & 1) != 0 ? even[k].d[0] : 0;
+        }
     }
 }
 
-static void do_dppd(struct vcpu *v, const struct insn *in)
+static void dot_pd(struct vcpu *v, union vec *d, const union vec *s, unsigned imm, unsigned n)
 {
-    union vec tmp, *d = sse_xmm(v, in->opd[0].reg), a = {0}, b = {0};
-    const union vec *s;
-    unsigned imm = (unsigned)in->imm;
+    union vec a = {0}, b = {0};
 
-    sse_check(v);
-    s = sse_src(v, in, 1, &tmp, true);
+    PLX_CHECK(n == 1);
     for (unsigned i = 0; i < 2; i++) {
         a.q[i] = (imm >> (4 + i) & 1) != 0 ? d->q[i] : 0;
         b.q[i] = (imm >> (4 + i) & 1) != 0 ? s->q[i] : 0;
     }
-    dp_step(v, fp_mulpd, &a, &b, FP_PD);
+    dp_step(v, fp_mulpd, &a, &b, FP_PD, 1);
     b = (union vec){.q = {a.q[1], 0}};
     a.q[1] = 0;
-    dp_step(v, fp_addpd, &a, &b, FP_PD);
+    dp_step(v, fp_addpd, &a, &b, FP_PD, 1);
     for (unsigned i = 0; i < 2; i++) {
         d->q[i] = (imm >> i & 1) != 0 ? a.q[0] : 0;
     }
 }
+
+#define DEFINE_DOT(name, dot)                                                     \
+    static void do_##name(struct vcpu *v, const struct insn *in)                  \
+    {                                                                             \
+        union vec tmp, r = *sse_xmm(v, in->opd[0].reg);                           \
+                                                                                  \
+        sse_check(v);                                                             \
+        dot(v, &r, sse_src(v, in, 1, &tmp, true), (unsigned)in->imm, 1);          \
+        *sse_xmm(v, in->opd[0].reg) = r;                                          \
+    }                                                                             \
+    static void do_v##name(struct vcpu *v, const struct insn *in)                 \
+    {                                                                             \
+        struct ymm r, s;                                                          \
+                                                                                  \
+        avx_check(v);                                                             \
+        avx_src(v, in, 2, &s);                                                    \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                          \
+        dot(v, r.lane, s.lane, (unsigned)in->imm, in->opd[0].size == 32 ? 2 : 1); \
+        avx_put(v, in, &r);                                                       \
+    }
+
+DEFINE_DOT(dpps, dot_ps)
+DEFINE_DOT(dppd, dot_pd)
 
 /* --- comparison ------------------------------------------------------------------------------ */
 
@@ -218,6 +254,88 @@ DEFINE_CMP(cmppd)
 DEFINE_CMP(cmpss)
 DEFINE_CMP(cmpsd)
 
+/* The VEX forms know 32 predicates (SDM Vol. 2A, "CMPPS"): which of the four relations hold, and
+ * whether a quiet NaN is an invalid operation. Put together from the three that SSE has. */
+enum { REL_EQ = 1, REL_LT = 2, REL_GT = 4, REL_UNORDERED = 8 };
+
+static const uint8_t relations[16] = {
+    REL_EQ,
+    REL_LT,
+    REL_LT | REL_EQ,
+    REL_UNORDERED,
+    REL_LT | REL_GT | REL_UNORDERED,
+    REL_GT | REL_EQ | REL_UNORDERED,
+    REL_GT | REL_UNORDERED,
+    REL_LT | REL_EQ | REL_GT,
+    REL_EQ | REL_UNORDERED,
+    REL_LT | REL_UNORDERED,
+    REL_LT | REL_EQ | REL_UNORDERED,
+    0,
+    REL_LT | REL_GT,
+    REL_GT | REL_EQ,
+    REL_GT,
+    REL_LT | REL_EQ | REL_GT | REL_UNORDERED,
+};
+
+static inline bool is_signaling(unsigned predicate)
+{
+    bool low = (predicate & 3) == 1 || (predicate & 3) == 2;
+
+    return low != (predicate >= 16);
+}
+
+/* The predicate of @relation on the first @len bytes; the rest of @d stays. */
+#define DEFINE_VCMP(name, len)                                                               \
+    static inline union vec rel_##name(const union vec *d, const union vec *s, unsigned rel) \
+    {                                                                                        \
+        union vec r = *d;                                                                    \
+                                                                                             \
+        switch (rel) {                                                                       \
+            CMP_CASE(name, 0)                                                                \
+            CMP_CASE(name, 1)                                                                \
+        default:                                                                             \
+            __asm__ volatile(#name " $3, %1, %0" : "+x"(r.x) : "x"(s->x));                   \
+        }                                                                                    \
+        return r;                                                                            \
+    }                                                                                        \
+    static void do_v##name(struct vcpu *v, const struct insn *in)                            \
+    {                                                                                        \
+        unsigned predicate = (unsigned)in->imm & 31, n = in->opd[0].size / 16;               \
+        unsigned want = relations[predicate & 15];                                           \
+        struct ymm r, s;                                                                     \
+        uint32_t flags;                                                                      \
+                                                                                             \
+        avx_check(v);                                                                        \
+        avx_src(v, in, 2, &s);                                                               \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                                     \
+        fp_enter(v);                                                                         \
+        for (unsigned k = 0; k < n; k++) {                                                   \
+            (void)rel_##name(&r.lane[k], &s.lane[k], is_signaling(predicate) ? 1 : 0);       \
+        }                                                                                    \
+        flags = fp_leave();                                                                  \
+        fp_flags(v, flags, r.lane, FP_NONE);                                                 \
+        fp_enter(v);                                                                         \
+        for (unsigned k = 0; k < n; k++) {                                                   \
+            union vec eq = rel_##name(&r.lane[k], &s.lane[k], 0);                            \
+            union vec lt = rel_##name(&r.lane[k], &s.lane[k], 1);                            \
+            union vec un = rel_##name(&r.lane[k], &s.lane[k], 3), m;                         \
+            for (unsigned i = 0; i < 2; i++) {                                               \
+                m.q[i] = ((want & REL_EQ) != 0 ? eq.q[i] : 0) |                              \
+                         ((want & REL_LT) != 0 ? lt.q[i] : 0) |                              \
+                         ((want & REL_UNORDERED) != 0 ? un.q[i] : 0) |                       \
+                         ((want & REL_GT) != 0 ? ~(eq.q[i] | lt.q[i] | un.q[i]) : 0);        \
+            }                                                                                \
+            memcpy(&r.lane[k], &m, len);                                                     \
+        }                                                                                    \
+        (void)fp_leave();                                                                    \
+        avx_put(v, in, &r);                                                                  \
+    }
+
+DEFINE_VCMP(cmpps, 16)
+DEFINE_VCMP(cmppd, 16)
+DEFINE_VCMP(cmpss, 4)
+DEFINE_VCMP(cmpsd, 8)
+
 /* ZF, PF and CF from the comparison; OF, AF and SF cleared. */
 #define DEFINE_COMI(name)                                                                      \
     static void do_##name(struct vcpu *v, const struct insn *in)                               \
@@ -227,8 +345,8 @@ DEFINE_CMP(cmpsd)
         bool zf, pf, cf;                                                                       \
         uint32_t flags;                                                                        \
                                                                                                \
-        sse_check(v);                                                                          \
-        s = sse_src(v, in, 1, &tmp, true);                                                     \
+        simd_check(v, in);                                                                     \
+        s = sse_src(v, in, 1, &tmp, false);                                                    \
         fp_enter(v);                                                                           \
         __asm__ volatile(#name " %4, %3"                                                       \
                          : "=@ccz"(zf), "=@ccp"(pf), "=@ccc"(cf)                               \
@@ -269,6 +387,28 @@ DEFINE_COMI(ucomisd)
         }                                                                                    \
         fp_flags(v, flags, &r, FP_NONE);                                                     \
         *d = r;                                                                              \
+    }                                                                                        \
+    static void do_v##name(struct vcpu *v, const struct insn *in)                            \
+    {                                                                                        \
+        uint32_t flags, mode = v->c.fpu.mxcsr;                                               \
+        struct ymm r, s;                                                                     \
+                                                                                             \
+        avx_check(v);                                                                        \
+        avx_src(v, in, avx_last(in), &s);                                                    \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                                     \
+        if ((in->imm & 4) == 0) {                                                            \
+            mode = (mode & ~(uint32_t)MXCSR_RC) | (uint32_t)(in->imm & 3) << MXCSR_RC_SHIFT; \
+        }                                                                                    \
+        fp_enter_mode(mode);                                                                 \
+        for (unsigned k = 0; k < in->opd[0].size / 16; k++) {                                \
+            __asm__ volatile(#name " $4, %1, %0" : "+x"(r.lane[k].x) : "x"(s.lane[k].x));    \
+        }                                                                                    \
+        flags = fp_leave();                                                                  \
+        if ((in->imm & 8) != 0) {                                                            \
+            flags &= ~(uint32_t)MXCSR_PE;                                                    \
+        }                                                                                    \
+        fp_flags(v, flags, r.lane, FP_NONE);                                                 \
+        avx_put(v, in, &r);                                                                  \
     }
 
 DEFINE_ROUND(roundps)
@@ -351,58 +491,41 @@ static uint32_t rsqrt32(uint32_t x)
     return (uint32_t)re << 23 | (q & 0xfff) << 11;
 }
 
-static inline __attribute__((always_inline)) void run_approx(struct vcpu *v, const struct insn *in,
-                                                             uint32_t (*f)(uint32_t), unsigned n)
-{
-    union vec tmp, *d = sse_xmm(v, in->opd[0].reg);
-    const union vec *s;
+#define APPROX_OPS(X)         \
+    X(RCPPS, rcpps, rcp32, 4) \
+    X(RCPSS, rcpss, rcp32, 1) X(RSQRTPS, rsqrtps, rsqrt32, 4) X(RSQRTSS, rsqrtss, rsqrt32, 1)
 
-    sse_check(v);
-    s = sse_src(v, in, 1, &tmp, true);
-    for (unsigned i = 0; i < n; i++) {
-        d->d[i] = f(s->d[i]);
+#define DEFINE_APPROX(M, name, f, n)                                            \
+    static void lane_##name(union vec *d, const union vec *s)                   \
+    {                                                                           \
+        for (unsigned i = 0; i < (n); i++) {                                    \
+            d->d[i] = f(s->d[i]);                                               \
+        }                                                                       \
+    }                                                                           \
+    static void do_##name(struct vcpu *v, const struct insn *in)                \
+    {                                                                           \
+        union vec tmp;                                                          \
+                                                                                \
+        sse_check(v);                                                           \
+        lane_##name(sse_xmm(v, in->opd[0].reg), sse_src(v, in, 1, &tmp, true)); \
+    }                                                                           \
+    static void do_v##name(struct vcpu *v, const struct insn *in)               \
+    {                                                                           \
+        avx_run(v, in, lane_##name);                                            \
     }
-}
 
-static void do_rcpps(struct vcpu *v, const struct insn *in)
-{
-    run_approx(v, in, rcp32, 4);
-}
-
-static void do_rcpss(struct vcpu *v, const struct insn *in)
-{
-    run_approx(v, in, rcp32, 1);
-}
-
-static void do_rsqrtps(struct vcpu *v, const struct insn *in)
-{
-    run_approx(v, in, rsqrt32, 4);
-}
-
-static void do_rsqrtss(struct vcpu *v, const struct insn *in)
-{
-    run_approx(v, in, rsqrt32, 1);
-}
+APPROX_OPS(DEFINE_APPROX)
 
 static const struct sse_op ops[] = {
-    FP_OPS(SSE_ROW) HORIZONTAL_OPS(SSE_ROW){ZYDIS_MNEMONIC_DPPS, do_dpps, NULL},
-    {ZYDIS_MNEMONIC_DPPD, do_dppd, NULL},
-    {ZYDIS_MNEMONIC_CMPPS, do_cmpps, NULL},
-    {ZYDIS_MNEMONIC_CMPPD, do_cmppd, NULL},
-    {ZYDIS_MNEMONIC_CMPSS, do_cmpss, NULL},
-    {ZYDIS_MNEMONIC_CMPSD, do_cmpsd, NULL},
-    {ZYDIS_MNEMONIC_COMISS, do_comiss, NULL},
-    {ZYDIS_MNEMONIC_COMISD, do_comisd, NULL},
-    {ZYDIS_MNEMONIC_UCOMISS, do_ucomiss, NULL},
-    {ZYDIS_MNEMONIC_UCOMISD, do_ucomisd, NULL},
-    {ZYDIS_MNEMONIC_ROUNDPS, do_roundps, NULL},
-    {ZYDIS_MNEMONIC_ROUNDPD, do_roundpd, NULL},
-    {ZYDIS_MNEMONIC_ROUNDSS, do_roundss, NULL},
-    {ZYDIS_MNEMONIC_ROUNDSD, do_roundsd, NULL},
-    {ZYDIS_MNEMONIC_RCPPS, do_rcpps, NULL},
-    {ZYDIS_MNEMONIC_RCPSS, do_rcpss, NULL},
-    {ZYDIS_MNEMONIC_RSQRTPS, do_rsqrtps, NULL},
-    {ZYDIS_MNEMONIC_RSQRTSS, do_rsqrtss, NULL},
+    /* clang-format off */
+    FP_OPS(AVX_ROW) HORIZONTAL_OPS(AVX_ROW) APPROX_OPS(AVX_ROW)
+    AVX_ROW(DPPS, dpps) AVX_ROW(DPPD, dppd)
+    AVX_ROW(CMPPS, cmpps) AVX_ROW(CMPPD, cmppd) AVX_ROW(CMPSS, cmpss) AVX_ROW(CMPSD, cmpsd)
+    BOTH_ROW(COMISS, do_comiss) BOTH_ROW(COMISD, do_comisd)
+    BOTH_ROW(UCOMISS, do_ucomiss) BOTH_ROW(UCOMISD, do_ucomisd)
+    AVX_ROW(ROUNDPS, roundps) AVX_ROW(ROUNDPD, roundpd)
+    AVX_ROW(ROUNDSS, roundss) AVX_ROW(ROUNDSD, roundsd)
+    /* clang-format on */
 };
 
 insn_fn sse_fp_pick(const struct insn *in)

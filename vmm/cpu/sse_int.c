@@ -6,7 +6,7 @@
  * every processor that has it. The MMX forms leave the host's x87 unit empty (EMMS).
  * Threading: the vCPU's thread. Determinism: a function of the operands. */
 #include "base/check.h"
-#include "vmm/cpu/sse.h"
+#include "vmm/cpu/avx.h"
 
 typedef void (*vec_fn)(union vec *d, const union vec *s);
 typedef uint64_t (*mm_fn)(uint64_t d, uint64_t s);
@@ -60,13 +60,19 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
     X(ANDPS, andps) X(ANDNPS, andnps) X(ORPS, orps) X(XORPS, xorps) X(ANDPD, andpd)              \
     X(ANDNPD, andnpd) X(ORPD, orpd) X(XORPD, xorpd) X(UNPCKLPS, unpcklps)                        \
     X(UNPCKHPS, unpckhps) X(UNPCKLPD, unpcklpd) X(UNPCKHPD, unpckhpd)                            \
-    X(PMOVSXBW, pmovsxbw) X(PMOVSXBD, pmovsxbd) X(PMOVSXBQ, pmovsxbq) X(PMOVSXWD, pmovsxwd)      \
-    X(PMOVSXWQ, pmovsxwq) X(PMOVSXDQ, pmovsxdq) X(PMOVZXBW, pmovzxbw) X(PMOVZXBD, pmovzxbd)      \
-    X(PMOVZXBQ, pmovzxbq) X(PMOVZXWD, pmovzxwd) X(PMOVZXWQ, pmovzxwq) X(PMOVZXDQ, pmovzxdq)      \
     X(MOVDDUP, movddup) X(MOVSHDUP, movshdup) X(MOVSLDUP, movsldup)
 /* clang-format on */
 
-/* The third operand of these is XMM0. */
+/* Elements become wider by this factor. */
+/* clang-format off */
+#define WIDEN_OPS(X)                                                                             \
+    X(PMOVSXBW, pmovsxbw, 2) X(PMOVSXBD, pmovsxbd, 4) X(PMOVSXBQ, pmovsxbq, 8)                   \
+    X(PMOVSXWD, pmovsxwd, 2) X(PMOVSXWQ, pmovsxwq, 4) X(PMOVSXDQ, pmovsxdq, 2)                   \
+    X(PMOVZXBW, pmovzxbw, 2) X(PMOVZXBD, pmovzxbd, 4) X(PMOVZXBQ, pmovzxbq, 8)                   \
+    X(PMOVZXWD, pmovzxwd, 2) X(PMOVZXWQ, pmovzxwq, 4) X(PMOVZXDQ, pmovzxdq, 2)
+/* clang-format on */
+
+/* The third operand of these is XMM0; of the VEX forms, the fourth is the mask. */
 #define BLENDV_OPS(X) X(PBLENDVB, pblendvb) X(BLENDVPS, blendvps) X(BLENDVPD, blendvpd)
 
 /* The count is the second operand: register, memory, or an immediate. */
@@ -76,7 +82,7 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
     X(PSRLQ, psrlq) X(PSRAW, psraw) X(PSRAD, psrad)
 /* clang-format on */
 
-#define DEFINE_XMM(M, name)                                      \
+#define DEFINE_XMM(M, name, ...)                                 \
     static void xmm_##name(union vec *d, const union vec *s)     \
     {                                                            \
         __asm__(#name " %1, %0" : "+x"(d->x) : "x"(s->x));       \
@@ -84,6 +90,45 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
     static void do_##name(struct vcpu *v, const struct insn *in) \
     {                                                            \
         run_xmm(v, in, xmm_##name);                              \
+    }
+
+#define DEFINE_VEX(M, name)                                       \
+    static void do_v##name(struct vcpu *v, const struct insn *in) \
+    {                                                             \
+        avx_run(v, in, xmm_##name);                               \
+    }
+
+/* The upper lane of the result comes from the next elements of the source. */
+#define DEFINE_VEX_WIDEN(M, name, factor)                              \
+    static void do_v##name(struct vcpu *v, const struct insn *in)      \
+    {                                                                  \
+        struct ymm r = {0}, s;                                         \
+        union vec next = {0};                                          \
+                                                                       \
+        avx_check(v);                                                  \
+        avx_src(v, in, 1, &s);                                         \
+        xmm_##name(&r.lane[0], &s.lane[0]);                            \
+        if (in->opd[0].size == 32) {                                   \
+            memcpy(&next, &s.lane[0].b[16 / (factor)], 16 / (factor)); \
+            xmm_##name(&r.lane[1], &next);                             \
+        }                                                              \
+        avx_put(v, in, &r);                                            \
+    }
+
+/* One count for both lanes: an immediate, or the low quadword of XMM or memory. */
+#define DEFINE_VEX_SHIFT(M, name)                                 \
+    static void do_v##name(struct vcpu *v, const struct insn *in) \
+    {                                                             \
+        struct ymm r, count = {.lane[0].q = {in->imm & 0xff, 0}}; \
+                                                                  \
+        avx_check(v);                                             \
+        if (in->opd[2].kind != OPD_IMM) {                         \
+            avx_src(v, in, 2, &count);                            \
+        }                                                         \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);          \
+        xmm_##name(&r.lane[0], &count.lane[0]);                   \
+        xmm_##name(&r.lane[1], &count.lane[0]);                   \
+        avx_put(v, in, &r);                                       \
     }
 
 #define DEFINE_MMX(M, name)                                                               \
@@ -114,6 +159,22 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
         __asm__(#name " %%xmm0, %1, %0" : "+x"(d->x) : "x"(s->x), "x"(mask)); \
     }
 
+#define DEFINE_VEX_BLENDV(M, name)                                                              \
+    static void do_v##name(struct vcpu *v, const struct insn *in)                               \
+    {                                                                                           \
+        struct ymm r, s, m;                                                                     \
+                                                                                                \
+        avx_check(v);                                                                           \
+        avx_src(v, in, 2, &s);                                                                  \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                                        \
+        avx_get(v, in->opd[3].reg, in->opd[0].size, &m);                                        \
+        for (unsigned i = 0; i < 2; i++) {                                                      \
+            register __m128i mask __asm__("xmm0") = m.lane[i].x;                                \
+            __asm__(#name " %%xmm0, %1, %0" : "+x"(r.lane[i].x) : "x"(s.lane[i].x), "x"(mask)); \
+        }                                                                                       \
+        avx_put(v, in, &r);                                                                     \
+    }
+
 #define DEFINE_SHIFT_IMM(M, name)                                                             \
     static void do_##name##_imm(struct vcpu *v, const struct insn *in)                        \
     {                                                                                         \
@@ -132,62 +193,118 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
 BOTH_OPS(DEFINE_XMM)
 BOTH_OPS(DEFINE_MMX)
 XMM_OPS(DEFINE_XMM)
+WIDEN_OPS(DEFINE_XMM)
 BLENDV_OPS(DEFINE_BLENDV)
 SHIFT_OPS(DEFINE_XMM)
 SHIFT_OPS(DEFINE_MMX)
 SHIFT_OPS(DEFINE_SHIFT_IMM)
+BOTH_OPS(DEFINE_VEX)
+XMM_OPS(DEFINE_VEX)
+WIDEN_OPS(DEFINE_VEX_WIDEN)
+BLENDV_OPS(DEFINE_VEX_BLENDV)
+SHIFT_OPS(DEFINE_VEX_SHIFT)
 
-static void do_pslldq(struct vcpu *v, const struct insn *in)
+/* Whole lanes by bytes. */
+static void lane_pslldq(union vec *d, unsigned n)
 {
-    union vec *d = sse_xmm(v, in->opd[0].reg), r = {0};
-    unsigned n = (unsigned)(in->imm & 0xff);
+    union vec r = {0};
 
-    sse_check(v);
     for (unsigned i = n; i < 16; i++) {
         r.b[i] = d->b[i - n];
     }
     *d = r;
 }
 
-static void do_psrldq(struct vcpu *v, const struct insn *in)
+static void lane_psrldq(union vec *d, unsigned n)
 {
-    union vec *d = sse_xmm(v, in->opd[0].reg), r = {0};
-    unsigned n = (unsigned)(in->imm & 0xff);
+    union vec r = {0};
 
-    sse_check(v);
     for (unsigned i = n; i < 16; i++) {
         r.b[i - n] = d->b[i];
     }
     *d = r;
 }
 
+#define DEFINE_SHIFT_BYTES(name)                                             \
+    static void do_##name(struct vcpu *v, const struct insn *in)             \
+    {                                                                        \
+        sse_check(v);                                                        \
+        lane_##name(sse_xmm(v, in->opd[0].reg), (unsigned)(in->imm & 0xff)); \
+    }                                                                        \
+    static void do_v##name(struct vcpu *v, const struct insn *in)            \
+    {                                                                        \
+        struct ymm r;                                                        \
+                                                                             \
+        avx_check(v);                                                        \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                     \
+        lane_##name(&r.lane[0], (unsigned)(in->imm & 0xff));                 \
+        lane_##name(&r.lane[1], (unsigned)(in->imm & 0xff));                 \
+        avx_put(v, in, &r);                                                  \
+    }
+
+DEFINE_SHIFT_BYTES(pslldq)
+DEFINE_SHIFT_BYTES(psrldq)
+
 /* ZF: no bit of the source is in the destination; CF: all are. The others are cleared. */
+static void set_test(struct vcpu *v, uint64_t both, uint64_t beyond)
+{
+    v->c.rflags =
+        (v->c.rflags & ~FLAGS_ARITH) | (both == 0 ? FLAG_ZF : 0) | (beyond == 0 ? FLAG_CF : 0);
+}
+
 static void do_ptest(struct vcpu *v, const struct insn *in)
 {
     union vec tmp;
     const union vec *d = sse_xmm(v, in->opd[0].reg), *s;
-    uint64_t flags = 0;
 
     sse_check(v);
     s = sse_src(v, in, 1, &tmp, true);
-    if (((s->q[0] & d->q[0]) | (s->q[1] & d->q[1])) == 0) {
-        flags |= FLAG_ZF;
-    }
-    if (((s->q[0] & ~d->q[0]) | (s->q[1] & ~d->q[1])) == 0) {
-        flags |= FLAG_CF;
-    }
-    v->c.rflags = (v->c.rflags & ~FLAGS_ARITH) | flags;
+    set_test(v, (s->q[0] & d->q[0]) | (s->q[1] & d->q[1]),
+             (s->q[0] & ~d->q[0]) | (s->q[1] & ~d->q[1]));
 }
 
-#define ROW_BOTH(M, name) {ZYDIS_MNEMONIC_##M, do_##name, do_mm_##name},
-#define ROW_XMM(M, name)  {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-#define ROW_IMM(M, name)  {ZYDIS_MNEMONIC_##M, do_##name##_imm, do_mm_##name##_imm},
+/* Of the bits in @mask of each quadword. */
+static void vex_test(struct vcpu *v, const struct insn *in, uint64_t mask)
+{
+    struct ymm d, s;
+    uint64_t both = 0, beyond = 0;
+
+    avx_check(v);
+    avx_src(v, in, 1, &s);
+    avx_get(v, in->opd[0].reg, in->opd[0].size, &d);
+    for (unsigned i = 0; i < 2; i++) {
+        for (unsigned k = 0; k < 2; k++) {
+            both |= s.lane[i].q[k] & d.lane[i].q[k] & mask;
+            beyond |= s.lane[i].q[k] & ~d.lane[i].q[k] & mask;
+        }
+    }
+    set_test(v, both, beyond);
+}
+
+static void do_vptest(struct vcpu *v, const struct insn *in)
+{
+    vex_test(v, in, UINT64_MAX);
+}
+
+static void do_vtestps(struct vcpu *v, const struct insn *in)
+{
+    vex_test(v, in, UINT64_C(0x8000000080000000));
+}
+
+static void do_vtestpd(struct vcpu *v, const struct insn *in)
+{
+    vex_test(v, in, UINT64_C(0x8000000000000000));
+}
+
+#define ROW_BOTH(M, name) \
+    {ZYDIS_MNEMONIC_##M, do_##name, do_mm_##name}, {ZYDIS_MNEMONIC_V##M, do_v##name, NULL},
+#define ROW_IMM(M, name) {ZYDIS_MNEMONIC_##M, do_##name##_imm, do_mm_##name##_imm},
 
 static const struct sse_op ops[] = {
-    BOTH_OPS(ROW_BOTH) XMM_OPS(ROW_XMM) BLENDV_OPS(ROW_XMM)
-        SHIFT_OPS(ROW_BOTH){ZYDIS_MNEMONIC_PSLLDQ, do_pslldq, NULL},
-    {ZYDIS_MNEMONIC_PSRLDQ, do_psrldq, NULL},
-    {ZYDIS_MNEMONIC_PTEST, do_ptest, NULL},
+    BOTH_OPS(ROW_BOTH) XMM_OPS(AVX_ROW) WIDEN_OPS(AVX_ROW) BLENDV_OPS(AVX_ROW) SHIFT_OPS(ROW_BOTH)
+        AVX_ROW(PSLLDQ, pslldq) AVX_ROW(PSRLDQ, psrldq)
+            AVX_ROW(PTEST, ptest){ZYDIS_MNEMONIC_VTESTPS, do_vtestps, NULL},
+    {ZYDIS_MNEMONIC_VTESTPD, do_vtestpd, NULL},
 };
 
 static const struct sse_op imm_shifts[] = {SHIFT_OPS(ROW_IMM)};

@@ -171,12 +171,10 @@ static void do_pmovmskb_mmx(struct vcpu *v, const struct insn *in)
     reg_write(v, in->opd[0].reg, in->opd[0].size, (uint64_t)(unsigned)_mm_movemask_epi8(s.x));
 }
 
-/* MASKMOVQ, MASKMOVDQU: bytes whose mask has its top bit are stored at rDI. With no byte selected
- * memory is not touched; else all from the first to the last selected must be writable. */
-static void masked_store(struct vcpu *v, const struct insn *in, const uint8_t *data,
-                         const uint8_t *mask, unsigned n)
+void sse_masked_store(struct vcpu *v, const struct insn *in, uint64_t base, const uint8_t *data,
+                      const uint8_t *mask, unsigned n)
 {
-    uint64_t base = v->c.gpr[RDI] & size_mask(in->asz), wrap = size_mask(in->asz);
+    uint64_t wrap = size_mask(in->asz);
     unsigned first = 0, last = n;
 
     while (first < n && (mask[first] & 0x80) == 0) {
@@ -202,16 +200,24 @@ static void masked_store(struct vcpu *v, const struct insn *in, const uint8_t *d
     }
 }
 
+/* MASKMOVQ and MASKMOVDQU store there. */
+static uint64_t rdi(const struct vcpu *v, const struct insn *in)
+{
+    return v->c.gpr[RDI] & size_mask(in->asz);
+}
+
 static void do_maskmovdqu(struct vcpu *v, const struct insn *in)
 {
-    sse_check(v);
-    masked_store(v, in, sse_xmm(v, in->opd[0].reg)->b, sse_xmm(v, in->opd[1].reg)->b, 16);
+    simd_check(v, in);
+    sse_masked_store(v, in, rdi(v, in), sse_xmm(v, in->opd[0].reg)->b,
+                     sse_xmm(v, in->opd[1].reg)->b, 16);
 }
 
 static void do_maskmovq(struct vcpu *v, const struct insn *in)
 {
     mmx_check(v);
-    masked_store(v, in, v->c.fpu.st[in->opd[0].reg], v->c.fpu.st[in->opd[1].reg], 8);
+    sse_masked_store(v, in, rdi(v, in), v->c.fpu.st[in->opd[0].reg], v->c.fpu.st[in->opd[1].reg],
+                     8);
     mmx_enter(v);
 }
 
@@ -221,7 +227,7 @@ static void do_ldmxcsr(struct vcpu *v, const struct insn *in)
 {
     uint64_t m;
 
-    sse_check(v);
+    simd_check(v, in);
     m = opd_read(v, in, 0);
     if ((m & ~(uint64_t)MXCSR_VALID) != 0) {
         cpu_gp0(v);
@@ -231,7 +237,7 @@ static void do_ldmxcsr(struct vcpu *v, const struct insn *in)
 
 static void do_stmxcsr(struct vcpu *v, const struct insn *in)
 {
-    sse_check(v);
+    simd_check(v, in);
     opd_write(v, in, 0, v->c.fpu.mxcsr);
 }
 
@@ -277,11 +283,8 @@ static const struct sse_op ops[] = {
     {ZYDIS_MNEMONIC_MOVMSKPS, do_movmskps, NULL},
     {ZYDIS_MNEMONIC_MOVMSKPD, do_movmskpd, NULL},
     {ZYDIS_MNEMONIC_PMOVMSKB, do_pmovmskb, do_pmovmskb_mmx},
-    {ZYDIS_MNEMONIC_MASKMOVDQU, do_maskmovdqu, NULL},
-    {ZYDIS_MNEMONIC_MASKMOVQ, NULL, do_maskmovq},
-    {ZYDIS_MNEMONIC_LDMXCSR, do_ldmxcsr, NULL},
-    {ZYDIS_MNEMONIC_STMXCSR, do_stmxcsr, NULL},
-    {ZYDIS_MNEMONIC_EMMS, do_emms, NULL},
+    BOTH_ROW(MASKMOVDQU, do_maskmovdqu){ZYDIS_MNEMONIC_MASKMOVQ, NULL, do_maskmovq},
+    BOTH_ROW(LDMXCSR, do_ldmxcsr) BOTH_ROW(STMXCSR, do_stmxcsr){ZYDIS_MNEMONIC_EMMS, do_emms, NULL},
     {ZYDIS_MNEMONIC_LFENCE, do_nothing, NULL},
     {ZYDIS_MNEMONIC_SFENCE, do_nothing, NULL},
     {ZYDIS_MNEMONIC_MFENCE, do_nothing, NULL},

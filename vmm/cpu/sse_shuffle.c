@@ -4,7 +4,7 @@
  * The host would want the immediate in its instruction, so these move bytes in C.
  * Threading: the vCPU's thread. Determinism: a function of the operands. */
 #include "base/check.h"
-#include "vmm/cpu/sse.h"
+#include "vmm/cpu/avx.h"
 
 typedef void (*shuffle_fn)(union vec *r, const union vec *d, const union vec *s, unsigned imm);
 
@@ -19,6 +19,21 @@ static inline __attribute__((always_inline)) void run_shuffle(struct vcpu *v, co
     s = sse_src(v, in, 1, &tmp, true);
     f(&r, d, s, (unsigned)(in->imm & 0xff));
     *d = r;
+}
+
+static inline __attribute__((always_inline)) void run_vex(struct vcpu *v, const struct insn *in,
+                                                          shuffle_fn f, unsigned shift)
+{
+    struct ymm r = {0}, d, s;
+
+    avx_check(v);
+    avx_src(v, in, avx_last(in), &s);
+    avx_get(v, in->opd[1].reg, in->opd[0].size, &d);
+    f(&r.lane[0], &d.lane[0], &s.lane[0], (unsigned)(in->imm & 0xff));
+    if (in->opd[0].size == 32) {
+        f(&r.lane[1], &d.lane[1], &s.lane[1], (unsigned)(in->imm & 0xff) >> shift);
+    }
+    avx_put(v, in, &r);
 }
 
 static void f_pshufd(union vec *r, const union vec *d, const union vec *s, unsigned imm)
@@ -112,17 +127,23 @@ static void f_mpsadbw(union vec *r, const union vec *d, const union vec *s, unsi
     }
 }
 
+/* With the bits of the immediate that belong to the first lane of a 256-bit form, the second lane
+ * has the next ones; 0: both have the same. */
 /* clang-format off */
 #define SHUFFLE_OPS(X)                                                                           \
-    X(PSHUFD, pshufd) X(PSHUFLW, pshuflw) X(PSHUFHW, pshufhw) X(SHUFPS, shufps)                  \
-    X(SHUFPD, shufpd) X(BLENDPS, blendps) X(BLENDPD, blendpd) X(PBLENDW, pblendw)                \
-    X(PALIGNR, palignr) X(MPSADBW, mpsadbw)
+    X(PSHUFD, pshufd, 0) X(PSHUFLW, pshuflw, 0) X(PSHUFHW, pshufhw, 0) X(SHUFPS, shufps, 0)      \
+    X(SHUFPD, shufpd, 2) X(BLENDPS, blendps, 4) X(BLENDPD, blendpd, 2) X(PBLENDW, pblendw, 0)    \
+    X(PALIGNR, palignr, 0) X(MPSADBW, mpsadbw, 3)
 /* clang-format on */
 
-#define DEFINE_SHUFFLE(M, name)                                  \
-    static void do_##name(struct vcpu *v, const struct insn *in) \
-    {                                                            \
-        run_shuffle(v, in, f_##name);                            \
+#define DEFINE_SHUFFLE(M, name, shift)                            \
+    static void do_##name(struct vcpu *v, const struct insn *in)  \
+    {                                                             \
+        run_shuffle(v, in, f_##name);                             \
+    }                                                             \
+    static void do_v##name(struct vcpu *v, const struct insn *in) \
+    {                                                             \
+        run_vex(v, in, f_##name, shift);                          \
     }
 
 SHUFFLE_OPS(DEFINE_SHUFFLE)
@@ -154,27 +175,40 @@ static void do_pshufw(struct vcpu *v, const struct insn *in)
 }
 
 /* From a register imm[7:6] chooses the source's lane, from memory there is only one. */
+static void insert_ps(union vec *d, const union vec *s, bool from_memory, unsigned imm)
+{
+    d->d[imm >> 4 & 3] = s->d[from_memory ? 0 : imm >> 6 & 3];
+    for (unsigned i = 0; i < 4; i++) {
+        if ((imm >> i & 1) != 0) {
+            d->d[i] = 0;
+        }
+    }
+}
+
 static void do_insertps(struct vcpu *v, const struct insn *in)
 {
     union vec tmp, r = *sse_xmm(v, in->opd[0].reg);
-    const union vec *s;
-    unsigned imm = (unsigned)in->imm;
 
     sse_check(v);
-    s = sse_src(v, in, 1, &tmp, true);
-    r.d[imm >> 4 & 3] = s->d[in->opd[1].kind == OPD_XMM ? imm >> 6 & 3 : 0];
-    for (unsigned i = 0; i < 4; i++) {
-        if ((imm >> i & 1) != 0) {
-            r.d[i] = 0;
-        }
-    }
+    insert_ps(&r, sse_src(v, in, 1, &tmp, true), in->opd[1].kind == OPD_MEM, (unsigned)in->imm);
     *sse_xmm(v, in->opd[0].reg) = r;
 }
 
-/* Operand @i as a general register's low bytes or memory of @size bytes. */
-static uint64_t lane_read(struct vcpu *v, const struct insn *in, unsigned size)
+static void do_vinsertps(struct vcpu *v, const struct insn *in)
 {
-    return in->opd[1].kind == OPD_REG ? reg_read(v, in->opd[1].reg, size)
+    struct ymm r, s;
+
+    avx_check(v);
+    avx_src(v, in, 2, &s);
+    avx_get(v, in->opd[1].reg, 16, &r);
+    insert_ps(&r.lane[0], &s.lane[0], in->opd[2].kind == OPD_MEM, (unsigned)in->imm);
+    avx_put(v, in, &r);
+}
+
+/* Operand @i as a general register's low bytes or memory of @size bytes. */
+static uint64_t lane_read(struct vcpu *v, const struct insn *in, unsigned i, unsigned size)
+{
+    return in->opd[i].kind == OPD_REG ? reg_read(v, in->opd[i].reg, size)
                                       : mem_read(v, in->seg, mem_ea(v, in), size);
 }
 
@@ -196,12 +230,23 @@ static void lane_write(struct vcpu *v, const struct insn *in, unsigned size, uin
         uint64_t q;                                                                   \
                                                                                       \
         sse_check(v);                                                                 \
-        q = lane_read(v, in, size);                                                   \
+        q = lane_read(v, in, 1, size);                                                \
         memcpy(&sse_xmm(v, in->opd[0].reg)->field[in->imm & (mask)], &q, size);       \
+    }                                                                                 \
+    static void do_vpinsr##name(struct vcpu *v, const struct insn *in)                \
+    {                                                                                 \
+        struct ymm r;                                                                 \
+        uint64_t q;                                                                   \
+                                                                                      \
+        avx_check(v);                                                                 \
+        q = lane_read(v, in, 2, size);                                                \
+        avx_get(v, in->opd[1].reg, 16, &r);                                           \
+        memcpy(&r.lane[0].field[in->imm & (mask)], &q, size);                         \
+        avx_put(v, in, &r);                                                           \
     }                                                                                 \
     static void do_pextr##name(struct vcpu *v, const struct insn *in)                 \
     {                                                                                 \
-        sse_check(v);                                                                 \
+        simd_check(v, in);                                                            \
         lane_write(v, in, size, sse_xmm(v, in->opd[1].reg)->field[in->imm & (mask)]); \
     }
 
@@ -213,7 +258,7 @@ static void do_pinsrw_mmx(struct vcpu *v, const struct insn *in)
     uint64_t w, d;
 
     mmx_check(v);
-    w = lane_read(v, in, 2);
+    w = lane_read(v, in, 1, 2);
     d = mmx_read(v, in->opd[0].reg) & ~(UINT64_C(0xffff) << shift);
     mmx_enter(v);
     mmx_write(v, in->opd[0].reg, d | w << shift);
@@ -226,10 +271,8 @@ static void do_pextrw_mmx(struct vcpu *v, const struct insn *in)
     reg_write(v, in->opd[0].reg, 8, mmx_read(v, in->opd[1].reg) >> (16 * (in->imm & 3)) & 0xffff);
 }
 
-#define ROW(M, name) {ZYDIS_MNEMONIC_##M, do_##name, NULL},
-#define ROW_LANE(M, name, field, mask, size)         \
-    {ZYDIS_MNEMONIC_PINSR##M, do_pinsr##name, NULL}, \
-        {ZYDIS_MNEMONIC_PEXTR##M, do_pextr##name, NULL},
+#define ROW_LANE(M, name, field, mask, size) \
+    AVX_ROW(PINSR##M, pinsr##name) BOTH_ROW(PEXTR##M, do_pextr##name)
 
 static const struct sse_op mmx_ops[] = {
     {ZYDIS_MNEMONIC_PALIGNR, NULL, do_palignr_mmx},
@@ -239,8 +282,8 @@ static const struct sse_op mmx_ops[] = {
 };
 
 static const struct sse_op ops[] = {
-    SHUFFLE_OPS(ROW) LANE_OPS(ROW_LANE){ZYDIS_MNEMONIC_INSERTPS, do_insertps, NULL},
-    {ZYDIS_MNEMONIC_EXTRACTPS, do_pextrd, NULL},
+    SHUFFLE_OPS(AVX_ROW) LANE_OPS(ROW_LANE) AVX_ROW(INSERTPS, insertps)
+        BOTH_ROW(EXTRACTPS, do_pextrd){ZYDIS_MNEMONIC_VPBLENDD, do_vblendps, NULL},
 };
 
 insn_fn sse_shuffle_pick(const struct insn *in)

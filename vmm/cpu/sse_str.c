@@ -105,7 +105,7 @@ static void compare(struct vcpu *v, const struct insn *in, bool explicit_len, st
     uint32_t r;
     uint64_t flags = 0;
 
-    sse_check(v);
+    simd_check(v, in);
     b = sse_src(v, in, 1, &tmp, false);
     p->n = (imm & 1) != 0 ? 8 : 16;
     unpack(p->a, a, imm);
@@ -151,6 +151,9 @@ static void put_mask(struct vcpu *v, const struct insn *in, const struct pcmp *p
         }
     }
     *sse_xmm(v, 0) = r;
+    if ((in->flags & INSN_VEX) != 0) {
+        *avx_high(v, 0) = (union vec){0};
+    }
 }
 
 static void do_pcmpestri(struct vcpu *v, const struct insn *in)
@@ -185,12 +188,8 @@ static void do_pcmpistrm(struct vcpu *v, const struct insn *in)
     put_mask(v, in, &p);
 }
 
-static const struct sse_op ops[] = {
-    {ZYDIS_MNEMONIC_PCMPESTRI, do_pcmpestri, NULL},
-    {ZYDIS_MNEMONIC_PCMPESTRM, do_pcmpestrm, NULL},
-    {ZYDIS_MNEMONIC_PCMPISTRI, do_pcmpistri, NULL},
-    {ZYDIS_MNEMONIC_PCMPISTRM, do_pcmpistrm, NULL},
-};
+static const struct sse_op ops[] = {BOTH_ROW(PCMPESTRI, do_pcmpestri) BOTH_ROW(
+    PCMPESTRM, do_pcmpestrm) BOTH_ROW(PCMPISTRI, do_pcmpistri) BOTH_ROW(PCMPISTRM, do_pcmpistrm)};
 
 insn_fn sse_str_pick(const struct insn *in)
 {

@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/sse_table.c - which mnemonics are MMX and SSE to SSE4.2, and what all families share.
  *
- * VEX forms decode to other mnemonics, which stand in no table: the model has no AVX, and none of
- * AES, PCLMULQDQ, SHA or SSE4A. Threading: none. Determinism: constant. */
+ * VEX forms decode to other mnemonics (avx_table.c). No model has AES, PCLMULQDQ, SHA or SSE4A.
+ * Threading: none. Determinism: constant. */
 #include "vmm/cpu/sse.h"
 
 void sse_unavailable(struct vcpu *v)
 {
     if ((v->c.cr0 & CR0_EM) != 0 || (v->c.cr4 & CR4_OSFXSR) == 0) {
+        cpu_ud(v);
+    }
+    cpu_raise(v, VEC_NM);
+}
+
+void avx_unavailable(struct vcpu *v)
+{
+    if ((v->c.cr0 & CR0_PE) == 0 || (v->c.rflags & FLAG_VM) != 0 || (v->c.cr4 & CR4_OSXSAVE) == 0 ||
+        (~v->c.xcr0 & (XCR0_SSE | XCR0_AVX)) != 0) {
         cpu_ud(v);
     }
     cpu_raise(v, VEC_NM);

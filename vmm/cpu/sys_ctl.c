@@ -318,7 +318,7 @@ void sys_xsetbv(struct vcpu *v, const struct insn *in)
         cpu_ud(v);
     }
     require_cpl0(v);
-    if (reg_read(v, RCX, 4) != 0 || (value & ~XCR0_OFFERED) != 0 || (value & 1) == 0) {
+    if (reg_read(v, RCX, 4) != 0 || !cpu_xcr0_valid(v->model, value)) {
         cpu_gp0(v);
     }
     c->xcr0 = value;

@@ -15,7 +15,7 @@ void sys_cpuid(struct vcpu *v, const struct insn *in)
     struct cpuid_regs r;
 
     (void)in;
-    cpuid(c, v->id, v->vcpus, (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], &r);
+    cpuid(v->model, c, v->id, v->vcpus, (uint32_t)c->gpr[RAX], (uint32_t)c->gpr[RCX], &r);
     c->gpr[RAX] = r.eax;
     c->gpr[RBX] = r.ebx;
     c->gpr[RCX] = r.ecx;

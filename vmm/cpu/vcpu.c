@@ -24,6 +24,9 @@ static _Noreturn void raise_now(struct vcpu *v, unsigned vector, bool has_error,
     if (v->cur != NULL && v->cur->fn == sys_iret) {
         v->c.nmi_blocked = 0; /* "even if the instruction causes a fault" (SDM Vol. 2, "IRET") */
     }
+    if (v->gather != NULL) {
+        avx_gather_fault(v);
+    }
     v->fault_kind = FAULT_EXCEPTION;
     v->fault_vector = (uint8_t)vector;
     v->fault_has_error = has_error;
@@ -50,6 +53,7 @@ void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error)
 void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write)
 {
     PLX_CHECK(v->parallel);
+    v->gather = NULL;
     v->lack = (struct vcpu_lack){page, write};
     v->fault_kind = FAULT_STOP;
     v->stop = VCPU_PAGES;
@@ -59,6 +63,7 @@ void vcpu_lacks_page(struct vcpu *v, uint64_t page, bool write)
 void vcpu_need_serial(struct vcpu *v)
 {
     if (v->parallel) {
+        v->gather = NULL;
         v->fault_kind = FAULT_STOP;
         v->stop = VCPU_SERIAL;
         longjmp(v->fault_jmp, 1);

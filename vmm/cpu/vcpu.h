@@ -82,6 +82,7 @@ struct vcpu {
     /* An instruction of this vCPU sent it an INIT: taken at the next boundary, before run returns,
      * and so no state. */
     bool init_pending;
+    enum cpu_model model;
     bool parallel;  /* this run is a parallel part */
     bool alone;     /* the only runnable vCPU: PAUSE does not yield (R5) */
     unsigned id;    /* APIC id */
@@ -148,7 +149,8 @@ struct vcpu {
     /* The instruction being executed; NULL outside. Every engine sets it for what may reach MMIO:
      * a MOV may write its own LAPIC in the parallel part, as it does nothing after that. */
     const struct insn *cur;
-    uint64_t cr2; /* of a #PF in flight */
+    uint64_t cr2;          /* of a #PF in flight */
+    struct gather *gather; /* a gather under way: it keeps what it did if it faults (avx_mem.c) */
 };
 
 enum fault_kind {
@@ -166,6 +168,8 @@ uint64_t vcpu_tsc(const struct vcpu *v);
 _Noreturn void cpu_raise(struct vcpu *v, unsigned vector);
 _Noreturn void cpu_raise_error(struct vcpu *v, unsigned vector, uint32_t error);
 _Noreturn void cpu_raise_pf(struct vcpu *v, gva_t cr2, uint32_t error);
+/* What a gather that faults has done until then becomes state (avx_mem.c). */
+void avx_gather_fault(struct vcpu *v);
 /* Leave the run loop with VCPU_SERIAL and no effect of the instruction, if this is a parallel
  * part. Called before every access to something the vCPUs share: PIO, MMIO, MSRs of the LAPIC. */
 void vcpu_need_serial(struct vcpu *v);

@@ -2,12 +2,14 @@
  * vmm/cpu/xsave.c - FXSAVE, FXRSTOR, XSAVE, XSAVEOPT, XRSTOR (SDM Vol. 1, "Managing State Using the
  * XSAVE Feature Set").
  *
- * The model has two components, x87 (0) and SSE (1), and the standard format only. Chosen once
- * (R6): XINUSE has every component in use at all times, so XSAVEOPT stores what XSAVE stores;
- * reserved bytes inside a slot are stored as 0, those behind byte 415 are left alone. What is
- * written is checked as a whole before the first byte changes.
+ * The models have the components x87 (0) and SSE (1), pollux-v3 also AVX (2: the upper halves of
+ * the YMM registers), and the standard format only. Chosen once (R6): XINUSE has every component in
+ * use at all times, so XSAVEOPT stores what XSAVE stores; reserved bytes inside a slot are stored
+ * as 0, those behind byte 415 are left alone. What is written is checked as a whole before the
+ * first byte changes.
  *
  * Threading: the vCPU's thread. Determinism: a function of state and memory. */
+#include "vmm/cpu/cpuid.h"
 #include "vmm/cpu/operand.h"
 #include "vmm/cpu/sse.h"
 #include "vmm/cpu/x87.h"
@@ -22,10 +24,8 @@ enum {
     AREA_XSTATE_BV = 512,
     AREA_XCOMP_BV = 520,
     AREA_HEADER_RSVD = 528,
-    AREA_SIZE = 576
+    AREA_AVX = XSAVE_SIZE_SSE
 };
-
-enum { XCOMP_X87 = 1, XCOMP_SSE = 2 };
 
 static void put16(uint8_t *p, uint64_t x)
 {
@@ -147,51 +147,74 @@ static uint64_t xsave_check(struct vcpu *v)
     return ((v->c.gpr[RDX] << 32) | (v->c.gpr[RAX] & UINT32_MAX)) & v->c.xcr0;
 }
 
+/* How much of the area an instruction touches: all that it may have to (SDM Vol. 1, "Operation of
+ * XSAVE"). */
+static unsigned area_size(uint64_t rfbm)
+{
+    return (rfbm & XCR0_AVX) != 0 ? XSAVE_SIZE_AVX : XSAVE_SIZE_SSE;
+}
+
 static void do_xsave(struct vcpu *v, const struct insn *in)
 {
     uint64_t rfbm = xsave_check(v), off = ea_aligned(v, in, 64), bv;
     uint64_t wrap = size_mask(in->asz);
     uint8_t a[AREA_LEGACY_END];
 
-    mem_probe_write(v, in->seg, off, AREA_SIZE);
+    mem_probe_write(v, in->seg, off, area_size(rfbm));
     bv = mem_read(v, in->seg, (off + AREA_XSTATE_BV) & wrap, 8);
-    if ((rfbm & XCOMP_X87) != 0) {
+    if ((rfbm & XCR0_X87) != 0) {
         store_x87(v, is_wide(v, in), a);
         mem_write_bytes(v, in->seg, off, a, AREA_MXCSR);
         mem_write_bytes(v, in->seg, (off + AREA_ST) & wrap, a + AREA_ST, 128);
     }
-    if ((rfbm & XCOMP_SSE) != 0) {
+    if ((rfbm & (XCR0_SSE | XCR0_AVX)) != 0) {
         put32(a, v->c.fpu.mxcsr);
         put32(a + 4, MXCSR_VALID);
         mem_write_bytes(v, in->seg, (off + AREA_MXCSR) & wrap, a, 8);
+    }
+    if ((rfbm & XCR0_SSE) != 0) {
         mem_write_bytes(v, in->seg, (off + AREA_XMM) & wrap, v->c.fpu.xmm, 16 * xmm_count(v));
     }
+    if ((rfbm & XCR0_AVX) != 0) {
+        mem_write_bytes(v, in->seg, (off + AREA_AVX) & wrap, v->c.fpu.ymm_high, 16 * xmm_count(v));
+    }
     mem_write(v, in->seg, (off + AREA_XSTATE_BV) & wrap, 8, (bv & ~rfbm) | rfbm);
+}
+
+/* The vector registers of one component, or their initial state. */
+static void load_vectors(const struct vcpu *v, uint8_t (*to)[16], const uint8_t *a, bool there)
+{
+    if (there) {
+        memcpy(to, a, 16 * xmm_count(v));
+    } else {
+        memset(to, 0, 16 * xmm_count(v));
+    }
 }
 
 static void do_xrstor(struct vcpu *v, const struct insn *in)
 {
     uint64_t rfbm = xsave_check(v), bv;
-    uint8_t a[AREA_SIZE];
+    uint8_t a[XSAVE_SIZE_AVX];
 
-    mem_read_bytes(v, in->seg, ea_aligned(v, in, 64), a, AREA_SIZE);
+    mem_read_bytes(v, in->seg, ea_aligned(v, in, 64), a, area_size(rfbm));
     bv = get(a + AREA_XSTATE_BV, 8);
     /* The compacted format does not exist here, so XCOMP_BV must be zero like the 8 bytes after. */
     if ((bv & ~v->c.xcr0) != 0 || get(a + AREA_XCOMP_BV, 8) != 0 ||
         get(a + AREA_HEADER_RSVD, 8) != 0) {
         cpu_gp0(v);
     }
-    if ((rfbm & XCOMP_SSE) != 0) {
+    if ((rfbm & (XCR0_SSE | XCR0_AVX)) != 0) {
         check_mxcsr(v, a);
         v->c.fpu.mxcsr = (uint32_t)get(a + AREA_MXCSR, 4);
-        if ((bv & XCOMP_SSE) != 0) {
-            memcpy(v->c.fpu.xmm, a + AREA_XMM, 16 * xmm_count(v));
-        } else {
-            memset(v->c.fpu.xmm, 0, 16 * xmm_count(v));
-        }
     }
-    if ((rfbm & XCOMP_X87) != 0) {
-        if ((bv & XCOMP_X87) != 0) {
+    if ((rfbm & XCR0_SSE) != 0) {
+        load_vectors(v, v->c.fpu.xmm, a + AREA_XMM, (bv & XCR0_SSE) != 0);
+    }
+    if ((rfbm & XCR0_AVX) != 0) {
+        load_vectors(v, v->c.fpu.ymm_high, a + AREA_AVX, (bv & XCR0_AVX) != 0);
+    }
+    if ((rfbm & XCR0_X87) != 0) {
+        if ((bv & XCR0_X87) != 0) {
             load_x87(v, is_wide(v, in), a);
         } else {
             x87_init(v, true);

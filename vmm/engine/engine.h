@@ -16,7 +16,8 @@
 struct engine_config {
     unsigned id;    /* vCPU number, also its APIC id */
     unsigned vcpus; /* of the whole VM */
-    bool bsp;       /* bootstrap processor; others start in wait_sipi */
+    enum cpu_model model;
+    bool bsp; /* bootstrap processor; others start in wait_sipi */
     struct ram *ram;
     struct owner *owner; /* borrowed; NULL: the only vCPU */
     const struct vcpu_ops *ops;

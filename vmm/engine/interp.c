@@ -291,6 +291,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     }
     v->id = cfg->id;
     v->vcpus = cfg->vcpus;
+    v->model = cfg->model;
     v->ram = cfg->ram;
     v->owner = cfg->owner;
     v->ops = cfg->ops;

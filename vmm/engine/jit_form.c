@@ -284,7 +284,7 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
 
     *f = (struct form){.kind = FORM_CALL};
     *uncertain = 0;
-    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_ENDS_BLOCK)) != 0) {
+    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_ENDS_BLOCK | INSN_VEX)) != 0) {
         return;
     }
     if (in->fn == int_nop) {

@@ -20,7 +20,8 @@
         (uint8_t)PLX_COUNT(((struct cpu *)0)->f), (uint16_t)sizeof(((struct cpu *)0)->f[0])
 #define BYTES(f) #f, offsetof(struct cpu, f), 1, (uint8_t)sizeof(((struct cpu *)0)->f), 1
 
-/* Order and width are the form of version 1; new fields go at the end, with a new version. */
+/* Order and width are the form of version 1; new fields go at the end, with a new version. The last
+ * is of CPU_SECTION_VERSION_AVX. */
 const struct cpu_field cpu_fields[] = {
     {ARRAY(gpr)},           {FIELD(rip)},
     {FIELD(rflags)},        {MEMBER(seg, sel)},
@@ -57,9 +58,13 @@ const struct cpu_field cpu_fields[] = {
     {FIELD(pause_run)},     {FIELD(sti_shadow)},
     {FIELD(movss_shadow)},  {FIELD(nmi_pending)},
     {FIELD(nmi_blocked)},   {FIELD(halted)},
-    {FIELD(wait_sipi)},
+    {FIELD(wait_sipi)},     {"fpu.ymm_high", offsetof(struct cpu, fpu.ymm_high), 8, 32, 8},
 };
-const unsigned cpu_nfields = PLX_COUNT(cpu_fields);
+
+unsigned cpu_nfields(enum cpu_model model)
+{
+    return PLX_COUNT(cpu_fields) - (model == CPU_POLLUX_V2 ? 1 : 0);
+}
 
 /* All of the registers were replaced: what the vCPU was told about its last run holds no more.
  * (Whether the machine has stopped is in its own section.) */
@@ -92,7 +97,7 @@ static void section_save(const void *dev, struct wbuf *out)
 {
     const struct cpu_section *s = dev;
 
-    for (unsigned i = 0; i < cpu_nfields; i++) {
+    for (unsigned i = 0; i < cpu_nfields(s->v->model); i++) {
         cpu_field_save(&cpu_fields[i], &s->v->c, out);
     }
 }
@@ -164,11 +169,6 @@ static bool segments_ok(const struct cpu *c)
            cpu_canonical(c->gdtr.base) && cpu_canonical(c->idtr.base);
 }
 
-static bool xcr0_ok(const struct cpu *c)
-{
-    return c->xcr0 == 1 || c->xcr0 == 3;
-}
-
 static bool debug_ok(const struct cpu *c)
 {
     return (c->dr[6] >> 32) == 0 && (c->dr[7] >> 32) == 0 && c->dr[4] == 0 && c->dr[5] == 0;
@@ -210,9 +210,9 @@ static const struct rule rules[] = {
     {"cr0", cr0_ok},           {"cr3", cr3_ok},
     {"cr4", cr4_ok},           {"efer", efer_ok},
     {"the mode", mode_ok},     {"a segment", segments_ok},
-    {"xcr0", xcr0_ok},         {"dr6, dr7", debug_ok},
-    {"an MSR", msrs_ok},       {"mxcsr, fop", fpu_ok},
-    {"the generator", rng_ok}, {"a switch", switches_ok},
+    {"dr6, dr7", debug_ok},    {"an MSR", msrs_ok},
+    {"mxcsr, fop", fpu_ok},    {"the generator", rng_ok},
+    {"a switch", switches_ok},
 };
 
 static int section_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err *err)
@@ -221,11 +221,11 @@ static int section_load(void *dev, struct rbuf *in, uint32_t version, struct plx
     struct cpu c;
     uint8_t *at = (uint8_t *)&c;
 
-    if (version != CPU_SECTION_VERSION) {
+    if (version != cpu_section_version(s->v->model)) {
         return plx_fail(err, PLX_EVERSION, "cpu%u: section version %" PRIu32, s->id, version);
     }
     memset(&c, 0, sizeof c);
-    for (unsigned i = 0; i < cpu_nfields; i++) {
+    for (unsigned i = 0; i < cpu_nfields(s->v->model); i++) {
         const struct cpu_field *f = &cpu_fields[i];
         for (unsigned k = 0; k < f->count; k++) {
             rbuf_get(in, at + f->offset + (size_t)k * f->stride, f->width);
@@ -233,6 +233,9 @@ static int section_load(void *dev, struct rbuf *in, uint32_t version, struct plx
     }
     if (in->failed) {
         return plx_fail(err, PLX_ETRUNCATED, "cpu%u: section too short", s->id);
+    }
+    if (!cpu_xcr0_valid(s->v->model, c.xcr0)) {
+        return plx_fail(err, PLX_ECORRUPT, "cpu%u: xcr0 holds an impossible value", s->id);
     }
     for (size_t i = 0; i < PLX_COUNT(rules); i++) {
         if (!rules[i].ok(&c)) {

@@ -15,7 +15,13 @@ struct cpu_section {
     unsigned id;
 };
 
-enum { CPU_SECTION_VERSION = 1 };
+/* The upper halves of the YMM registers are state only where there are any. */
+enum { CPU_SECTION_VERSION = 1, CPU_SECTION_VERSION_AVX = 2 };
+
+static inline uint32_t cpu_section_version(enum cpu_model model)
+{
+    return model == CPU_POLLUX_V2 ? CPU_SECTION_VERSION : CPU_SECTION_VERSION_AVX;
+}
 
 /* reset puts the vCPU to its power-up state; load validates every value before it changes one. */
 extern const struct device_ops cpu_section_ops;
@@ -29,7 +35,7 @@ struct cpu_field {
     uint16_t stride;
 };
 extern const struct cpu_field cpu_fields[];
-extern const unsigned cpu_nfields;
+unsigned cpu_nfields(enum cpu_model model); /* how many of them it has */
 /* One field as the section has it. */
 void cpu_field_save(const struct cpu_field *f, const struct cpu *c, struct wbuf *out);
 

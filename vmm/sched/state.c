@@ -212,6 +212,9 @@ static void put_header(struct wbuf *out, const struct header *h)
     for (unsigned i = 0; i < h->cfg.nnics; i++) {
         wbuf_put(out, h->cfg.nics[i].mac, sizeof h->cfg.nics[i].mac);
     }
+    if (h->cfg.cpu != CPU_POLLUX_V2) {
+        wbuf_u8(out, (uint8_t)h->cfg.cpu);
+    }
     if (!out->failed) {
         len = (uint32_t)(out->len - from + HASH_LEN);
         memcpy(out->data + from + 12, &len, sizeof len);
@@ -248,6 +251,13 @@ static int parse_header(const uint8_t *data, size_t len, struct header *h, struc
     }
     for (unsigned i = 0; i < h->cfg.nnics; i++) {
         rbuf_get(&in, h->cfg.nics[i].mac, sizeof h->cfg.nics[i].mac);
+    }
+    if (!rbuf_done(&in)) {
+        uint8_t model = rbuf_u8(&in);
+        if (model == CPU_POLLUX_V2 || model >= CPU_MODELS) {
+            return plx_fail(err, PLX_EVERSION, "CPU model %u is not known here", model);
+        }
+        h->cfg.cpu = (enum cpu_model)model;
     }
     if (!rbuf_done(&in) || h->sections_len > SECTIONS_MAX_LEN ||
         h->npages > h->cfg.memory >> PAGE_SHIFT) {
@@ -587,6 +597,10 @@ static int read_incoming(struct vm *vm, const struct source *s, struct incoming 
 
     if (rc != 0) {
         return rc;
+    }
+    if (in->h.cfg.cpu != vm->m->cfg.cpu) {
+        return plx_fail(err, PLX_EINVAL, "the state is of a machine with CPU model %s, not %s",
+                        cpu_model_name(in->h.cfg.cpu), cpu_model_name(vm->m->cfg.cpu));
     }
     if (!same_config(&in->h.cfg, &vm->m->cfg)) {
         return plx_fail(err, PLX_EINVAL,

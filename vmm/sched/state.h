@@ -13,7 +13,8 @@
  *   32      8      N, number of pages
  *   40      16     sum over pages of H(GPA, content), as in a digest
  *   56      ..     machine: memory u64, vcpus u32, ndisks u32, nnics u32, then each disk:
- *                  sectors u64, readonly u8; each NIC: MAC 6
+ *                  sectors u64, readonly u8; each NIC: MAC 6; then the number of the CPU model
+ *                  u8, absent for pollux-v2
  *   L-16    16     H of the header's bytes before
  *   L       S      sections, each: name str, version u32, length u64, that many bytes,
  *                  16 bytes H of the section from its name on

@@ -133,7 +133,7 @@ int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err)
         vm->cpu_sections[i] =
             (struct cpu_section){.engine = cfg->engine, .v = vm->pc->cpus[i].v, .id = i};
         (void)snprintf(name, sizeof name, "cpu%u", i);
-        machine_add_device(vm->m, name, CPU_SECTION_VERSION, &cpu_section_ops,
+        machine_add_device(vm->m, name, cpu_section_version(cfg->machine.cpu), &cpu_section_ops,
                            &vm->cpu_sections[i]);
     }
     machine_add_device(vm->m, "sched", SCHED_VERSION, &sched_ops, vm);
