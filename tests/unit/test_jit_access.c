@@ -215,9 +215,10 @@ static void make(struct program *p, uint64_t seed)
     p->n += 4;
 }
 
+/* Not to be executed: what takes it away then need not end translated code. */
 static uint64_t entry_of(unsigned page, unsigned rights)
 {
-    return (GPA_DATA + page * 4096U) | rights;
+    return (GPA_DATA + page * 4096U) | rights | UINT64_C(1) << 63;
 }
 
 /* Pointers into data, many near the ends of pages; entries of one page in R9 and R10. */
