@@ -19,7 +19,7 @@
 #include "vmm/cpu/undo.h"
 #include "vmm/mmu/walk.h"
 
-enum { NOW_MAX = 256 };
+enum { NOW_MAX = 1024 };
 
 struct vcpu_mem {
     struct shadow *s;
@@ -27,8 +27,8 @@ struct vcpu_mem {
     bool is64;
     struct tlb_entry none; /* what v->tlb points to while breakpoints watch data */
     struct undo undo;
-    /* Pages that are written fast in this serial run, though they are not ours (OWNER_NOW). */
-    uint64_t now[NOW_MAX];
+    /* Pages that are written fast in this spell, though they are not ours (OWNER_NOW): USE_NOW. */
+    uint64_t now[NOW_MAX], spell;
     unsigned nnow;
 };
 
@@ -268,13 +268,33 @@ void vcpu_mem_settle(struct vcpu *v)
     shadow_owe_forget(s, 0);
 }
 
+/* Contended pages stay fast from one run to the next of a spell, but those from which somebody else
+ * has derived something meanwhile. */
+static void keep_now(struct vcpu *v)
+{
+    struct vcpu_mem *m = v->mem;
+    bool over = v->parallel || m->spell != v->owner->spell;
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < m->nnow; i++) {
+        uint64_t page = m->now[i];
+        if (!over && !ram_derived(v->ram, v, page)) {
+            m->now[kept++] = page;
+        } else {
+            v->use[page] &= (uint8_t)~USE_NOW;
+            shadow_guard(m->s, page, false);
+        }
+    }
+    m->nnow = kept;
+    m->spell = v->owner->spell;
+}
+
 void vcpu_mem_begin(struct vcpu *v)
 {
     revoke_queued(v);
-    for (unsigned i = 0; i < v->mem->nnow; i++) {
-        shadow_guard(v->mem->s, v->mem->now[i], false);
+    if (v->owner != NULL) {
+        keep_now(v);
     }
-    v->mem->nnow = 0;
     undo_reset(&v->mem->undo);
     PLX_CHECK(v->parallel || v->mem->s->nowed == 0);
 }
@@ -356,15 +376,19 @@ static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
     return rights;
 }
 
-/* A contended page that nobody else derived anything from may be written fast until the run ends:
- * nobody else can derive anything before. */
+/* A contended page that nobody else derived anything from may be written fast: nobody else can
+ * derive anything before this run ends, and then keep_now looks again. */
 static bool may_write_now(struct vcpu *v, uint64_t page)
 {
     struct vcpu_mem *m = v->mem;
 
+    if ((v->use[page] & USE_NOW) != 0) {
+        return true;
+    }
     if (m->nnow == NOW_MAX || ram_derived(v->ram, v, page)) {
         return false;
     }
+    v->use[page] |= USE_NOW;
     m->now[m->nnow++] = page;
     return true;
 }

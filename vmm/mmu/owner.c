@@ -123,6 +123,7 @@ void owner_settle(struct owner *o)
         }
     }
     o->nwritten = 0;
+    o->spell++;
 }
 
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want)

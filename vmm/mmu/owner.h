@@ -29,7 +29,7 @@
 enum owner_right {
     OWNER_R = 1,
     OWNER_W = 2,
-    OWNER_NOW = 4, /* may write without asking again, until its run ends */
+    OWNER_NOW = 4, /* may write without asking again, until the spell ends */
 };
 
 enum { OWNER_SHARED = 0 }; /* of owner_page.holder; else 1 + the vCPU */
@@ -60,6 +60,7 @@ struct owner {
     uint16_t *wrote;   /* per page: the vCPUs that wrote it in place */
     uint64_t *written; /* pages with wrote != 0 */
     uint64_t nwritten, written_max;
+    uint64_t spell; /* counts them; no state */
     uint64_t npages;
     unsigned vcpus;
     bool eager; /* accessed and dirty flags take their table page instead of being owed (R7) */
@@ -95,7 +96,7 @@ static inline bool owner_may_write(const struct owner *o, uint64_t page, unsigne
 /* Serial part: @vcpu reads (@want OWNER_R) or writes (OWNER_W) @page, now. Moves the page if the
  * policy says so and returns the rights, OWNER_*, that @vcpu has from now on: always OWNER_R, and
  * OWNER_W only if the page is exclusive to it. A write to a page that stays shared is done all the
- * same; OWNER_NOW says that others like it may follow unasked until the run ends. Asking again in
+ * same; OWNER_NOW says that others like it may follow unasked until the spell ends. Asking again in
  * the same spell changes nothing, so it does not matter who remembers what. */
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want);
 /* A spell of serial runs ends: before each parallel part, and at the end of a slice. */

@@ -76,6 +76,7 @@ enum {
     USE_TOP = 8,   /* further up */
     USE_CODE = 16, /* decoded instructions (vmm/cpu/block.c) */
     USE_OWED = 32, /* a table with flags that are set but not stored yet */
+    USE_NOW = 64,  /* none: written fast in this spell, though not ours (vmm/cpu/mem.c) */
     USE_TABLE = USE_LEAF | USE_DIR | USE_TOP,
     USE_GUARDED = USE_TABLE | USE_CODE | USE_OWED /* no wtag */
 };
