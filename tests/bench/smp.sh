@@ -13,11 +13,14 @@ declare -A ms
 # stamps FILE: prefixes each line of a growing stream with the host's milliseconds
 stamps() { while IFS= read -r line; do echo "$(now_ms) $line"; done >"$1"; }
 
+# What a run does: seconds of compute, so that neither the first translations nor the stamps count.
+declare -A count=([compute]=6000 [fork]=480 [pipe]=24000 [faults]=360 [futex]=6000000)
+
 # run VCPUS THREADS: every workload on THREADS threads; ms[NAME,VCPUS] grows by the time between the
 # lines that say that it begins and that it is done
 run() {
     local commands="" w
-    for w in compute fork pipe faults futex; do commands+="work,$w,$2+"; done
+    for w in compute fork pipe faults futex; do commands+="work,$w,$2,${count[$w]}+"; done
     mkfifo "$tmp/console"
     stamps "$tmp/lines" <"$tmp/console" &
     "$pollux" run --kernel $work/vmlinuz --initrd $work/initrd.img --vcpus "$1" --append \
