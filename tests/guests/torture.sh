@@ -20,6 +20,7 @@ read -ra engines <<<"${ENGINES:-interp jit switch}"
 echo "seed $seed, $vcpus vCPUs, $runs runs of: $guests"
 RANDOM=$((seed % 32768))
 replays=0 compared=0
+limit=3600 # seconds of one replay: with caches of one entry Linux takes many minutes
 
 record() { # GUEST CHAOS DIR
     local args=(--kernel "build/tests/guest/smp_$1.elf" --memory 64)
@@ -40,7 +41,11 @@ record() { # GUEST CHAOS DIR
 replay_as() { # DIR CONDITIONS COMMAND...
     local dir=$1 conditions=$2
     shift 2
-    timeout 900 "$@" "$pollux" replay --under "engine=${engines[RANDOM % ${#engines[@]}]},$conditions" "$dir" >"$tmp/out" 2>"$tmp/err" || {
+    conditions="engine=${engines[RANDOM % ${#engines[@]}]},$conditions"
+    timeout $limit "$@" "$pollux" replay --under "$conditions" "$dir" >"$tmp/out" 2>"$tmp/err"
+    rc=$?
+    [ $rc -ne 124 ] || fail "seed $seed: replay under $conditions of $guest takes more than $limit s"
+    [ $rc -eq 0 ] || {
         cat "$tmp/out"
         "$pollux" replay "$dir" --against "threads=1" 2>&1 | head -n 40
         fail "seed $seed: replay under $conditions of $guest differs from its recording"
