@@ -28,7 +28,7 @@ uint8_t *wbuf_grow(struct wbuf *b, size_t len)
     if (b->failed) {
         return NULL;
     }
-    if (len > b->cap - b->len) {
+    if (b->data == NULL || len > b->cap - b->len) { /* NULL means out of memory, also for 0 bytes */
         size_t cap = b->cap < 256 ? 256 : b->cap;
         while (cap - b->len < len) {
             if (cap > SIZE_MAX / 2) {

@@ -9,13 +9,13 @@
  *
  * Manifest, little-endian, numbers as varints unless said otherwise:
  *     magic[8] "PLXMANI1", name, tag, operating system, application, command line (length, bytes),
- *     0 (once the time of the push, which made every push another image), logical and physical
- * sector, kind and average of cuts, three streams (disk, kernel, initrd): bytes, segments, then for
- * each segment: bytes of zeros before it, its length, SHA-256[32] Reference: magic[8] "PLXREF01",
- * name, tag, os, app, bytes, bytes of segments, bytes stored, time, SHA-256 of the manifest[32],
- * blob of the manifest, blob of the profile (length 0: none) Blob: length, number of parts,
- * SHA-256[32] of each Profile: magic[8] "PLXPROF1", number, then the index of each segment in the
- * disk's stream
+ *     0 (a manifest of older stores: the time of the push), logical and physical sector, kind and
+ *     average of cuts, three streams (disk, kernel, initrd): bytes, segments, then for each
+ *     segment: bytes of zeros before it, its length, SHA-256[32]
+ * Reference: magic[8] "PLXREF01", name, tag, os, app, bytes, bytes of segments, bytes stored, time,
+ *     SHA-256 of the manifest[32], blob of the manifest, blob of the profile (length 0: none)
+ * Blob: length, number of parts, SHA-256[32] of each
+ * Profile: magic[8] "PLXPROF1", number, then the index of each segment in the disk's stream
  *
  * Decoding takes bytes from anywhere: all is checked. Pure; any thread. */
 #ifndef STORAGE_MANIFEST_H
