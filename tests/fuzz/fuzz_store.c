@@ -245,7 +245,7 @@ static bool whole(struct store *s)
     return all;
 }
 
-static void use(void)
+static void use(bool claims)
 {
     struct image_progress totals;
     struct seg_sweep swept;
@@ -260,7 +260,8 @@ static void use(void)
     }
     bool before = whole(s);
     PLX_CHECK(image_each(s, nothing, NULL, &err) == 0 || err.msg[0] != '\0');
-    if (store_look(s, ref.manifest.parts, 1, &state, &err) == 0) {
+    /* The file of claims is long: only who has put something there asks. */
+    if (claims && store_look(s, ref.manifest.parts, 1, &state, &err) == 0) {
         PLX_CHECK(state <= SEG_COMING);
     }
     if (image_gc(s, &swept, &err) != 0) {
@@ -304,7 +305,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         held = hold_lease("00ff");
         break;
     }
-    use();
+    use(kind == CLAIMS);
     if (held >= 0) {
         (void)close(held);
     }
