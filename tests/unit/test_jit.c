@@ -175,6 +175,9 @@ static void budgets_of_a_few_end_alike(void **state)
         begin(&p, 0);
         for (int stop = VCPU_BUDGET; stop == VCPU_BUDGET && ours_at(&p.a).progress < BUDGET;) {
             uint64_t budget = few[prng_below(&p.g, PLX_COUNT(few))], from = ours_at(&p.a).progress;
+            if (prng_below(&p.g, 64) == 0) { /* and all is made anew, in the middle */
+                p.b.engine->drop(p.b.vcpu);
+            }
             stop = run(&p, budget);
             assert_true(stop != VCPU_BUDGET || ours_at(&p.a).progress - from >= budget);
         }
@@ -222,6 +225,51 @@ static void single_steps_end_alike(void **state)
     close_pair(&p);
 }
 
+/* A loop of several blocks, translated as one. Now and then it changes an instruction of the next
+ * block, and of the one under way; budgets end anywhere in it; at last it is single-stepped. */
+static void code_changes_inside_a_translation(void **state)
+{
+    /* clang-format off */
+    static const uint8_t loop[] = {
+        0xb9, 0x90, 1, 0, 0,   /* mov ecx, 400 */
+        0x83, 0xc0, 1,         /* add eax, 1 */
+        0xf6, 0xc1, 31,        /* test cl, 31 */
+        0x75, 6,               /* jnz behind the store */
+        0x88, 0x0d, 6, 0, 0, 0, /* mov [rip + 6], cl: the 0x22 */
+        0xeb, 2, 0x0f, 0x0b,   /* jmp over it; ud2 */
+        0x83, 0xc2, 0x22,      /* add edx, 0x22 */
+        0xf6, 0xc1, 63,        /* test cl, 63 */
+        0x75, 6,               /* jnz behind the addition */
+        0x00, 0x0d, 2, 0, 0, 0, /* add [rip + 2], cl: the 0x33 */
+        0x80, 0xc3, 0x33,      /* add bl, 0x33 */
+        0xff, 0xc9,            /* dec ecx */
+        0x75, 0xd9,            /* jnz to the first addition */
+        0x0f, 0x0b,            /* ud2 */
+    };
+    /* clang-format on */
+    static const uint64_t budgets[] = {1, 2, 3, 7, 33, 100000};
+    static struct pair p;
+
+    (void)state;
+    open_pair(&p, &engine_jit, 0, 0x736d63, 1);
+    p.s = (struct sequence){.start = START, .end = START + sizeof loop};
+    memcpy(p.s.code + START, loop, sizeof loop);
+    for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
+        for (unsigned pass = 0; pass < 3; pass++) {
+            unsigned runs = 0;
+            begin(&p, 0);
+            while (run(&p, budgets[k]) == VCPU_BUDGET) {
+                if (pass == 2 && ++runs == 60) {
+                    change(&p.a, 0, 0, FLAG_TF);
+                    change(&p.b, 0, 0, FLAG_TF);
+                }
+            }
+        }
+    }
+    assert_true(ours_at(&p.a).retired > 400 * 9);
+    close_pair(&p);
+}
+
 /* Both ways are taken, else the comparison above would be of one with itself. */
 static void switch_runs_both(void **state)
 {
@@ -256,6 +304,7 @@ int main(void)
         cmocka_unit_test(budgets_of_a_few_end_alike),
         cmocka_unit_test(small_caches_end_alike),
         cmocka_unit_test(single_steps_end_alike),
+        cmocka_unit_test(code_changes_inside_a_translation),
         cmocka_unit_test(switch_runs_both),
     };
 

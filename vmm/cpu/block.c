@@ -99,9 +99,8 @@ void vcpu_blocks_destroy(struct vcpu *v)
 
 static void forget_translation(struct vcpu *v, struct block *block)
 {
-    if (block->translation != NULL) {
-        v->translation_drop(v, block->translation);
-        block->translation = NULL;
+    if (block->within != NULL) {
+        v->translation_drop(v, block);
     }
 }
 
@@ -339,6 +338,16 @@ static struct block *build(struct vcpu *v, enum decode_mode mode, gpa_t gpa, con
     return block;
 }
 
+struct block *block_known(const struct vcpu *v, gpa_t gpa, unsigned mode)
+{
+    struct block *block = *bucket(v->blocks, gpa, mode);
+
+    while (block != NULL && (block->gpa != gpa || block->mode != mode)) {
+        block = block->hash_next;
+    }
+    return block;
+}
+
 /* The block at RIP by way of its translation; NULL: *one is the instruction there. */
 static struct block *find(struct vcpu *v, const struct insn **one)
 {
@@ -356,11 +365,9 @@ static struct block *find(struct vcpu *v, const struct insn **one)
         check_limit(v, 1);
     }
     gpa_t gpa = mem_fetch(v, lin);
-    for (struct block *block = limited ? NULL : *bucket(b, gpa, mode); block != NULL;
-         block = block->hash_next) {
-        if (block->gpa == gpa && block->mode == mode) {
-            return block;
-        }
+    struct block *known = limited ? NULL : block_known(v, gpa, mode);
+    if (known != NULL) {
+        return known;
     }
     if (b->retired != NULL) {
         free_retired(b);

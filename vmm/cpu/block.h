@@ -25,8 +25,10 @@ static inline unsigned code_kind(const struct vcpu *v)
 struct block {
     struct block *hash_next;
     struct block *page_next;
-    void *translation; /* of an engine that translates; goes with the block (translation_drop) */
-    uint32_t heat;     /* how often such an engine found it without one */
+    /* Of an engine that translates: what begins here, and what it goes on in or passes through.
+     * They go with the block (translation_drop). */
+    void *translation, *within;
+    uint32_t heat; /* how often such an engine found it without one */
     gpa_t gpa;
     uint8_t mode; /* enum decode_mode */
     uint8_t n;
@@ -41,6 +43,9 @@ void vcpu_blocks_drop(struct vcpu *v);
 /* The instructions at CS:rip, at least one; never beyond the page, except for a single instruction
  * that spans two. Valid until the next call or drop. May raise: #PF, #GP of the fetch. */
 const struct insn *block_at(struct vcpu *v, unsigned *n);
+
+/* The block at @gpa, if there is one. */
+struct block *block_known(const struct vcpu *v, gpa_t gpa, unsigned mode);
 
 /* The block whose first instruction block_at gave; NULL: it gave one outside of any block. */
 struct block *block_of(const struct insn *first);

@@ -68,6 +68,7 @@ struct vcpu_lack {
 
 struct vcpu_mem; /* translation caches: mem.h */
 struct blocks;   /* decoded blocks: block.h */
+struct block;
 
 struct vcpu {
     struct cpu c; /* the state */
@@ -115,9 +116,9 @@ struct vcpu {
     struct vcpu_mem *mem;
     struct blocks *blocks;
     /* Of the engine: runs blocks until something may have to be looked at between two of them;
-     * and forgets what it translated from one that goes (NULL: it translates nothing). */
+     * and forgets what it translated of one that goes (NULL: it translates nothing). */
     void (*run_blocks)(struct vcpu *v);
-    void (*translation_drop)(struct vcpu *v, void *translation);
+    void (*translation_drop)(struct vcpu *v, struct block *block);
     struct jit *jit; /* NULL: the interpreter */
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {

@@ -17,8 +17,8 @@
 #include "vmm/cpu/sse.h"
 #include "vmm/engine/interp.h"
 
-enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 64 << 10, CODE_SMALL = 2 * CODE_RESERVE };
-enum { HEAT = 8, HWCAP2_FSGSBASE_BIT = 2 };
+enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 128 << 10, CODE_SMALL = 2 * CODE_RESERVE };
+enum { HWCAP2_FSGSBASE_BIT = 2 };
 
 #define OFF(field) offsetof(struct vcpu, field)
 
@@ -246,10 +246,10 @@ void jit_link(struct jit *j, struct jit_edge *e, struct translation *t, const ui
     e->next_in = t->in;
     t->in = e;
     memcpy(c->rw + at, (const uint8_t[]){0x49, 0x81, 0xed}, 3); /* sub budget, n */
-    patch_4(c, at + 3, t->n);
+    patch_4(c, at + 3, t->n - e->refund);
     emit_aim(c, at + 9, e->undo);
     emit_aim(c, at + 14, t->body);
-    patch_4(c, e->undo + 3, t->n);
+    patch_4(c, e->undo + 3, t->n - e->refund);
 }
 
 /* e->to loses it; the code is as before it was linked, or goes. */
@@ -268,10 +268,25 @@ static struct jit_jump *jump_of(const struct jit *j, uint64_t rip)
     return &j->jumps[(rip ^ rip >> JIT_JUMPS_FOLD) % JIT_JUMPS];
 }
 
-static void translation_drop(struct vcpu *v, void *translation)
+/* It is none of its blocks' any more. */
+static void take_from_blocks(struct translation *t)
 {
-    struct jit *j = v->jit;
-    struct translation *t = translation;
+    t->block->translation = NULL;
+    for (unsigned i = 0; i < t->nparts; i++) {
+        struct jit_part *first = t->part[i].block->within;
+        if (first == &t->part[i]) {
+            t->part[i].block->within = first->next;
+            continue;
+        }
+        while (first->next != &t->part[i]) {
+            first = first->next;
+        }
+        first->next = t->part[i].next;
+    }
+}
+
+static void drop(struct jit *j, struct translation *t)
+{
     struct jit_jump *jump = jump_of(j, t->rip);
 
     j->drops++;
@@ -288,7 +303,15 @@ static void translation_drop(struct vcpu *v, void *translation)
             take_from_target(&t->edge[i]);
         }
     }
+    take_from_blocks(t);
     plx_free(t);
+}
+
+static void translation_drop(struct vcpu *v, struct block *block)
+{
+    while (block->within != NULL) {
+        drop(v->jit, ((struct jit_part *)block->within)->t);
+    }
 }
 
 /* The translation to enter at RIP; makes one of what has been run often. */
@@ -300,16 +323,14 @@ static struct translation *find(struct vcpu *v, struct block *block)
     if (t != NULL && t->rip == v->c.rip) {
         return t;
     }
-    if (++block->heat < HEAT) {
+    if (++block->heat < JIT_HEAT) {
         return NULL;
     }
     block->heat = 0;
     if (t != NULL) { /* the same page at another address */
-        translation_drop(v, t);
-        block->translation = NULL;
+        drop(j, t);
     }
-    block->translation = jit_translate(v, j, block);
-    return block->translation;
+    return jit_translate(v, j, block);
 }
 
 /* Blocks are forgotten with the code: their memory is used again. */

@@ -24,11 +24,13 @@
  * that leaves flags undefined on the host while the guest may still look at them is executed by the
  * interpreter, which has the chosen values (R6).
  *
- * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address and goes with
- * it. It jumps to others in the same page directly: whoever changes what RIP means there sets
- * v->attention, which ends translated code. On the way to another page it looks whether the fetch
- * tag there still leads to the same memory; where a return goes is looked up among the jumps.
- * Nothing here is state (R1); a translation is entered only if the budget lasts for all of it.
+ * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address, and goes on
+ * through others of the same page along the way that was hot (jit_trace.c); it goes with any of
+ * them. Ways out in its middle give back the budget of the rest. It jumps to others in the same
+ * page directly: whoever changes what RIP means there sets v->attention, which ends translated
+ * code. On the way to another page it looks whether the fetch tag there still leads to the same
+ * memory; where a return goes is looked up among the jumps. Nothing here is state (R1); a
+ * translation is entered only if the budget lasts for all of it.
  *
  * Ownership: one per vCPU. Threading: as the vCPU. */
 #ifndef VMM_ENGINE_JIT_H
@@ -56,21 +58,32 @@ struct jit_edge {
     struct translation *from, *to; /* to: NULL: not linked */
     struct jit_edge *next_in;      /* of those that lead to @to */
     uint64_t rip;
+    uint32_t refund;     /* instructions of @from that are not executed this way */
     uint32_t jump, undo; /* offsets in the code: "sub budget; js; jmp", and "add budget" */
     uint32_t look;       /* to another page: what comes before jump; else 0 */
     uint32_t hva;        /* there, the address of the page's memory */
     uint32_t leave;      /* where it leaves translated code */
 };
 
-struct translation {
+enum { JIT_BLOCKS_MAX = 8, JIT_HEAT = 8 /* visits, until a block is translated */ };
+
+/* A decoded block of which a translation consists. */
+struct jit_part {
+    struct translation *t;
     struct block *block;
+    struct jit_part *next; /* of the same block */
+};
+
+struct translation {
+    struct block *block; /* the first */
     uint64_t rip;
     uint32_t entry, body; /* offsets: with and without a look at the budget */
     uint32_t n;           /* instructions: progress */
     bool sse;             /* uses XMM registers */
     struct jit_edge *in;
-    struct jit_edge edge[4]; /* two on each of two ways */
-    unsigned nedges;
+    struct jit_part part[JIT_BLOCKS_MAX];
+    unsigned nparts, nedges;
+    struct jit_edge edge[];
 };
 
 struct jit {

@@ -4,7 +4,7 @@
  * A register's value is known as one that something before in the block gave it, which has a
  * number, plus a distance: pushes, pops, additions of constants and copies keep the number. The
  * addresses of two accesses with the same numbers differ by a distance known now. The numbers below
- * 16 are what registers hold where the block begins. */
+ * 16 are what registers hold where the translation begins. */
 #include "vmm/engine/jit_access.h"
 
 #include <string.h>
@@ -12,17 +12,17 @@
 #include "vmm/cpu/cpu.h"
 
 /* A group that spans so much is seldom cut by the end of a page. */
-enum { SPAN_MAX = 512, REGS = 16, ID_NONE = 0xff };
+enum { SPAN_MAX = 512, REGS = 16, ID_NONE = 0xffff };
 
 struct value {
-    uint8_t id;
+    uint16_t id;
     bool late; /* it comes from memory */
     int64_t off;
 };
 
 struct known {
     struct value reg[REGS];
-    uint8_t ids;
+    uint16_t ids;
 };
 
 static bool fits(int64_t x)
@@ -195,6 +195,7 @@ static void changes(struct known *k, const struct insn *in, const struct form *f
     case FORM_PUSH:
     case FORM_PUSH_IMM:
     case FORM_PUSH_MEM:
+    case FORM_CALL_NEAR:
         add(k, RSP, -8);
         break;
     case FORM_POP:
@@ -221,7 +222,7 @@ static void changes(struct known *k, const struct insn *in, const struct form *f
 
 /* --- groups ----------------------------------------------------------------------------------- */
 
-static uint8_t id_of(const struct known *k, uint8_t reg)
+static uint16_t id_of(const struct known *k, uint8_t reg)
 {
     return reg == REG_NONE ? ID_NONE : k->reg[reg].id;
 }
@@ -235,7 +236,7 @@ static int64_t distance(const struct known *k, const struct jit_place *p)
     return (int64_t)off;
 }
 
-static bool known_at_entry(uint8_t id)
+static bool known_at_entry(uint16_t id)
 {
     return id < REGS || id == ID_NONE;
 }
@@ -244,19 +245,20 @@ static bool known_at_entry(uint8_t id)
 static struct jit_group group_of(const struct known *k, const struct jit_access *a, unsigned i)
 {
     const struct jit_place *p = &a->place;
-    uint8_t base = id_of(k, p->base), index = id_of(k, p->index);
+    uint16_t base = id_of(k, p->base), index = id_of(k, p->index);
 
-    return (struct jit_group){.place = {.base = base == ID_NONE ? REG_NONE : base,
-                                        .index = index == ID_NONE ? REG_NONE : index,
-                                        .scale = p->scale,
-                                        .fixed = p->fixed,
-                                        .seg_off = p->seg_off},
-                              .entry = known_at_entry(base) && known_at_entry(index),
-                              .first = (uint8_t)i,
-                              .base_id = base,
-                              .index_id = index,
-                              .low = a->at,
-                              .high = a->at + a->size};
+    return (struct jit_group){
+        .place = {.base = base == ID_NONE ? (uint8_t)REG_NONE : (uint8_t)base,
+                  .index = index == ID_NONE ? (uint8_t)REG_NONE : (uint8_t)index,
+                  .scale = p->scale,
+                  .fixed = p->fixed,
+                  .seg_off = p->seg_off},
+        .entry = known_at_entry(base) && known_at_entry(index),
+        .first = (uint8_t)i,
+        .base_id = base,
+        .index_id = index,
+        .low = a->at,
+        .high = a->at + a->size};
 }
 
 /* What the offset modulo 16 of an aligned access says of the group's 0. */
@@ -342,13 +344,14 @@ static void start(struct known *k)
 }
 
 /* Of loops: what is late at the end is so at the beginning. */
-static struct known known_at_end(const struct insn *insns, const struct form *forms, unsigned n)
+static struct known known_at_end(const struct insn *const *insns, const struct form *forms,
+                                 unsigned n)
 {
     struct known k = {0};
 
     start(&k);
     for (unsigned i = 0; i < n; i++) {
-        changes(&k, &insns[i], &forms[i]);
+        changes(&k, insns[i], &forms[i]);
     }
     return k;
 }
@@ -391,20 +394,19 @@ unsigned jit_plan_reach(const struct form *forms, unsigned n)
     return i;
 }
 
-void jit_plan_make(struct jit_plan *p, const struct insn *insns, const struct form *forms,
-                   unsigned n, unsigned reach, uint64_t rip)
+void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const struct form *forms,
+                   unsigned n, unsigned reach, const uint64_t *at)
 {
     struct known k = known_at_end(insns, forms, reach);
-    bool after_flags[BLOCK_INSNS_MAX] = {false}, flags = false;
-    unsigned count[BLOCK_INSNS_MAX];
+    bool after_flags[JIT_INSNS_MAX] = {false}, flags = false;
+    unsigned count[JIT_INSNS_MAX];
 
     memset(p, 0, sizeof *p);
     start(&k);
     for (unsigned i = 0; i < n; i++) {
-        rip += insns[i].len;
         after_flags[i] = flags;
         flags |= forms[i].writes != 0;
-        count[i] = accesses_of(&insns[i], &forms[i], rip, p->access[i]);
+        count[i] = accesses_of(insns[i], &forms[i], at[i] + insns[i]->len, p->access[i]);
         for (unsigned a = 0; a < count[i]; a++) {
             struct jit_access *access = &p->access[i][a];
             access->group = is_odd(access) ? JIT_ODD : JIT_ALONE;
@@ -414,7 +416,7 @@ void jit_plan_make(struct jit_plan *p, const struct insn *insns, const struct fo
             }
         }
         if (i < reach) {
-            changes(&k, &insns[i], &forms[i]);
+            changes(&k, insns[i], &forms[i]);
         }
     }
     for (unsigned g = 0; g < p->ngroups; g++) {

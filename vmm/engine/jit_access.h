@@ -17,6 +17,9 @@ struct jit_place {
 };
 
 enum { JIT_ACCESSES_EACH = 2, JIT_GROUPS = 16 };
+enum { JIT_INSNS_MAX = 96 /* at most, of a translation: one block, and some more */ };
+_Static_assert((int)JIT_INSNS_MAX >= (int)BLOCK_INSNS_MAX, "a block");
+
 /* No group: with a check of its own; looked up the old way (a narrow or odd address). */
 enum { JIT_ALONE = 0xfe, JIT_ODD = 0xff };
 
@@ -38,7 +41,7 @@ struct jit_group {
     bool write, late;
     uint8_t n, first; /* accesses, the instruction of the first */
     uint8_t align;    /* 1 plus which offset modulo 16 must be aligned; 0: none */
-    uint8_t base_id, index_id;
+    uint16_t base_id, index_id;
     int64_t low, high; /* the bytes: from low, up to but not including high */
 };
 
@@ -46,15 +49,15 @@ struct jit_plan {
     bool two_ways; /* there is a check for more than the access that makes it */
     unsigned ngroups;
     struct jit_group group[JIT_GROUPS];
-    struct jit_access access[BLOCK_INSNS_MAX][JIT_ACCESSES_EACH];
-    bool covered[BLOCK_INSNS_MAX]; /* accesses memory, all of it checked before */
+    struct jit_access access[JIT_INSNS_MAX][JIT_ACCESSES_EACH];
+    bool covered[JIT_INSNS_MAX]; /* accesses memory, all of it checked before */
 };
 
 /* How many of @n instructions, from the first on, the plan can follow. */
 unsigned jit_plan_reach(const struct form *forms, unsigned n);
 
-/* Of @n instructions of a block at @rip; groups among the first @reach only. */
-void jit_plan_make(struct jit_plan *p, const struct insn *insns, const struct form *forms,
-                   unsigned n, unsigned reach, uint64_t rip);
+/* Of @n instructions, which are at the addresses @at; groups among the first @reach only. */
+void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const struct form *forms,
+                   unsigned n, unsigned reach, const uint64_t *at);
 
 #endif

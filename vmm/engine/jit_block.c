@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/engine/jit_block.c - one decoded block as host code. The rules are in jit.h. */
+ * vmm/engine/jit_block.c - a translation, from what jit_trace.c has found. The rules are in jit.h.
+ */
 
 #include "base/alloc.h"
 #include "vmm/cpu/seg.h"
@@ -23,17 +24,8 @@ static bool may_leave(const struct jit_work *w, unsigned i)
     return accesses(f) && !covered;
 }
 
-static void parse(struct jit_work *w, const uint8_t *bytes)
-{
-    for (unsigned i = 0; i < w->n; i++) {
-        form_of(&w->block->insns[i], bytes, &w->forms[i], &w->uncertain[i]);
-        bytes += w->block->insns[i].len;
-        w->t->sse |= w->forms[i].sse;
-    }
-}
-
 /* Which flags of the first @n instructions are wanted where, and what form that leaves them. A slow
- * path wants all: it may fault. */
+ * path wants all: it may fault. So does a way out. */
 static void find_live(struct jit_work *w, unsigned n)
 {
     w->live[n] = ALL;
@@ -54,13 +46,11 @@ static void find_live(struct jit_work *w, unsigned n)
  * must be interpreted. */
 static void plan(struct jit_work *w)
 {
-    const struct insn *insns = w->block->insns;
-
     w->way = JIT_PLANNED;
     w->reach = jit_plan_reach(w->forms, w->n);
     for (;;) {
         unsigned calls = 0;
-        jit_plan_make(&w->plan, insns, w->forms, w->n, w->reach, w->t->rip);
+        jit_plan_make(&w->plan, w->insn, w->forms, w->n, w->reach, w->at);
         if (!w->plan.two_ways) {
             w->reach = w->n;
         }
@@ -76,8 +66,10 @@ static void plan(struct jit_work *w)
 }
 
 /* One instruction. True: the block's end has been emitted. */
-static bool translate_one(struct jit_work *w, const struct insn *in, const uint8_t *bytes)
+static bool translate_one(struct jit_work *w)
 {
+    const struct insn *in = w->insn[w->i];
+    const uint8_t *bytes = w->bytes[w->i];
     struct form *f = &w->form[w->i];
     struct jit_code *c = w->c;
     bool keep_cf =
@@ -86,7 +78,9 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
     bool merge = rotated && (w->live[w->i + 1] & (FLAG_CF | FLAG_OF)) != 0;
     bool shifted =
         f->flags >= FLAGS_SHL && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_OF) != 0;
-    bool branch = f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
+    bool last = w->i + 1 == w->n;
+    bool branch =
+        last && (f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0);
     bool was_in_host = w->in_host;
 
     bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF || f->kind == FORM_SCAN;
@@ -135,13 +129,23 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         jit_do_scan(w, f, w->live[w->i + 1] != 0);
         break;
     case FORM_JCC:
+        if (!last) {
+            jit_do_inner_jcc(w, in);
+            break;
+        }
         jit_do_jcc(w, in, was_in_host);
         return true;
     case FORM_JMP:
-        jit_edge(w, w->next + in->imm);
+        if (!last) {
+            break;
+        }
+        jit_edge(w, w->next + in->imm, 0);
         return true;
     case FORM_CALL_NEAR:
         jit_do_call(w, in);
+        if (!last) {
+            break;
+        }
         return true;
     case FORM_JMP_TO:
     case FORM_CALL_TO:
@@ -152,7 +156,7 @@ static bool translate_one(struct jit_work *w, const struct insn *in, const uint8
         return true;
     default:
         jit_count_called(w, in);
-        jit_call_out(w, w->i, w->rip);
+        jit_call_out(w, w->i);
         if (branch) {
             jit_leave(w, NULL);
             return true;
@@ -193,16 +197,12 @@ static void emit_slow_paths(struct jit_work *w)
     for (unsigned k = 0; k < w->nslow; k++) {
         const struct jit_slow *s = &w->slow[k];
         const struct jit_point *back = &w->after[s->way][s->insn];
-        uint64_t rip = w->t->rip;
         emit_aim(w->c, s->from, w->c->at);
         if (s->skip) {
             go_to(w, &w->before[s->insn]);
             continue;
         }
-        for (unsigned i = 0; i < s->insn; i++) {
-            rip += w->block->insns[i].len;
-        }
-        jit_call_out(w, s->insn, rip);
+        jit_call_out(w, s->insn);
         if (back->at == 0) { /* a call, whose function has set RIP */
             jit_leave(w, NULL);
         } else {
@@ -226,53 +226,23 @@ static void want_xmm(struct jit_work *w, uint32_t undo)
     emit_aim(c, live, c->at);
 }
 
-static bool targets_canonical(const struct block *b, uint64_t rip)
-{
-    const struct insn *last = &b->insns[b->n - 1];
-    uint64_t end = rip;
-
-    for (unsigned i = 0; i < b->n; i++) {
-        end += b->insns[i].len;
-    }
-    return cpu_canonical(rip) && cpu_canonical(end) &&
-           ((last->flags & INSN_BRANCH) == 0 || last->opd[0].kind != OPD_IMM ||
-            cpu_canonical(end + last->imm));
-}
-
-/* Does the block's last instruction lead to its first? */
-static bool leads_to_itself(const struct jit_work *w)
-{
-    const struct insn *last = &w->block->insns[w->n - 1];
-    enum form_kind kind = w->forms[w->n - 1].kind;
-    uint64_t end = 0;
-
-    for (unsigned i = 0; i < w->n; i++) {
-        end += w->block->insns[i].len;
-    }
-    return (kind == FORM_JCC || kind == FORM_JMP) && end + last->imm == 0;
-}
-
 /* The first @n instructions. */
-static void emit_way(struct jit_work *w, const uint8_t *bytes, unsigned n)
+static void emit_way(struct jit_work *w, unsigned n)
 {
     bool ended = false;
 
     w->in_host = false;
-    w->rip = w->t->rip;
     if (w->way == JIT_PLANNED) {
         w->i = 0;
         jit_check_early(w);
     }
     for (w->i = 0; w->i < n && !ended; w->i++) {
-        const struct insn *in = &w->block->insns[w->i];
-        w->next = w->rip + in->len;
+        w->next = w->at[w->i] + w->insn[w->i]->len;
         w->nth = 0;
         if (w->way == JIT_PLAIN) {
             w->before[w->i] = (struct jit_point){w->c->at, w->in_host};
         }
-        ended = translate_one(w, in, bytes);
-        bytes += in->len;
-        w->rip = w->next;
+        ended = translate_one(w);
     }
     if (!ended) {
         if (w->way == JIT_PLAIN) {
@@ -282,7 +252,7 @@ static void emit_way(struct jit_work *w, const uint8_t *bytes, unsigned n)
             jit_save_flags(w, false);
         }
         if (n == w->n) {
-            jit_edge(w, w->rip);
+            jit_edge(w, w->next, 0);
         } else {
             w->i = n;
             jit_plain_from(w, emit_jump(w->c, JUMP, 0));
@@ -291,30 +261,49 @@ static void emit_way(struct jit_work *w, const uint8_t *bytes, unsigned n)
     jit_emit_misses(w);
 }
 
+/* The blocks of @w have it; it is what begins at the first. */
+static void give_to_blocks(struct jit_work *w)
+{
+    struct translation *t = w->t;
+
+    t->block = w->block[0];
+    t->block->translation = t;
+    for (unsigned i = 0; i < w->nblocks; i++) {
+        t->part[i] = (struct jit_part){t, w->block[i], w->block[i]->within};
+        w->block[i]->within = &t->part[i];
+    }
+    t->nparts = w->nblocks;
+}
+
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block)
 {
-    struct translation *t = plx_calloc(1, sizeof *t);
-    struct jit_work w = {.v = v, .c = &j->code, .block = block, .t = t, .n = block->n, .j = j};
-    const uint8_t *bytes = ram_page_hva(v->ram, block->gpa);
+    struct jit_work w = {.v = v, .c = &j->code, .j = j};
     uint32_t start = j->code.at;
+    uint64_t rip = v->c.rip;
+    unsigned edges = 2; /* of each way */
 
-    if (t == NULL || bytes == NULL || !targets_canonical(block, v->c.rip)) {
-        plx_free(t);
+    if (!jit_trace(&w, block, rip)) {
         return NULL;
     }
-    bytes += PAGE_OFFSET(block->gpa);
-    t->block = block;
-    t->rip = v->c.rip;
-    t->n = block->n;
-    parse(&w, bytes);
+    for (unsigned i = 0; i < w.n; i++) {
+        edges += w.forms[i].kind == FORM_JCC;
+    }
+    struct translation *t = plx_calloc(1, sizeof *t + JIT_WAYS * edges * sizeof(struct jit_edge));
+    if (t == NULL) {
+        return NULL;
+    }
+    w.t = t;
+    t->rip = rip;
+    t->n = w.n;
+    t->sse = w.sse;
     plan(&w);
-    jit_lend_choose(&w, leads_to_itself(&w));
+    jit_lend_choose(&w);
     t->entry = w.c->at;
     jit_charge(w.c, false, t->n);
     uint32_t enough = emit_jump(w.c, 0x89, 0); /* jns */
     uint32_t undo = w.c->at;
     jit_charge(w.c, true, t->n);
-    jit_set_rip(w.c, t->rip);
+    jit_set_rip(w.c, rip);
     jit_leave(&w, NULL);
     emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
@@ -323,18 +312,20 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     }
     jit_lend(&w);
     w.inner = w.c->at;
-    emit_way(&w, bytes, w.reach);
+    emit_way(&w, w.reach);
     if (w.plan.two_ways) {
         w.way = JIT_PLAIN;
         find_live(&w, w.n);
-        emit_way(&w, bytes, w.n);
+        emit_way(&w, w.n);
     }
+    jit_emit_exits(&w);
     emit_slow_paths(&w);
     if (j->code.full) {
         j->code.at = start;
         plx_free(t);
         return NULL;
     }
-    jit_perf_note(w.c, start, "guest", t->rip);
+    give_to_blocks(&w);
+    jit_perf_note(w.c, start, "guest", rip);
     return t;
 }

@@ -223,7 +223,7 @@ static struct rm operand_of(struct jit_work *w, const struct jit_access *a)
 static struct rm look_up(struct jit_work *w, const struct jit_access *a)
 {
     if (a->place.narrow) {
-        jit_address(w, &w->block->insns[w->i], true);
+        jit_address(w, w->insn[w->i], true);
     } else {
         linear(w, &a->place, a->place.disp);
     }

@@ -21,13 +21,13 @@ void jit_charge(struct jit_code *c, bool more, uint32_t n)
     emit_4(c, n);
 }
 
-void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip)
+void jit_call_out(struct jit_work *w, unsigned i)
 {
     struct jit_code *c = w->c;
 
     jit_give_back(w);
-    jit_set_rip(c, rip);
-    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)&w->block->insns[i]);
+    jit_set_rip(c, w->at[i]);
+    emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)w->insn[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
     emit_jump(c, CALL, w->t->sse ? w->j->call_sse : w->j->call);
 }
@@ -65,14 +65,14 @@ static void look_at_page(struct jit_work *w, struct jit_edge *e)
 }
 
 /* To the beginning of the translation itself: what is lent stays so. */
-static void again(struct jit_work *w)
+static void again(struct jit_work *w, unsigned refund)
 {
     struct jit_code *c = w->c;
     struct rm budget =
         w->budget_lent ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
 
     emit_q(c, 0x81, 5, budget); /* sub */
-    emit_4(c, w->t->n);
+    emit_4(c, w->t->n - refund);
     emit_jump(c, 0x89, w->inner); /* jns */
     jit_give_back(w);
     jit_charge(c, true, w->t->n);
@@ -80,16 +80,16 @@ static void again(struct jit_work *w)
     jit_leave(w, NULL);
 }
 
-void jit_edge(struct jit_work *w, uint64_t rip)
+void jit_edge(struct jit_work *w, uint64_t rip, unsigned refund)
 {
     struct jit_code *c = w->c;
     struct jit_edge *e = &w->t->edge[w->t->nedges];
 
     if (rip == w->t->rip) {
-        again(w);
+        again(w, refund);
         return;
     }
-    *e = (struct jit_edge){.from = w->t, .rip = rip};
+    *e = (struct jit_edge){.from = w->t, .rip = rip, .refund = refund};
     w->t->nedges++;
     jit_give_back(w);
     if (!same_page(w, rip)) {
@@ -102,6 +102,9 @@ void jit_edge(struct jit_work *w, uint64_t rip)
     e->undo = c->at;
     jit_charge(c, true, 0);
     e->leave = c->at;
+    if (refund != 0) {
+        jit_charge(c, true, refund);
+    }
     if (e->look != 0) {
         emit_aim(c, w->unlike[0], e->leave);
         emit_aim(c, w->unlike[1], e->leave);
@@ -179,13 +182,43 @@ void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host)
         jit_load_flags(w->c);
     }
     uint32_t taken = emit_jump(w->c, 0x80 | (in->opcode & 15U), 0);
-    jit_edge(w, w->next);
+    jit_edge(w, w->next, 0);
     emit_aim(w->c, taken, w->c->at);
-    jit_edge(w, w->next + in->imm);
+    jit_edge(w, w->next + in->imm, 0);
+}
+
+void jit_do_inner_jcc(struct jit_work *w, const struct insn *in)
+{
+    bool taken = w->at[w->i + 1] != w->next;
+    unsigned cc = (in->opcode & 15U) ^ (taken ? 1U : 0U);
+
+    if (!w->in_host) {
+        jit_load_flags(w->c);
+    }
+    w->exit[w->nexits++] = (struct jit_exit){.from = emit_jump(w->c, 0x80 | cc, 0),
+                                             .rip = w->next + (taken ? 0 : in->imm),
+                                             .insn = w->i,
+                                             .in_host = w->in_host,
+                                             .no_af = w->no_af};
+}
+
+void jit_emit_exits(struct jit_work *w)
+{
+    for (unsigned k = 0; k < w->nexits; k++) {
+        const struct jit_exit *x = &w->exit[k];
+        emit_aim(w->c, x->from, w->c->at);
+        if (x->in_host) {
+            w->no_af = x->no_af;
+            jit_save_flags(w, false);
+        }
+        jit_edge(w, x->rip, w->n - 1 - x->insn);
+    }
 }
 
 void jit_do_call(struct jit_work *w, const struct insn *in)
 {
     jit_push_kept(w, false, w->next);
-    jit_edge(w, w->next + in->imm);
+    if (w->i + 1 == w->n) {
+        jit_edge(w, w->next + in->imm, 0);
+    }
 }

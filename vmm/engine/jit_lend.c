@@ -48,13 +48,13 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
     }
 }
 
-void jit_lend_choose(struct jit_work *w, bool loops)
+void jit_lend_choose(struct jit_work *w)
 {
     unsigned uses[BUDGET + 1] = {0}, next = 0;
 
     memcpy(w->host, pinned, sizeof w->host);
     for (unsigned i = 0; i < w->n; i++) {
-        count_uses(&w->block->insns[i], &w->forms[i], uses);
+        count_uses(w->insn[i], &w->forms[i], uses);
     }
     uses[BUDGET] = 0; /* absent operands */
     while (w->nlent < JIT_LENT_MAX) {
@@ -68,7 +68,7 @@ void jit_lend_choose(struct jit_work *w, bool loops)
             next++;
         }
         if (next == PLX_COUNT(lenders) || w->host[best] >= 0 ||
-            uses[best] <= (loops ? 0U : (unsigned)WORTH)) {
+            uses[best] <= (w->loops ? 0U : (unsigned)WORTH)) {
             return;
         }
         unsigned lender = lenders[next++];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/engine/jit_work.h - one block being translated, and what the files that do it use of each
+ * vmm/engine/jit_work.h - a translation being made, and what the files that do it use of each
  * other: jit_block.c takes the instructions in turn and keeps track of the flags. All emit code at
  * w->c. Threading: the vCPU's. */
 #ifndef VMM_ENGINE_JIT_WORK_H
@@ -14,8 +14,8 @@
 
 enum {
     JIT_SLOW_EACH = 6, /* at most, of one instruction */
-    JIT_SLOW_MAX = 2 * BLOCK_INSNS_MAX * JIT_SLOW_EACH + 2 * JIT_GROUPS,
-    JIT_MISS_MAX = BLOCK_INSNS_MAX * JIT_ACCESSES_EACH + JIT_GROUPS
+    JIT_SLOW_MAX = 2 * JIT_INSNS_MAX * JIT_SLOW_EACH + 2 * JIT_GROUPS,
+    JIT_MISS_MAX = JIT_INSNS_MAX * JIT_ACCESSES_EACH + JIT_GROUPS
 };
 
 /* A block with accesses that are checked by others (jit_access.h) is translated two ways. The first
@@ -48,6 +48,14 @@ struct jit_miss {
     uint32_t site; /* the word that knows where that was */
 };
 
+/* A way out in the middle: where its jump is, and how the flags are there. */
+struct jit_exit {
+    uint32_t from; /* displacement of the jump to it */
+    uint64_t rip;
+    unsigned insn;
+    bool in_host, no_af;
+};
+
 /* Host register of @lender (a guest register or the budget), which @guest has for the time. */
 struct jit_lent {
     uint8_t host, guest, lender;
@@ -57,26 +65,33 @@ enum { JIT_LENT_MAX = 4 };
 struct jit_work {
     struct vcpu *v;
     struct jit_code *c;
-    const struct block *block;
     struct translation *t;
-    unsigned n, i;                      /* instructions, the one under way */
-    uint64_t rip, next;                 /* of it, and of the one after it */
-    struct form forms[BLOCK_INSNS_MAX]; /* if no flag is wanted; and which do not allow for it: */
-    uint32_t uncertain[BLOCK_INSNS_MAX];
-    struct form form[BLOCK_INSNS_MAX];
-    uint32_t live[BLOCK_INSNS_MAX + 1]; /* flags wanted before it */
+    struct block *block[JIT_BLOCKS_MAX];
+    unsigned nblocks;
+    bool loops, sse; /* it leads to itself; it uses XMM registers */
+    unsigned n, i;   /* instructions, the one under way */
+    uint64_t next;   /* the address behind it */
+    const struct insn *insn[JIT_INSNS_MAX];
+    uint64_t at[JIT_INSNS_MAX]; /* their addresses */
+    const uint8_t *bytes[JIT_INSNS_MAX];
+    struct form forms[JIT_INSNS_MAX]; /* if no flag is wanted; and which do not allow for it: */
+    uint32_t uncertain[JIT_INSNS_MAX];
+    struct form form[JIT_INSNS_MAX];
+    uint32_t live[JIT_INSNS_MAX + 1]; /* flags wanted before it */
     struct jit_plan plan;
     unsigned reach; /* instructions of the planned way */
     enum jit_way way;
-    unsigned nth;     /* accesses of the instruction that were emitted */
-    uint32_t checked; /* groups: a bit each */
-    struct jit_point before[BLOCK_INSNS_MAX + 1]; /* on the plain way */
-    struct jit_point after[JIT_WAYS][BLOCK_INSNS_MAX];
+    unsigned nth;                               /* accesses of the instruction that were emitted */
+    uint32_t checked;                           /* groups: a bit each */
+    struct jit_point before[JIT_INSNS_MAX + 1]; /* on the plain way */
+    struct jit_point after[JIT_WAYS][JIT_INSNS_MAX];
     struct rm rm;        /* of the last access */
     bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
     struct jit_slow slow[JIT_SLOW_MAX];
     struct jit_miss miss[JIT_MISS_MAX];
     unsigned nslow, nmiss;
+    struct jit_exit exit[JIT_WAYS * JIT_INSNS_MAX];
+    unsigned nexits;
     uint32_t unlike[2]; /* of the edge being emitted */
     int8_t host[16];    /* of each guest register: its host register, -1: it is in memory */
     struct jit_lent lent[JIT_LENT_MAX];
@@ -148,10 +163,15 @@ void jit_load_rm(struct jit_work *w, const struct form *f);
 /* Where jit_do_modrm leaves what it wrote to a register operand. */
 unsigned jit_result_host(const struct jit_work *w, const struct form *f);
 
+/* jit_trace.c: what a translation consists of. */
+
+/* The instructions from @first on, which is at @rip. False: it cannot be translated there. */
+bool jit_trace(struct jit_work *w, struct block *first, uint64_t rip);
+
 /* jit_lend.c: host registers lent to guest registers that live in memory else. */
 
-/* Who lends to whom, for the instructions of @w; @loops: the translation leads to itself. */
-void jit_lend_choose(struct jit_work *w, bool loops);
+/* Who lends to whom, for the instructions of @w. */
+void jit_lend_choose(struct jit_work *w);
 /* From what holds between translations to what holds within this one, and back. No flag changes,
  * nor do T0 and T1. */
 void jit_lend(struct jit_work *w);
@@ -193,16 +213,20 @@ void jit_set_rip(struct jit_code *c, uint64_t rip);
 void jit_leave(struct jit_work *w, const struct jit_edge *e);
 /* Budget less or (@more) more @n instructions; sets the sign. */
 void jit_charge(struct jit_code *c, bool more, uint32_t n);
-/* The interpreter's function for instruction @i, which stands at @rip. What was lent is given back
- * before it. */
-void jit_call_out(struct jit_work *w, unsigned i, uint64_t rip);
+/* The interpreter's function for instruction @i. What was lent is given back before it. */
+void jit_call_out(struct jit_work *w, unsigned i);
 void jit_count_called(struct jit_work *w, const struct insn *in);
-/* On to @rip; not linked yet, unless it is where the translation begins. */
-void jit_edge(struct jit_work *w, uint64_t rip);
+/* On to @rip, with @refund instructions left out; not linked yet, unless it is where the
+ * translation begins. */
+void jit_edge(struct jit_work *w, uint64_t rip, unsigned refund);
 /* Near RET: to what is known of the address on the stack. */
 void jit_do_ret(struct jit_work *w, const struct insn *in);
 void jit_do_jump_to(struct jit_work *w, const struct form *f);
+/* At the end, where the flags are in memory; and before it: out, if it does not lead to the next
+ * instruction. */
 void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host);
+void jit_do_inner_jcc(struct jit_work *w, const struct insn *in);
+void jit_emit_exits(struct jit_work *w);
 void jit_do_call(struct jit_work *w, const struct insn *in);
 
 #endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * vmm/engine/jit_trace.c - which instructions make a translation: those of a decoded block, then
+ * on along the way that is hot, through jumps and calls within the page; and a short loop several
+ * times. See jit_work.h. */
+#include "vmm/cpu/seg.h"
+#include "vmm/engine/jit_work.h"
+
+enum {
+    TIMES_MAX = 4, /* around a loop */
+    LOOP_MAX = 64, /* instructions of all times around it */
+};
+
+/* Where the last instruction leads: *on is behind it, *to is its target or equals *on. False: it is
+ * not known here. */
+static bool ways_on(const struct jit_work *w, uint64_t *on, uint64_t *to)
+{
+    unsigned last = w->n - 1;
+    const struct insn *in = w->insn[last];
+    enum form_kind kind = w->forms[last].kind;
+
+    *on = *to = w->at[last] + in->len;
+    if (kind == FORM_JCC || kind == FORM_JMP || kind == FORM_CALL_NEAR) {
+        *to += in->imm;
+        *on = kind == FORM_JCC ? *on : *to;
+        return cpu_canonical(*to);
+    }
+    return (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) == 0;
+}
+
+/* No jump of @block, which is at @rip, leads where RIP cannot. */
+static bool stays_canonical(const struct block *block, uint64_t rip)
+{
+    const struct insn *last = &block->insns[block->n - 1];
+    uint64_t end = rip;
+
+    for (unsigned i = 0; i < block->n; i++) {
+        end += block->insns[i].len;
+    }
+    return cpu_canonical(rip) && cpu_canonical(end) &&
+           ((last->flags & INSN_BRANCH) == 0 || last->opd[0].kind != OPD_IMM ||
+            cpu_canonical(end + last->imm));
+}
+
+static void append(struct jit_work *w, struct block *block, uint64_t rip)
+{
+    const uint8_t *bytes = ram_page_hva(w->v->ram, block->gpa) + PAGE_OFFSET(block->gpa);
+
+    for (unsigned i = 0; i < block->n; i++, w->n++) {
+        const struct insn *in = &block->insns[i];
+        w->insn[w->n] = in;
+        w->at[w->n] = rip;
+        w->bytes[w->n] = bytes;
+        form_of(in, bytes, &w->forms[w->n], &w->uncertain[w->n]);
+        w->sse |= w->forms[w->n].sse;
+        bytes += in->len;
+        rip += in->len;
+    }
+    w->block[w->nblocks++] = block;
+}
+
+/* The block at @rip, if it goes on there: one that ran as often as this one and is not translated,
+ * as others reach it too. */
+static struct block *hot(const struct jit_work *w, uint64_t rip)
+{
+    if (PAGE_BASE(rip) != PAGE_BASE(w->at[0]) || w->nblocks == JIT_BLOCKS_MAX) {
+        return NULL;
+    }
+    struct block *b =
+        block_known(w->v, PAGE_BASE(w->block[0]->gpa) + PAGE_OFFSET(rip), w->block[0]->mode);
+    if (b == NULL || b->translation != NULL || b->heat < JIT_HEAT / 2 ||
+        w->n + b->n > JIT_INSNS_MAX || !stays_canonical(b, rip)) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < w->nblocks; i++) {
+        if (w->block[i] == b) {
+            return NULL;
+        }
+    }
+    return b;
+}
+
+/* The whole of it again, as often as worth it. */
+static void unroll(struct jit_work *w)
+{
+    unsigned once = w->n;
+
+    for (unsigned k = 1; k < TIMES_MAX && w->n + once <= LOOP_MAX; k++) {
+        for (unsigned i = 0; i < once; i++, w->n++) {
+            w->insn[w->n] = w->insn[i];
+            w->at[w->n] = w->at[i];
+            w->bytes[w->n] = w->bytes[i];
+            w->forms[w->n] = w->forms[i];
+            w->uncertain[w->n] = w->uncertain[i];
+        }
+    }
+}
+
+bool jit_trace(struct jit_work *w, struct block *first, uint64_t rip)
+{
+    uint64_t on, to;
+
+    if (ram_page_hva(w->v->ram, first->gpa) == NULL || !stays_canonical(first, rip)) {
+        return false;
+    }
+    append(w, first, rip);
+    while (ways_on(w, &on, &to)) {
+        if (on == rip || to == rip) {
+            w->loops = true;
+            unroll(w);
+            break;
+        }
+        struct block *a = hot(w, to), *b = on == to ? NULL : hot(w, on);
+        struct block *next = a == NULL || (b != NULL && b->heat >= a->heat) ? b : a;
+        if (next == NULL) {
+            break;
+        }
+        append(w, next, next == a ? to : on);
+    }
+    return true;
+}
