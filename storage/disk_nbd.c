@@ -24,7 +24,9 @@ enum {
     UNDER_WAY_MAX = 128,
     BYTES_MAX = 64 << 20, /* of data under way, of one client */
     IN_BYTES = 1 << 18,
-    POOLED = 1 << 16, /* buffers up to this size are kept for the next request */
+    OUT_BYTES = 1 << 20,
+    SMALL = 1 << 16,       /* buffers up to this size are kept for the next request */
+    LARGE_KEPT = 16 << 20, /* of larger ones as many bytes: new memory costs more than the copy */
     EXTENTS_MAX = 1024,
     IOV_MAX_ = 64,
     REQUEST = 28,
@@ -55,7 +57,9 @@ struct client {
     size_t from, have;       /* bytes received and not understood yet */
     struct request *filling; /* a write whose data are not all here */
     size_t filled;
-    struct request *idle, *out, **out_last;
+    struct request *idle[2]; /* with buffers of SMALL; larger */
+    size_t kept;             /* bytes of the larger */
+    struct request *out, **out_last;
     size_t out_sent; /* of the first of @out */
     unsigned under_way;
     size_t bytes;
@@ -74,25 +78,27 @@ struct server {
 
 static struct request *take_request(struct client *c, size_t len)
 {
-    struct request *r = c->idle;
+    bool large = len > SMALL;
+    struct request *r = c->idle[large];
 
     if (r != NULL) {
-        c->idle = r->next;
+        c->idle[large] = r->next;
+        c->kept -= large ? r->cap : 0;
     } else {
         r = plx_calloc(1, sizeof *r);
         if (r == NULL) {
             return NULL;
         }
     }
-    if (r->buf == NULL || r->cap < len) {
-        size_t cap = len < POOLED ? POOLED : len;
+    if (r->cap < len || r->cap == 0) {
+        size_t cap = SMALL;
         void *buf = NULL;
+        while (cap < len) {
+            cap *= 2;
+        }
         free(r->buf);
-        r->buf = NULL;
-        r->cap = 0;
         if (posix_memalign(&buf, 4096, cap) != 0) {
-            r->next = c->idle;
-            c->idle = r;
+            plx_free(r);
             return NULL;
         }
         r->buf = buf;
@@ -105,13 +111,16 @@ static struct request *take_request(struct client *c, size_t len)
 
 static void give_back(struct client *c, struct request *r)
 {
-    if (r->cap > POOLED) {
+    bool large = r->cap > SMALL;
+
+    if (large && c->kept + r->cap > LARGE_KEPT) {
         free(r->buf);
-        r->buf = NULL;
-        r->cap = 0;
+        plx_free(r);
+        return;
     }
-    r->next = c->idle;
-    c->idle = r;
+    c->kept += large ? r->cap : 0;
+    r->next = c->idle[large];
+    c->idle[large] = r;
 }
 
 static uint32_t nbd_error(int rc)
@@ -428,9 +437,11 @@ static void serve_client(struct client *c)
 static void client_life(struct client *c, const struct nbd_config *cfg)
 {
     struct timeval limit = {.tv_sec = HAND_SECONDS};
+    const int out = OUT_BYTES;
     struct plx_err err;
 
     (void)setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    (void)setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &out, sizeof out); /* or what the host allows */
     c->in = plx_calloc(1, IN_BYTES);
     if (c->in != NULL && io_queue_create(cfg->queue, UNDER_WAY_MAX, &c->q, &err) == 0) {
         if (nbd_handshake(c->fd, cfg, &c->s) && io_set_nonblock(c->fd) == 0) {
@@ -449,11 +460,13 @@ static void client_life(struct client *c, const struct nbd_config *cfg)
     if (c->filling != NULL) {
         give_back(c, c->filling);
     }
-    while (c->idle != NULL) {
-        struct request *r = c->idle;
-        c->idle = r->next;
-        free(r->buf);
-        plx_free(r);
+    for (unsigned i = 0; i < PLX_COUNT(c->idle); i++) {
+        while (c->idle[i] != NULL) {
+            struct request *r = c->idle[i];
+            c->idle[i] = r->next;
+            free(r->buf);
+            plx_free(r);
+        }
     }
     plx_free(c->in);
 }
