@@ -454,7 +454,6 @@ void sys_syscall(struct vcpu *v, const struct insn *in)
 void sys_sysret(struct vcpu *v, const struct insn *in)
 {
     struct cpu *c = &v->c;
-    uint64_t allowed = UINT64_C(0x3c7fd7);
     uint16_t base = (uint16_t)(c->star >> 48);
     bool wide = in->osz == 8;
 
@@ -467,7 +466,7 @@ void sys_sysret(struct vcpu *v, const struct insn *in)
     struct cpu_seg cs = seg_flat_code((uint16_t)((base + (wide ? 16 : 0)) | 3), 3, wide);
     struct cpu_seg ss = seg_flat_stack((uint16_t)((base + 8) | 3), 3);
     v->next_rip = wide ? c->gpr[RCX] : c->gpr[RCX] & UINT32_MAX;
-    c->rflags = (c->gpr[R11] & allowed) | FLAG_ONE;
+    c->rflags = (c->gpr[R11] & SYSRET_FLAGS) | FLAG_ONE;
     v->attention = true;
     seg_set_cs_ss(v, &cs, &ss);
 }

@@ -197,7 +197,7 @@ void int_nop(struct vcpu *v, const struct insn *in)
  * low 24 bits of progress. A row is broken by more than PAUSE_GAP instructions between two. */
 void int_pause(struct vcpu *v, const struct insn *in)
 {
-    enum { PAUSE_GAP = 64, MARK_MASK = 0xffffff };
+    enum { MARK_MASK = 0xffffff };
     uint32_t mark = (uint32_t)v->c.progress & MARK_MASK;
     uint32_t run = v->c.pause_run & 0xff;
     (void)in;

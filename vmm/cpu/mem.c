@@ -76,6 +76,11 @@ static enum shadow_kind data_kind(const struct cpu *c, bool user)
     return user ? SHADOW_USER : ac ? SHADOW_SUPER_AC : SHADOW_SUPER;
 }
 
+static struct tlb_entry *tlb_of(const struct vcpu_mem *m, enum shadow_kind kind)
+{
+    return m->s->tlb + shadow_slot(m->s, kind, 0);
+}
+
 void vcpu_mem_select(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
@@ -87,8 +92,11 @@ void vcpu_mem_select(struct vcpu *v)
         v->tlb = v->tlb_code = &m->none;
         v->tlb_mask = 0;
     } else {
-        v->tlb = m->s->tlb + shadow_slot(m->s, data_kind(&v->c, user), 0);
-        v->tlb_code = m->s->tlb + shadow_slot(m->s, user ? SHADOW_USER : SHADOW_SUPER, 0);
+        v->tlb_user = tlb_of(m, SHADOW_USER);
+        v->tlb_super = tlb_of(m, SHADOW_SUPER);
+        v->tlb_super_ac = (v->c.cr4 & CR4_SMAP) != 0 ? tlb_of(m, SHADOW_SUPER_AC) : v->tlb_super;
+        v->tlb_code = user ? v->tlb_user : v->tlb_super;
+        v->tlb = tlb_of(m, data_kind(&v->c, user));
         v->tlb_mask = m->s->entries - 1;
     }
 }

@@ -58,7 +58,7 @@
     X(XSETBV, sys_xsetbv, SYS_END)      \
     /* sys_flags.c */                   \
     X(CLI, sys_cli, 0)                  \
-    X(STI, sys_sti, SYS_END)            \
+    X(STI, sys_sti, 0)                  \
     X(CLAC, sys_clac, 0)                \
     X(STAC, sys_stac, 0)                \
     X(PUSHF, sys_pushf, 0)              \
@@ -94,6 +94,8 @@ SYS_OPS(SYS_DECLARE_)
 
 /* The part of sys_pick_mov for control and debug registers (sys_ctl.c). */
 insn_fn sys_pick_mov_ctl(const struct insn *in);
+/* Flags SYSRET loads from R11. */
+#define SYSRET_FLAGS UINT64_C(0x3c7fd7)
 /* Flags POPF and IRET of operand size @size may change at privilege @cpl; VM, RF aside. */
 struct cpu;
 uint64_t sys_writable_flags(const struct cpu *c, unsigned size, unsigned cpl);

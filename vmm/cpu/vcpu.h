@@ -135,6 +135,8 @@ struct vcpu {
     /* Derived, for the inline paths of mem.h; kept by mem.c. */
     struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */
     struct tlb_entry *tlb_code; /* the same for fetches: AC has no say there */
+    /* What these may be in the current address space: user's, supervisor's, and with EFLAGS.AC. */
+    struct tlb_entry *tlb_user, *tlb_super, *tlb_super_ac;
     uint64_t tlb_mask;
     uint8_t *use;      /* per page of RAM, what was derived from it: USE_* (shadow.h) */
     uint64_t code_key; /* CODE_*, and a count of dropped decoded blocks (CODE_STEP) */

@@ -13,9 +13,6 @@
 #include "vmm/cpu/block.h"
 #include "vmm/cpu/mem.h"
 
-/* A shadow in force during an instruction; set anew (1) only by the instruction itself. */
-enum { SHADOW_EXPIRES = 2 };
-
 static void shadows_begin(struct cpu *c)
 {
     c->sti_shadow = c->sti_shadow != 0 ? (uint8_t)SHADOW_EXPIRES : 0;

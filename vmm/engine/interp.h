@@ -14,6 +14,9 @@ const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned 
  * at between two of them. */
 void interp_run_blocks(struct vcpu *v);
 
+/* sti_shadow or movss_shadow during the instruction it is over; what sets one anew sets 1. */
+enum { SHADOW_EXPIRES = 2 };
+
 /* The ops of these names. */
 void interp_drop(struct vcpu *v);
 void interp_state_changed(struct vcpu *v);

@@ -16,6 +16,7 @@
 #include "vmm/cpu/mem.h"
 #include "vmm/cpu/sse.h"
 #include "vmm/engine/interp.h"
+#include "vmm/engine/jit_work.h"
 
 enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 128 << 10, CODE_SMALL = 2 * CODE_RESERVE };
 enum { HWCAP2_FSGSBASE_BIT = 2 };
@@ -145,9 +146,10 @@ static int interpret(struct vcpu *v, const struct insn *in)
     v->c.rip = v->next_rip;
     v->c.retired++;
     v->c.progress++;
+    v->c.sti_shadow = v->c.sti_shadow == 1;
     v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
     v->jit_run.bias = v->c.retired - v->c.progress;
-    return v->attention || v->c.rip != next || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0;
+    return v->attention || v->c.rip != next || (in->flags & INSN_BRANCH) != 0;
 }
 
 /* Execute instruction T0 in C; T1 is how many of the block are behind it. @sse: they want the XMM
@@ -188,6 +190,23 @@ static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
     emit_jump(c, JUMP, out);
 }
 
+/* On at linear address T0, which must be canonical: its code, if that is known and what may be
+ * fetched there now, else out. */
+static void emit_go_on(struct jit *j)
+{
+    struct jit_code *c = &j->code;
+    uint32_t unlike[2];
+
+    jit_look_up_jump(c, unlike);
+    emit_d(c, 0xff, 4, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, code))); /* jmp */
+    emit_aim(c, unlike[1], c->at);
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
+    emit_aim(c, unlike[0], c->at);
+    emit_q(c, OP_MOV_STORE, HOST_T0, rm_gs(OFF(c.rip)));
+    emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0)); /* no edge */
+    emit_jump(c, JUMP, j->leave);
+}
+
 /* What all code of @v shares. */
 static void emit_shared(struct vcpu *v, struct jit *j)
 {
@@ -217,6 +236,8 @@ static void emit_shared(struct vcpu *v, struct jit *j)
         push_pop(c, 0x58, saved[i]);
     }
     emit_1(c, 0xc3);
+    j->go_on = c->at;
+    emit_go_on(j);
     j->load_xmm = c->at;
     emit_load_xmm(c);
     j->call = c->at;

@@ -88,13 +88,15 @@ struct translation {
 
 struct jit {
     struct jit_code code;
-    uint32_t leave, call, call_sse, load_xmm, shared_end; /* offsets of what all code shares */
-    struct jit_edge *(*enter)(const void *code);          /* the edge it left by */
+    uint32_t leave, call, call_sse, load_xmm, go_on,
+        shared_end;                              /* offsets of what all code shares */
+    struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
-    bool wrgsbase;               /* the host lets programs set GS base */
-    uint64_t drops;              /* of translations: pointers to edges from before may be stale */
-    struct prng choice;          /* which way the next run goes, under the engine `switch` */
-    uint64_t calls, interpreted; /* counters: of interpret, and in blocks */
+    bool wrgsbase;      /* the host lets programs set GS base */
+    uint64_t drops;     /* of translations: pointers to edges from before may be stale */
+    bool poison;        /* for tests: what the host may leave undefined in its flags is changed */
+    struct prng choice; /* which way the next run goes, under the engine `switch` */
+    uint64_t calls, interpreted;                   /* counters: of interpret, and in blocks */
     uint64_t called[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* for want of a form */
 };
 

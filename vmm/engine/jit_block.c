@@ -10,7 +10,7 @@ enum { ALL = FLAGS_ARITH };
 
 static bool accesses(const struct form *f)
 {
-    return (f->kind >= FORM_PUSH && f->kind <= FORM_DIV) || f->kind >= FORM_CALL_NEAR ||
+    return (f->kind >= FORM_PUSH && f->kind <= FORM_BIT) || f->kind >= FORM_CALL_NEAR ||
            ((f->kind == FORM_MODRM || f->kind == FORM_SCAN) && f->mem);
 }
 
@@ -33,13 +33,19 @@ static void find_live(struct jit_work *w, unsigned n)
         struct form *f = &w->form[i];
         *f = w->forms[i];
         if ((w->live[i + 1] & w->uncertain[i]) != 0) {
-            f->kind = FORM_CALL;
+            f->kind = f->careful ? FORM_SHIFT : FORM_CALL;
         } else if (w->uncertain[i] == ALL) {
             f->reads = 0;
         }
         bool whole = f->kind == FORM_CALL || may_leave(w, i);
         w->live[i] = whole ? ALL : (w->live[i + 1] & ~f->writes) | f->reads;
     }
+}
+
+/* It accesses memory, if any, without regard to a plan. */
+static bool by_itself(const struct form *f)
+{
+    return f->kind == FORM_CALL || (f->kind == FORM_SHIFT && f->mem);
 }
 
 /* How far the planned way goes: all of the block if it is the only way, else as long as nothing
@@ -55,7 +61,7 @@ static void plan(struct jit_work *w)
             w->reach = w->n;
         }
         find_live(w, w->reach);
-        while (calls < w->reach && w->form[calls].kind != FORM_CALL) {
+        while (calls < w->reach && !by_itself(&w->form[calls])) {
             calls++;
         }
         if (!w->plan.two_ways || calls == w->reach) {
@@ -63,6 +69,22 @@ static void plan(struct jit_work *w)
         }
         w->reach = calls;
     }
+}
+
+/* Host flags that nobody may rely on behind the instruction under way become others. */
+static void poison(struct jit_work *w)
+{
+    const struct form *f = &w->form[w->i];
+    uint32_t mask = ALL;
+
+    if (w->in_host) {
+        mask = (w->no_af ? (uint32_t)FLAG_AF : 0) | w->uncertain[w->i];
+        mask |= f->flags >= FLAGS_SHL ? (uint32_t)FLAG_OF : 0;
+        mask |= f->flags == FLAGS_ROL || f->flags == FLAGS_ROR ? f->writes : 0;
+    }
+    emit_bytes(w->c, "\x9c\x81\x34\x24", 4); /* pushfq; xor dword [rsp], mask; popfq */
+    emit_4(w->c, mask);
+    emit_1(w->c, 0x9d);
 }
 
 /* One instruction. True: the block's end has been emitted. */
@@ -83,7 +105,8 @@ static bool translate_one(struct jit_work *w)
         last && (f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0);
     bool was_in_host = w->in_host;
 
-    bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF || f->kind == FORM_SCAN;
+    bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF ||
+                     (f->kind >= FORM_SHIFT && f->kind <= FORM_SCAN);
 
     if (w->in_host && in_memory && w->live[w->i] == 0) {
         w->in_host = false; /* nobody wants them */
@@ -92,6 +115,7 @@ static bool translate_one(struct jit_work *w)
         (in_memory || f->kind == FORM_CALL || may_leave(w, w->i) || keep_cf || merge || branch)) {
         jit_save_flags(w, f->kind == FORM_JCC);
     }
+    bool keep_no_af = f->flags == FLAGS_ZF && w->in_host && w->no_af;
     switch (f->kind) {
     case FORM_NOTHING:
         break;
@@ -125,6 +149,16 @@ static bool translate_one(struct jit_work *w)
     case FORM_DIV:
         jit_do_div(w, in, f);
         break;
+    case FORM_SYS:
+    case FORM_STI:
+        jit_do_sys(w, in);
+        break;
+    case FORM_SHIFT:
+        jit_do_shift(w, in, f);
+        break;
+    case FORM_BIT:
+        jit_do_bit(w, in, f, (w->live[w->i + 1] & FLAG_CF) != 0);
+        break;
     case FORM_SCAN:
         jit_do_scan(w, f, w->live[w->i + 1] != 0);
         break;
@@ -154,10 +188,13 @@ static bool translate_one(struct jit_work *w)
     case FORM_RET:
         jit_do_ret(w, in);
         return true;
+    case FORM_SYS_GO:
+        jit_do_sys(w, in);
+        return true;
     default:
         jit_count_called(w, in);
         jit_call_out(w, w->i);
-        if (branch) {
+        if ((in->flags & INSN_BRANCH) != 0) {
             jit_leave(w, NULL);
             return true;
         }
@@ -177,9 +214,12 @@ static bool translate_one(struct jit_work *w)
         }
     } else if (f->writes != 0 && !rotated) {
         w->in_host = true;
-        w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL;
+        w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL || keep_no_af;
     }
-    w->after[w->way][w->i] = (struct jit_point){c->at, w->in_host};
+    if (w->j->poison) {
+        poison(w);
+    }
+    w->after[w->way][w->i] = (struct jit_point){f->kind == FORM_STI ? 0 : c->at, w->in_host};
     return false;
 }
 
@@ -203,7 +243,8 @@ static void emit_slow_paths(struct jit_work *w)
             continue;
         }
         jit_call_out(w, s->insn);
-        if (back->at == 0) { /* a call, whose function has set RIP */
+        if (back->at == 0) { /* the function has set RIP */
+            jit_charge(w->c, true, w->n - 1 - s->insn);
             jit_leave(w, NULL);
         } else {
             jit_lend(w);

@@ -18,8 +18,7 @@ static void put_flags(struct jit_code *c)
     emit_bytes(c, "\x04\x7f\x9e", 3); /* add al, 127: OF; sahf */
 }
 
-/* AH to memory as all flags but OF; @no_af: AF means nothing there and is 0. */
-static void store_ah(struct jit_code *c, bool no_af)
+void jit_store_ah(struct jit_code *c, bool no_af)
 {
     if (no_af) {
         emit_bytes(c, "\x80\xe4\xef", 3); /* and ah, ~AF */
@@ -32,7 +31,7 @@ void jit_save_flags(struct jit_work *w, bool keep)
     struct jit_code *c = w->c;
 
     take_flags(c);
-    store_ah(c, w->no_af);
+    jit_store_ah(c, w->no_af);
     if (w->no_af && keep) {
         put_flags(c);
     }
@@ -127,7 +126,7 @@ void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result
         emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
     }
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
-    store_ah(c, true);
+    jit_store_ah(c, true);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
 }
 

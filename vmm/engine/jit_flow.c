@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/jit_flow.c - jumps, calls and returns; out of translated code and to the interpreter.
  * See jit_work.h. */
+#include "vmm/engine/interp.h"
 #include "vmm/engine/jit_work.h"
 
 void jit_set_rip(struct jit_code *c, uint64_t rip)
@@ -26,6 +27,10 @@ void jit_call_out(struct jit_work *w, unsigned i)
     struct jit_code *c = w->c;
 
     jit_give_back(w);
+    if (i > 0 && w->form[i - 1].kind == FORM_STI) {
+        emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(offsetof(struct vcpu, c.sti_shadow)));
+        emit_1(c, SHADOW_EXPIRES);
+    }
     jit_set_rip(c, w->at[i]);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)w->insn[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
@@ -68,10 +73,8 @@ static void look_at_page(struct jit_work *w, struct jit_edge *e)
 static void again(struct jit_work *w, unsigned refund)
 {
     struct jit_code *c = w->c;
-    struct rm budget =
-        w->budget_lent ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
 
-    emit_q(c, 0x81, 5, budget); /* sub */
+    emit_q(c, 0x81, 5, jit_budget(w)); /* sub */
     emit_4(c, w->t->n - refund);
     emit_jump(c, 0x89, w->inner); /* jns */
     jit_give_back(w);
@@ -114,12 +117,9 @@ void jit_edge(struct jit_work *w, uint64_t rip, unsigned refund)
     jit_link(w->j, e, NULL, NULL);
 }
 
-/* T1 = the jump (struct jit_jump) to address T0, which must be known there and still lead to the
- * same memory; the interpreter has the rest. */
-static void look_up_jump(struct jit_work *w)
+void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
 {
-    struct jit_code *c = w->c;
-    uint32_t unlike;
+    uint32_t other;
 
     _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
@@ -132,18 +132,28 @@ static void look_up_jump(struct jit_work *w)
     emit_1(c, 6);
     emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
-    jit_slow_from(w, emit_jump(c, 0x85, 0));
+    unlike[0] = emit_jump(c, 0x85, 0);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
     emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, page)));
     emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, xtag)));
-    unlike = emit_jump(c, 0x85, 0);
+    other = emit_jump(c, 0x85, 0);
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, hva)));
     emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, hva)));
-    emit_aim(c, unlike, c->at);
+    emit_aim(c, other, c->at);
     emit_1(c, 0x58); /* pop rax: the flags stay */
-    jit_slow_from(w, emit_jump(c, 0x85, 0));
+    unlike[1] = emit_jump(c, 0x85, 0);
+}
+
+/* The same; the interpreter has the rest. */
+static void look_up_jump(struct jit_work *w)
+{
+    uint32_t unlike[2];
+
+    jit_look_up_jump(w->c, unlike);
+    jit_slow_from(w, unlike[0]);
+    jit_slow_from(w, unlike[1]);
 }
 
 void jit_do_ret(struct jit_work *w, const struct insn *in)

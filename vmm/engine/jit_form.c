@@ -102,6 +102,7 @@ static void shift(struct form *f, unsigned n, unsigned count, unsigned size, uin
         return;
     }
     f->writes = FLAGS_ARITH;
+    f->careful = size >= 4;
     if (n < 2) {
         f->flags = FLAGS_NO_AF;
         *uncertain = BUT_CF_OF | (count == 1 ? 0 : (uint32_t)FLAG_OF);
@@ -184,6 +185,7 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
     } else if ((op == 0xd2 || op == 0xd3) && n != 2 && n != 3) {
         modrm_form(f, USE_NONE, USE_BOTH, size);
         f->reads = f->writes = FLAGS_ARITH; /* a count of 0 keeps all */
+        f->careful = size >= 4;
         *uncertain = FLAGS_ARITH;
     } else if (op == 0xc6 || op == 0xc7) {
         modrm_form(f, USE_NONE, USE_WRITE, size);
@@ -225,6 +227,11 @@ static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint
     } else if ((op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb) && !f->mem) {
         modrm_form(f, USE_READ, op == 0xa3 ? USE_READ : USE_BOTH, width(f));
         keeping(f, FLAG_CF);
+    } else if ((op == 0xa3 || op == 0xab || op == 0xb3 || op == 0xbb) && width(f) >= 4 &&
+               in->asz == 8) {
+        modrm_form(f, USE_READ, op == 0xa3 ? USE_READ : USE_BOTH, width(f));
+        keeping(f, FLAG_CF);
+        f->kind = FORM_BIT;
     } else if (op == 0xba && n >= 4) {
         modrm_form(f, USE_NONE, n == 4 ? USE_READ : USE_BOTH, width(f));
         keeping(f, FLAG_CF);
@@ -234,6 +241,10 @@ static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint
         f->flags = FLAGS_NO_AF;
         partly(f, count == 1 ? 0 : FLAG_OF, uncertain);
         f->kind = count == 0 ? FORM_CALL : FORM_MODRM;
+        f->careful = count != 0;
+    } else if ((op == 0xa5 || op == 0xad) && width(f) >= 4) {
+        modrm_form(f, USE_READ, USE_BOTH, width(f));
+        f->kind = FORM_SHIFT;
     } else if ((op == 0xbc || op == 0xbd) && width(f) >= 4) {
         f->kind = FORM_SCAN;
         f->rm_size = (uint8_t)width(f);
@@ -254,6 +265,11 @@ static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint
     } else if ((op == 0xc0 || op == 0xc1) && f->mem) {
         modrm_form(f, USE_BOTH, USE_BOTH, op == 0xc0 ? 1 : width(f));
         arith(f, 0, FLAGS_WHOLE);
+    } else if (op == 0xc7 && n == 1 && f->mem) { /* CMPXCHG8B, CMPXCHG16B: ZF alone */
+        modrm_form(f, USE_NONE, USE_BOTH, f->w ? 16 : 8);
+        f->aligned = f->w;
+        f->also = 1U << RAX | 1U << RDX;
+        arith(f, FLAGS_ARITH, FLAGS_ZF);
     } else if (op >= 0xc8 && op < 0xd0 && !f->p66) {
         f->kind = FORM_LOW3;
         f->reg_use = USE_BOTH;
@@ -284,7 +300,11 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
 
     *f = (struct form){.kind = FORM_CALL};
     *uncertain = 0;
-    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_ENDS_BLOCK | INSN_VEX)) != 0) {
+    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_VEX)) != 0) {
+        return;
+    }
+    f->kind = jit_sys_kind(in);
+    if (f->kind != FORM_CALL || (in->flags & INSN_ENDS_BLOCK) != 0) {
         return;
     }
     if (in->fn == int_nop) {

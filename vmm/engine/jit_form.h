@@ -18,14 +18,19 @@ enum form_kind {
     FORM_PUSH_MEM,
     FORM_POP,
     FORM_LEAVE,
-    FORM_DIV,  /* DIV, IDIV of 4 and 8 bytes */
-    FORM_SCAN, /* BSF, BSR likewise */
+    FORM_DIV,   /* DIV, IDIV of 4 and 8 bytes */
+    FORM_SYS,   /* jit_sys.c; flags in memory */
+    FORM_STI,   /* likewise; not the last of its block */
+    FORM_SHIFT, /* jit_bit.c, of 4 and 8 bytes; flags in memory */
+    FORM_BIT,   /* likewise: BT, BTS, BTR, BTC of memory by a register */
+    FORM_SCAN,  /* BSF, BSR of 4 and 8 bytes */
     FORM_JCC,
     FORM_JMP,
     FORM_CALL_NEAR,
     FORM_JMP_TO, /* what an operand says */
     FORM_CALL_TO,
     FORM_RET,
+    FORM_SYS_GO, /* jit_sys.c: goes somewhere else */
 };
 
 /* What an operand is used for. */
@@ -40,6 +45,7 @@ enum form_flags {
     FLAGS_ROR,
     FLAGS_CF_OF, /* these two are the host's, the others stay */
     FLAGS_CF,    /* likewise */
+    FLAGS_ZF,    /* this one is the host's, and so are the others, as they were before */
     FLAGS_SHL,   /* as FLAGS_NO_AF, and what OF is follows from the result and @count */
     FLAGS_SHR,
     FLAGS_SAR,
@@ -62,16 +68,20 @@ struct form {
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
     uint8_t count;             /* of a shift */
     uint16_t also;             /* general registers written beside the operands: a bit each */
-    uint32_t reads, writes;    /* arithmetic flags */
+    bool careful;           /* FORM_SHIFT serves where what the host leaves undefined is wanted */
+    uint32_t reads, writes; /* arithmetic flags */
     enum form_flags flags;
 };
 
 /* @bytes are those of @in. Flags that the host leaves undefined are in @uncertain: if one of them
- * is still wanted, FORM_CALL is what serves. */
+ * is still wanted, FORM_SHIFT serves (careful), or FORM_CALL. */
 void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain);
 
 /* form_of's part for SSE (jit_sse.c): @f has prefixes, opcode and ModRM. What is not the host's own
  * instruction is left as it is. */
 void sse_form(const struct insn *in, struct form *f);
+
+/* form_of's part for system instructions (jit_sys.c): FORM_CALL: not one of its. */
+enum form_kind jit_sys_kind(const struct insn *in);
 
 #endif

@@ -28,11 +28,13 @@ static struct rm home_of(unsigned who)
 static void count_uses(const struct insn *in, const struct form *f, unsigned *uses)
 {
     bool stack = (f->kind >= FORM_PUSH && f->kind <= FORM_LEAVE) || f->kind == FORM_CALL_NEAR ||
-                 f->kind == FORM_CALL_TO || f->kind == FORM_RET;
+                 f->kind == FORM_CALL_TO || f->kind == FORM_RET || f->kind == FORM_SYS;
     bool modrm = f->kind == FORM_MODRM || f->kind == FORM_LEA || f->kind == FORM_PUSH_MEM ||
                  f->kind == FORM_DIV || f->kind == FORM_SCAN || f->kind == FORM_JMP_TO ||
-                 f->kind == FORM_CALL_TO;
+                 f->kind == FORM_CALL_TO || f->kind == FORM_SHIFT || f->kind == FORM_BIT;
 
+    uses[RBX] +=
+        in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
     uses[RSP] += stack;
     uses[RBP] += f->kind == FORM_LEAVE;
     if (modrm && f->mem) {
@@ -43,7 +45,8 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
     }
     if (f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_LOW3 ||
         f->kind == FORM_SCAN || f->kind == FORM_LEA ||
-        (f->kind == FORM_MODRM && f->reg_use != USE_NONE && !f->reg_xmm)) {
+        ((f->kind == FORM_MODRM || f->kind == FORM_SHIFT || f->kind == FORM_BIT) &&
+         f->reg_use != USE_NONE && !f->reg_xmm)) {
         uses[f->reg]++;
     }
 }

@@ -116,5 +116,8 @@ bool jit_trace(struct jit_work *w, struct block *first, uint64_t rip)
         }
         append(w, next, next == a ? to : on);
     }
+    if (w->forms[w->n - 1].kind == FORM_STI) { /* what its shadow is over is not here */
+        w->forms[w->n - 1].kind = FORM_CALL;
+    }
     return true;
 }

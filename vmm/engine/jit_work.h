@@ -120,6 +120,8 @@ enum {
 /* Host flags to memory; they stay if @keep. */
 void jit_save_flags(struct jit_work *w, bool keep);
 void jit_load_flags(struct jit_code *c);
+/* AH to memory as all flags but OF; @no_af: AF means nothing there and is 0. */
+void jit_store_ah(struct jit_code *c, bool no_af);
 /* INC and DEC: everything but CF, which is in memory. */
 void jit_save_but_cf(struct jit_code *c);
 /* CF and OF of a rotated register, of 32 or 64 bits in host register @r; uses T0 and T1. OF is that
@@ -177,6 +179,12 @@ void jit_lend_choose(struct jit_work *w);
 void jit_lend(struct jit_work *w);
 void jit_give_back(struct jit_work *w);
 
+/* Where the budget is within the translation. */
+static inline struct rm jit_budget(const struct jit_work *w)
+{
+    return w->budget_lent ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
+}
+
 /* jit_check.c: accesses as they were planned. */
 
 /* The next access of the instruction under way: its operand on the host, which needs T0 and the
@@ -206,6 +214,18 @@ void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm);
 void jit_do_push_mem(struct jit_work *w, const struct form *f);
 void jit_do_leave(struct jit_work *w);
 
+/* jit_bit.c. */
+
+/* FORM_SHIFT. */
+void jit_do_shift(struct jit_work *w, const struct insn *in, const struct form *f);
+/* FORM_BIT. CF goes to memory if it is @wanted. */
+void jit_do_bit(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted);
+
+/* jit_sys.c: system instructions. */
+
+/* FORM_SYS, FORM_STI, FORM_SYS_GO. */
+void jit_do_sys(struct jit_work *w, const struct insn *in);
+
 /* jit_flow.c: jumps, calls and returns; out of translated code and to the interpreter. */
 
 void jit_set_rip(struct jit_code *c, uint64_t rip);
@@ -219,6 +239,9 @@ void jit_count_called(struct jit_work *w, const struct insn *in);
 /* On to @rip, with @refund instructions left out; not linked yet, unless it is where the
  * translation begins. */
 void jit_edge(struct jit_work *w, uint64_t rip, unsigned refund);
+/* T1 = the jump (struct jit_jump) to address T0, which must be known there and still lead to the
+ * same memory, else on by the jumps @unlike, of which the second finds T0 in the jump. */
+void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2]);
 /* Near RET: to what is known of the address on the stack. */
 void jit_do_ret(struct jit_work *w, const struct insn *in);
 void jit_do_jump_to(struct jit_work *w, const struct form *f);
