@@ -4,31 +4,15 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "base/check.h"
-#include "base/hash_avx2.h"
 #include "base/io.h"
-
-/* Short inputs take no vectors. */
-static bool wide(size_t len)
-{
-    return len > 240 && __builtin_cpu_supports("avx2");
-}
-
-uint64_t hash64(const void *data, size_t len)
-{
-    return wide(len) ? hash64_avx2(data, len) : XXH3_64bits(data, len);
-}
 
 struct hash128 hash128(const void *data, size_t len, uint64_t seed)
 {
-    if (wide(len)) {
-        return hash128_avx2(data, len, seed);
-    }
     XXH128_hash_t h = XXH3_128bits_withSeed(data, len, seed);
 
     return (struct hash128){.lo = h.low64, .hi = h.high64};

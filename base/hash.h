@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * base/hash.h - the fast hashes, of digests (XXH3-128) and of what is stored (XXH3-64): fixed
- * published functions, the same on every host; and SHA-256 of files (OpenSSL). Pure; any thread. */
+ * base/hash.h - the fast 128-bit hash of digests (XXH3-128, a fixed published function, the same
+ * on every host) and SHA-256 of files (OpenSSL). Pure; any thread. */
 #ifndef BASE_HASH_H
 #define BASE_HASH_H
 
@@ -13,7 +13,6 @@ struct hash128 {
     uint64_t lo, hi;
 };
 
-uint64_t hash64(const void *data, size_t len);
 /* H(seed, bytes). */
 struct hash128 hash128(const void *data, size_t len, uint64_t seed);
 /* a + b and a - b modulo 2^128: the commutative sum of a digest over pages. */

@@ -3,9 +3,10 @@
 #include "storage/chunk.h"
 
 #include <string.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "base/check.h"
-#include "base/hash.h"
 #include "base/prng.h"
 
 enum { AVG_MIN = 16 << 10, AVG_MAX = 256 << 10, MIN_PART = 4, MAX_TIMES = 4, NORMALIZE = 2 };
@@ -83,7 +84,7 @@ static size_t next_block(const struct chunk_params *p, const uint8_t *data, size
 
     /* A block's hash decides whether a segment ends behind it. */
     for (size_t at = p->min - CHUNK_BLOCK; at + CHUNK_BLOCK < end; at += CHUNK_BLOCK) {
-        uint64_t h = hash64(data + at, CHUNK_BLOCK);
+        uint64_t h = XXH3_64bits(data + at, CHUNK_BLOCK);
         if ((h & (at < p->avg ? rare : often)) == 0) {
             return at + CHUNK_BLOCK;
         }

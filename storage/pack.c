@@ -53,7 +53,7 @@ bool pack_header_good(const uint8_t in[PACK_HEADER], uint32_t number)
 
 uint64_t pack_data_hash(const void *data, size_t len)
 {
-    return hash64(data, len);
+    return XXH3_64bits(data, len);
 }
 
 static uint64_t place(uint32_t number, uint64_t off)

@@ -7,7 +7,6 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <string.h>
-#include <xxhash.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -131,24 +130,6 @@ static void hash_sum_commutes_and_cancels(void **state)
     assert_string_equal(hash128_hex(hash128("", 0, 0), hex), "99aa06d3014798d86001c324468d497f");
 }
 
-/* Whatever vectors the processor has, every length gives what the published function does. */
-static void hashes_are_those_of_the_library(void **state)
-{
-    static uint8_t data[9000];
-    struct prng g;
-
-    (void)state;
-    prng_seed(&g, 5);
-    prng_fill(&g, data, sizeof data);
-    for (size_t len = 0; len <= sizeof data; len += len < 2100 ? 1 : 97) {
-        uint64_t seed = len % 3 == 0 ? 0 : prng_u64(&g);
-        XXH128_hash_t x = XXH3_128bits_withSeed(data, len, seed);
-        struct hash128 h = hash128(data, len, seed);
-        assert_true(h.lo == x.low64 && h.hi == x.high64);
-        assert_true(hash64(data, len) == XXH3_64bits(data, len));
-    }
-}
-
 static void prng_is_a_fixed_sequence(void **state)
 {
     struct prng a, b;
@@ -221,7 +202,6 @@ int main(void)
         cmocka_unit_test(messages_gain_context_outward),
         cmocka_unit_test(hash_sum_commutes_and_cancels),
         cmocka_unit_test(prng_is_a_fixed_sequence),
-        cmocka_unit_test(hashes_are_those_of_the_library),
         cmocka_unit_test(sha256_of_many_is_that_of_each),
     };
 
