@@ -2,7 +2,7 @@
  * tests/unit/test_jit_sys.c - the translator against the interpreter where a system has a say:
  * random programs of system instructions at both privilege levels, through SYSCALL and SYSRET;
  * stops in an STI's shadow; breakpoints over translated code; one page run at two linear
- * addresses. RUNS= programs, SEED=. */
+ * addresses. RUNS= programs, SEED=. And programs that once ended otherwise. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,6 +16,7 @@
 #include "base/prng.h"
 #include "vmm/cpu/decode.h"
 #include "vmm/engine/engine.h"
+#include "vmm/engine/jit.h"
 
 /* Linear addresses from 0 are memory for user and supervisor, those from ALIAS the same memory for
  * the supervisor alone. What faults ends the run: there is no IDT. */
@@ -94,14 +95,20 @@ static const struct vcpu_ops ops = {.pio_read = no_pio_read,
                                     .cr8_write = no_cr8_write,
                                     .irq_take = no_irq};
 
-static void open_world(struct world *w, const struct engine_ops *engine)
+static void open_world_of(struct world *w, const struct engine_ops *engine, unsigned cache_entries)
 {
-    struct engine_config cfg = {.vcpus = 1, .bsp = true, .ops = &ops};
+    struct engine_config cfg = {
+        .vcpus = 1, .bsp = true, .ops = &ops, .cache_entries = cache_entries};
 
     w->engine = engine;
     assert_int_equal(ram_create(RAM_SIZE, &w->ram, NULL), 0);
     cfg.ram = w->ram;
     assert_int_equal(engine->create(&cfg, &w->v, NULL), 0);
+}
+
+static void open_world(struct world *w, const struct engine_ops *engine)
+{
+    open_world_of(w, engine, 0);
 }
 
 static void close_world(struct world *w)
@@ -553,12 +560,143 @@ static void breakpoints_end_alike(void **state)
     close_world(&b);
 }
 
+/* @p at CPL 0 with 1000 in RCX. */
+static void begin_loop(struct world *w, const struct program *p)
+{
+    begin(w, p, 1);
+    w->v->c.gpr[RCX] = 1000;
+    w->v->c.fpu.mxcsr = 0x1f80;
+    w->v->c.cr0 &= ~CR0_TS;
+    w->v->c.cr4 |= CR4_OSFXSR;
+}
+
+static void end_alike(struct world *a, struct world *b, const struct program *p, uint64_t budget)
+{
+    const struct engine_run how = {.part = PART_SERIAL, .t_end = UINT64_C(1) << 40, .rate = 65536};
+
+    a->engine->state_changed(a->v);
+    b->engine->state_changed(b->v);
+    assert_int_equal(run_with(a, how, budget), run_with(b, how, budget));
+    same(a, b, p, 0);
+    close_world(a);
+    close_world(b);
+}
+
+/* BH is a use of RBX, whose host register must not be lent then. */
+static void high_bytes_are_of_their_registers(void **state)
+{
+    static const struct program p = {
+        .bytes = "\x4d\x89\xe2\x4d\x89\xc1\x50\x58" /* mov r10, r12; mov r9, r8; push, pop rax */
+                 "\x49\x83\xc5\x01\x49\x83\xc5\x01\x49\x83\xc5\x01" /* add r13, 1 */
+                 "\x49\x83\xc5\x01\x49\x83\xc5\x01"
+                 "\xb7\x55\x49\x83\xc5\x01" /* mov bh, 85; add r13, 1 */
+                 "\xff\xc9\x75\xda",        /* dec ecx; jnz */
+        .n = 38};
+    struct world a, b;
+
+    (void)state;
+    open_world(&a, &engine_interp);
+    open_world(&b, &engine_jit);
+    begin_loop(&a, &p);
+    begin_loop(&b, &p);
+    end_alike(&a, &b, &p, 300);
+}
+
+/* Displacements near the least there is, of accesses that one check serves: it must not look 4 GiB
+ * higher, where the page of the same place in the tables is. */
+static void distances_beyond_32_bits_are_no_group(void **state)
+{
+    static const struct program p = {.bytes =
+                                         "\x48\x8d\x98\x00\x10\x00\x00" /* lea rbx, [rax + 4096] */
+                                         "\x48\x03\x93\x00\x00\x00\x80" /* add rdx, [rbx - 2^31] */
+                                         "\x48\x8d\x9b\x00\xff\xff\xff" /* lea rbx, [rbx - 256] */
+                                         "\x48\x03\xb3\x00\x00\x00\x80" /* add rsi, [rbx - 2^31] */
+                                         "\x4d\x8b\x01"                 /* mov r8, [r9] */
+                                         "\xff\xc9\x75\xdd",            /* dec ecx; jnz */
+                                     .n = 35};
+    struct world a, b, *both[] = {&a, &b};
+
+    (void)state;
+    open_world(&a, &engine_interp);
+    open_world(&b, &engine_jit);
+    for (unsigned i = 0; i < 2; i++) {
+        struct ram *ram = both[i]->ram;
+        begin_loop(both[i], &p);
+        /* 4 GiB further the same memory */
+        assert_int_equal(ram_write(ram, TABLES + 0x1000 + 4 * 8, ram->hva + TABLES + 0x1000, 8), 0);
+        both[i]->v->c.gpr[RAX] = UINT64_C(0x80000000) + DATA + 0x800 - 0x1000;
+        both[i]->v->c.gpr[R9] = UINT64_C(0x100000000) + DATA;
+    }
+    end_alike(&a, &b, &p, 300);
+}
+
+/* Fetches do not see the table of data that EFLAGS.AC opens: with caches of one entry what was last
+ * read there stood for the page that runs. */
+static void fetches_pass_no_smap_table(void **state)
+{
+    static const struct program p = {
+        .bytes = "\x49\x8b\x01\xeb\x00"              /* mov rax, [r9]; jmp +0 */
+                 "\xba\x01\x00\x00\x00\x41\xff\xe0", /* mov edx, 1; jmp r8 */
+        .n = 13};
+    static const uint8_t other[] = {0x90, 0x90, 0x90, 0x90, 0x90, 0xba, 2, 0, 0, 0, 0xeb, 0xfe};
+    static const uint64_t tables[][2] = {{TABLES + 0x1000 + 4 * 8, 0x14000 | 3},
+                                         {0x14000 + 8, 0x15000 | 3},
+                                         {0x15000 + 0x20 * 8, 0x50000 | 3}};
+    const uint64_t other_at = UINT64_C(0x100220000);
+
+    for (unsigned small = 0; small < 2; small++) {
+        struct world a, b, *both[] = {&a, &b};
+
+        open_world_of(&a, &engine_interp, small);
+        open_world(&b, *state);
+        for (unsigned i = 0; i < 2; i++) {
+            struct cpu *c = &both[i]->v->c;
+            begin_loop(both[i], &p);
+            for (unsigned k = 0; k < PLX_COUNT(tables); k++) {
+                assert_int_equal(ram_write(both[i]->ram, tables[k][0], &tables[k][1], 8), 0);
+            }
+            assert_int_equal(ram_write(both[i]->ram, 0x50000, other, sizeof other), 0);
+            c->cr4 |= CR4_SMAP;
+            c->rflags |= FLAG_AC;
+            set_cpl(c, 0);
+            c->rip = ALIAS + CODE;
+            c->gpr[R9] = other_at;
+            c->gpr[R8] = other_at + 5;
+        }
+        end_alike(&a, &b, &p, 20);
+    }
+}
+
+/* What does not fit into the code cache makes room for the next: it does not end translation. */
+static void a_full_cache_is_emptied(void **state)
+{
+    static const struct program p = {.bytes = "\x48\xff\xc0\xeb\xfb", .n = 5}; /* inc rax; jmp */
+    const struct engine_run how = {.part = PART_SERIAL, .t_end = UINT64_C(1) << 40, .rate = 65536};
+    struct world w;
+
+    (void)state;
+    open_world(&w, &engine_jit);
+    begin_loop(&w, &p);
+    w.v->jit->code.full = true; /* as if it had not */
+    w.v->jit->code.at = w.v->jit->code.size - (256 << 10);
+    (void)run_with(&w, how, 1000);
+    uint64_t interpreted = w.v->jit->interpreted;
+    (void)run_with(&w, how, 1000);
+    assert_in_range(w.v->jit->interpreted - interpreted, 0, 100);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(system_programs_end_alike, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test_prestate(system_programs_end_alike, (void *)(uintptr_t)&engine_switch),
         cmocka_unit_test(breakpoints_end_alike),
+        cmocka_unit_test(high_bytes_are_of_their_registers),
+        cmocka_unit_test(distances_beyond_32_bits_are_no_group),
+        cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_interp),
+        cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_jit),
+        cmocka_unit_test(a_full_cache_is_emptied),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -410,7 +410,7 @@ struct block *block_of(const struct insn *first)
 const struct insn *block_at(struct vcpu *v, unsigned *n)
 {
     uint64_t rip = v->c.rip;
-    const struct tlb_entry *e = tlb_slot(v, rip);
+    const struct tlb_entry *e = &v->tlb_code[rip >> PAGE_SHIFT & v->tlb_mask];
     uintptr_t hva = (uintptr_t)e->hva + PAGE_OFFSET(rip);
     struct jump *j = jump_at(v->blocks, hva);
     const struct insn *one;

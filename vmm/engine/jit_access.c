@@ -112,11 +112,6 @@ static void add(struct known *k, unsigned reg, int64_t n)
     k->reg[reg].off = (int64_t)((uint64_t)k->reg[reg].off + (uint64_t)n);
 }
 
-static unsigned whole_register(const struct form *f, unsigned reg, unsigned size)
-{
-    return size == 1 && !f->has_rex && reg >= 4 ? reg - 4U : reg;
-}
-
 /* An addition to a whole register, or a copy of one: true. */
 static bool moves(struct known *k, const struct insn *in, const struct form *f)
 {
@@ -147,16 +142,16 @@ static void modrm_changes(struct known *k, const struct insn *in, const struct f
         return;
     }
     if ((f->reg_use & USE_READ) != 0 && !f->reg_xmm) {
-        late |= k->reg[whole_register(f, f->reg, f->reg_size)].late;
+        late |= k->reg[form_register(f, f->reg, f->reg_size)].late;
     }
     if ((f->rm_use & USE_READ) != 0 && !f->mem && !f->rm_xmm) {
-        late |= k->reg[whole_register(f, f->rm, f->rm_size)].late;
+        late |= k->reg[form_register(f, f->rm, f->rm_size)].late;
     }
     if ((f->reg_use & USE_WRITE) != 0 && !f->reg_xmm) {
-        forget(k, whole_register(f, f->reg, f->reg_size), late);
+        forget(k, form_register(f, f->reg, f->reg_size), late);
     }
     if ((f->rm_use & USE_WRITE) != 0 && !f->mem && !f->rm_xmm) {
-        forget(k, whole_register(f, f->rm, f->rm_size), late);
+        forget(k, form_register(f, f->rm, f->rm_size), late);
     }
 }
 
@@ -181,7 +176,7 @@ static void changes(struct known *k, const struct insn *in, const struct form *f
         forget(k, RDX, k->reg[RAX].late);
         break;
     case FORM_LOW3:
-        forget(k, f->map == 0 ? whole_register(f, f->reg, f->reg_size) : f->reg, false);
+        forget(k, f->map == 0 ? form_register(f, f->reg, f->reg_size) : f->reg, false);
         break;
     case FORM_LEA:
         if (in->opd[0].size == 8 && in->asz == 8 && !in->rip_relative && in->base != REG_NONE &&
@@ -299,7 +294,10 @@ static void enter(struct jit_plan *p, const struct known *k, struct jit_access *
     a->at = distance(k, &a->place);
     struct jit_group new = group_of(k, a, i), *g = p->group;
     uint8_t align = alignment(a);
-    if (!a->place.fixed && !(fits(new.low - 16) && fits(new.high + SPAN_MAX))) {
+    /* Wherever it is checked, by what registers hold there or at the beginning, the displacement of
+     * the group's low end fits. */
+    if (!a->place.fixed &&
+        !(fits(new.low - 16) && fits(new.high + SPAN_MAX) && fits(a->place.disp - SPAN_MAX - 16))) {
         return;
     }
     while (g < p->group + p->ngroups && !joins(g, &new, align)) {

@@ -362,7 +362,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     jit_emit_exits(&w);
     emit_slow_paths(&w);
     if (j->code.full) {
-        j->code.at = start;
+        j->code.at = j->code.size; /* so that the next one makes room */
         plx_free(t);
         return NULL;
     }

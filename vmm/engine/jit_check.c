@@ -25,6 +25,7 @@ static void linear(struct jit_work *w, const struct jit_place *p, int64_t disp)
         emit_mov_imm(c, HOST_T0, (uint64_t)disp);
         return;
     }
+    PLX_CHECK(disp == (int32_t)disp);
     int base = p->base == REG_NONE ? -1 : (int)jit_load_reg(w, p->base, HOST_T0);
     int index = p->index == REG_NONE ? -1 : (int)jit_load_reg(w, p->index, HOST_T1);
     emit_lea(c, true, HOST_T0, base, index, p->scale, (int32_t)disp);

@@ -294,6 +294,11 @@ static void find_imm(const struct insn *in, unsigned at, uint8_t modrm, const ui
     f->imm_len = (uint8_t)(in->len - at);
 }
 
+unsigned form_register(const struct form *f, unsigned reg, unsigned size)
+{
+    return size == 1 && !f->has_rex && reg >= 4 ? reg - 4 : reg;
+}
+
 void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain)
 {
     uint8_t modrm;

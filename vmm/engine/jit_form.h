@@ -77,6 +77,9 @@ struct form {
  * is still wanted, FORM_SHIFT serves (careful), or FORM_CALL. */
 void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain);
 
+/* The register that operand @reg of @size bytes is, or (AH, CH, DH, BH) is part of. */
+unsigned form_register(const struct form *f, unsigned reg, unsigned size);
+
 /* form_of's part for SSE (jit_sse.c): @f has prefixes, opcode and ModRM. What is not the host's own
  * instruction is left as it is. */
 void sse_form(const struct insn *in, struct form *f);

@@ -41,13 +41,13 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
         uses[in->base == REG_NONE ? BUDGET : in->base]++;
         uses[in->index == REG_NONE ? BUDGET : in->index]++;
     } else if (modrm && !f->rm_xmm) {
-        uses[f->rm]++;
+        uses[form_register(f, f->rm, f->rm_size)]++;
     }
     if (f->kind == FORM_PUSH || f->kind == FORM_POP || f->kind == FORM_LOW3 ||
         f->kind == FORM_SCAN || f->kind == FORM_LEA ||
         ((f->kind == FORM_MODRM || f->kind == FORM_SHIFT || f->kind == FORM_BIT) &&
          f->reg_use != USE_NONE && !f->reg_xmm)) {
-        uses[f->reg]++;
+        uses[form_register(f, f->reg, f->reg_size)]++;
     }
 }
 

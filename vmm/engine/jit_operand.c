@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/jit_operand.c - registers, addresses and the inline lookup of memory. See jit_work.h.
  */
+#include "base/check.h"
 #include "vmm/engine/jit_work.h"
 
 unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp)
@@ -49,6 +50,7 @@ void jit_address(struct jit_work *w, const struct insn *in, bool linear)
 
 void jit_slow_from(struct jit_work *w, uint32_t site)
 {
+    PLX_CHECK(w->nslow < JIT_SLOW_MAX);
     w->slow[w->nslow++] = (struct jit_slow){.from = site, .insn = w->i, .way = w->way};
 }
 
