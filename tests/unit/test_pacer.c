@@ -69,8 +69,8 @@ static void busy(struct world *w, uint64_t ns)
 /* On hosts of any speed within the range, busy virtual time keeps step with the host's. */
 static void busy_time_keeps_step(void **state)
 {
-    static const uint32_t speeds[] = {RATE_ONE / 2, 2 * RATE_ONE, 10 * RATE_ONE, 16 * RATE_ONE,
-                                      19 * RATE_ONE};
+    static const uint32_t speeds[] = {RATE_ONE / 12, RATE_ONE / 2,  2 * RATE_ONE,
+                                      10 * RATE_ONE, 16 * RATE_ONE, 19 * RATE_ONE};
 
     (void)state;
     for (size_t i = 0; i < sizeof speeds / sizeof speeds[0]; i++) {
