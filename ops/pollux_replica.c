@@ -115,7 +115,8 @@ static void watch(struct proc *p, struct pollfd fds[WATCHED])
     }
 }
 
-/* The peer first: a backup's acknowledgement, and what a primary's lets out, wait for nothing. */
+/* The peer first: somebody waits for a backup's acknowledgement, and for what a primary's lets out.
+ */
 static void serve(struct proc *p, const struct pollfd fds[WATCHED])
 {
     if (p->link != NULL) {

@@ -429,6 +429,11 @@ void rep_digest(struct rep *r, const struct vm_digest *d, const struct digest_pa
     }
 }
 
+bool rep_holds(const struct rep *r)
+{
+    return r->held.first != NULL;
+}
+
 void rep_stats(const struct rep *r, struct rep_stats *out)
 {
     const struct rep_rec *oldest = r->recs.first;

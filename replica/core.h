@@ -154,6 +154,8 @@ void rep_seal(struct rep *r, uint64_t seq, uint64_t start_ns, const void *data, 
 bool rep_next_record(const struct rep *r, uint64_t *seq, const uint8_t **data, size_t *len);
 /* Whether there is one. */
 bool rep_behind(const struct rep *r);
+/* Whether outputs of slices that have run wait for something. */
+bool rep_holds(const struct rep *r);
 /* Slice @seq has run; its external outputs are copied and held, released or emitted. */
 void rep_ran(struct rep *r, uint64_t seq, const struct output_list *out, uint64_t now);
 /* A digest of the state after its seq (both roles, at the same seqs). Call before rep_ran of that

@@ -381,7 +381,7 @@ bool link_needs_poll(const struct link *l)
 
 int link_fd(const struct link *l)
 {
-    return l->cur != NULL ? l->cur->fd : -1;
+    return l->cur != NULL && !l->cur->broken ? l->cur->fd : -1;
 }
 
 void link_look(struct link *l)

@@ -28,15 +28,25 @@ void peer_recv(struct proc *p)
 
 void peer_recv_by_vm(struct proc *p, bool spinning)
 {
-    bool mine = p->link != NULL && rep_phase(p->rep) == REP_PAIRED &&
-                (spinning || rep_role(p->rep) == REP_PRIMARY);
+    bool primary = rep_role(p->rep) == REP_PRIMARY;
+    bool paired = p->link != NULL && rep_phase(p->rep) == REP_PAIRED;
+    bool mine = paired && (primary ? p->vm_reads_link || !rep_holds(p->rep) : spinning);
 
     if (mine) {
         link_look(p->link);
         peer_recv(p);
     }
-    if (mine != p->vm_reads_link || rep_phase(p->rep) == REP_OUT) {
-        p->vm_reads_link = mine;
+    bool back = p->vm_reads_link && !mine;
+    p->vm_reads_link = mine;
+    if (back || rep_phase(p->rep) == REP_OUT || (mine && link_needs_poll(p->link))) {
+        proc_wake(p->wake_io);
+    }
+}
+
+void peer_leave_to_io(struct proc *p)
+{
+    if (p->vm_reads_link && rep_holds(p->rep)) {
+        p->vm_reads_link = false;
         proc_wake(p->wake_io);
     }
 }

@@ -2,16 +2,17 @@
  * ops/replica/proc.h - what the threads of one pollux-replica share.
  *
  * Two threads. The VM thread (vm_thread.c) owns the VM and its host I/O: it gathers inputs, seals
- * or fetches records and runs slices. The I/O thread (main) reads the link to the peer and the
- * control channel to polluxd; who has something to say to the peer sends it. Between them stands
- * proc.lock: it guards the protocol state, the link and the queues below; nobody holds it while a
- * slice runs or a descriptor is waited for.
+ * or fetches records and runs slices. The I/O thread (main) reads the control channel to polluxd
+ * and mostly the link to the peer; who has something to say to the peer sends it. Between them
+ * stands proc.lock: it guards the protocol state, the link and the queues below; nobody holds it
+ * while a slice runs or a descriptor is waited for.
  *
  * A primary's VM thread reads the link itself between slices, and polls it with what else it waits
- * for: an acknowledgement that arrives while a slice runs, whose outputs must wait for its end
- * anyway, interrupts nobody. The I/O thread looks there too whenever it wakes up, which is more
- * often than a peer's silence counts, so a long slice keeps the peer's words waiting no longer. A
- * backup's does so while records come one right after the other (vm_thread.c, spin).
+ * for, as long as it runs no slice while outputs of earlier ones are held: then an acknowledgement
+ * that arrives in the middle of a slice, whose outputs must wait for its end anyway, interrupts
+ * nobody. A backup's does so while short slices come one right after the other (vm_thread.c, spin).
+ * The I/O thread looks there too whenever it wakes up, which is more often than a peer's silence
+ * counts, so a long slice keeps the peer's words waiting no longer.
  *
  *   peer link ---> io thread --(rep_recv)--> rep <--(rep_seal, rep_ran, ...)-- VM thread
  *   peer link <-------------------(send)---- rep
@@ -93,9 +94,9 @@ struct proc {
         uint64_t epoch, id;
     } request; /* the one in flight: an id is used again for the same question */
 
-    /* I/O thread only. */
-    int ctl, ctl_listen; /* -1: none */
-    uint64_t next_stats;
+    int ctl, ctl_listen; /* the channel; -1: none */
+
+    uint64_t next_stats; /* I/O thread only */
 };
 
 /* packets.c */
@@ -119,6 +120,8 @@ void peer_recv(struct proc *p); /* everything that has been read */
 /* By the VM thread, between slices: the primary of a pair reads the link itself, and so does a
  * backup that spins for the next record. */
 void peer_recv_by_vm(struct proc *p, bool spinning);
+/* Before a slice of the primary: outputs that are held already must not wait for its end. */
+void peer_leave_to_io(struct proc *p);
 
 /* control.c: I/O thread. */
 int control_wait_start(struct proc *p, struct plx_err *err); /* Hello, then Start and its TAPs */

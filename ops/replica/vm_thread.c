@@ -18,7 +18,7 @@
 #include "vmm/sched/pacer.h"
 #include "vmm/tunables.h"
 
-enum { WAIT_FDS_MAX = 64, REPORT_EVERY = 16, SPIN_NS = 100000 };
+enum { WAIT_FDS_MAX = 64, REPORT_EVERY = 16, SPIN_NS = 100000, SPIN_SLICE_NS = 500000 };
 #define WAIT_MAX_NS UINT64_C(1000000000)
 
 struct vm_run {
@@ -215,9 +215,11 @@ static int step_backup(struct vm_run *r, struct plx_err *err)
             forget_completion(&r->in, &inputs[i]);
         }
     }
+    uint64_t began = clock_mono_ns();
     if (rc == 0) {
         rc = run_slice(r, &rec, err);
     }
+    r->spinning = r->spinning && clock_mono_ns() - began < SPIN_SLICE_NS;
     plx_free(inputs);
     return rc != 0 ? rc : 1;
 }
@@ -260,6 +262,7 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
     (void)pthread_mutex_lock(&p->lock);
     if (rep_may_seal(p->rep) && !r->rec.failed) {
         rep_seal(p->rep, rec.seq, rec.start_ns, r->rec.data, r->rec.len);
+        peer_leave_to_io(p);
         sealed = true;
     }
     (void)pthread_mutex_unlock(&p->lock);
@@ -275,9 +278,10 @@ static int step_primary(struct vm_run *r, struct plx_err *err)
 /* --- the loop ----------------------------------------------------------------------------------
  */
 
-/* A backup that has run everything looks for the next record this long before it sleeps, if the
+/* A backup that has run everything looks for the next record for SPIN_NS before it sleeps, if the
  * last one came as soon: to wake a sleeper costs the primary more than all else of sending, while
- * its client waits. True: there is something. */
+ * its client waits. What comes while a slice runs is acknowledged after it meanwhile, so slices
+ * must be short. True: there is something. */
 static bool spin(struct pollfd *fds, unsigned n, uint64_t since)
 {
     do {
