@@ -27,6 +27,7 @@ enum {
     MESSAGE_MAX = 8 << 20,
     POLL_MS = 50,
     COMMIT_BYTES = 16 << 20,
+    BEGIN_MS = 500, /* between two connections, when the first was denied */
 };
 
 void client_wake(struct image_client *c)
@@ -51,6 +52,15 @@ static void send_ask_locked(struct image_client *c)
 
 /* --- connections ---------------------------------------------------------------------------- */
 
+static void disconnect(struct image_client *c)
+{
+    if (c->socket != NULL) {
+        (void)zmq_close(c->socket);
+    }
+    c->socket = NULL;
+    c->welcome = false;
+}
+
 static void connect_to(struct image_client *c, unsigned server)
 {
     static const struct {
@@ -68,14 +78,12 @@ static void connect_to(struct image_client *c, unsigned server)
     int64_t max = MESSAGE_MAX;
     struct plx_err err;
 
-    if (c->socket != NULL) {
-        (void)zmq_close(c->socket);
-    }
+    disconnect(c);
     c->socket = zmq_socket(c->cfg.zmq, ZMQ_DEALER);
     c->connection++;
-    c->welcome = false;
+    c->denied = false;
     c->received = 0;
-    c->heard_ns = c->pinged_ns = clock_mono_ns();
+    c->began_ns = c->heard_ns = c->pinged_ns = clock_mono_ns();
     if (c->socket == NULL) {
         return; /* tried again when the silence is over */
     }
@@ -87,8 +95,7 @@ static void connect_to(struct image_client *c, unsigned server)
     if (curve_client(c->socket, &c->cfg.key, to->key, &err) != 0 ||
         zmq_connect(c->socket, c->endpoints[server]) != 0) {
         log_warn("image server %s: %s", c->endpoints[server], zmq_strerror(errno));
-        (void)zmq_close(c->socket);
-        c->socket = NULL;
+        disconnect(c);
         return;
     }
     client_send_hello(c);
@@ -107,6 +114,17 @@ void client_next_server(struct image_client *c, const char *why)
     c->stats.connected = false;
     (void)pthread_mutex_unlock(&c->lock);
     connect_to(c, server);
+}
+
+/* The server has forgotten us: begin anew, but not at once if that was just done. */
+static void on_denied(struct image_client *c, const char *text)
+{
+    (void)pthread_mutex_lock(&c->lock);
+    log_warn("image server %s: %s", c->endpoints[c->stats.server], text);
+    c->stats.connected = false;
+    (void)pthread_mutex_unlock(&c->lock);
+    disconnect(c);
+    c->denied = true;
 }
 
 /* --- what comes ----------------------------------------------------------------------------- */
@@ -161,6 +179,7 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         (void)pthread_mutex_lock(&c->lock);
         c->stats.connected = true;
         c->push_window = m->welcome->push_window;
+        (void)pthread_cond_broadcast(&c->cond); /* there may be more room */
         if (c->name[0] != '\0' && c->ask.kind != ASK_OPEN) {
             client_send_open(c, c->name, c->tag); /* so that it is kept here too */
         }
@@ -185,8 +204,7 @@ static void on_message(struct image_client *c, const uint8_t *data, size_t len)
         client_on_done(c, m->done);
         break;
     case IMG__FROM_SERVER__MSG_DENIED:
-        log_warn("image server %s: %s", c->endpoints[c->stats.server], m->denied->text);
-        connect_to(c, c->stats.server);
+        on_denied(c, m->denied->text);
         break;
     default:
         break;
@@ -247,6 +265,8 @@ static void *client_main(void *arg)
         uint64_t now = clock_mono_ns();
         if (now - c->heard_ns > IMAGE_SERVER_SILENCE_MS * UINT64_C(1000000)) {
             client_next_server(c, "is silent");
+        } else if (c->denied && now - c->began_ns >= BEGIN_MS * UINT64_C(1000000)) {
+            connect_to(c, c->stats.server);
         }
         if (c->welcome && now - c->pinged_ns > IMAGE_PING_MS * UINT64_C(1000000)) {
             c->pinged_ns = now;

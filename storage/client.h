@@ -97,8 +97,9 @@ int image_client_look(struct image_client *c, const struct seg_id *ids, size_t n
  */
 int image_client_put(struct image_client *c, const struct seg_id *id, const struct seg_form *form,
                      struct plx_err *err);
-int image_client_sync(struct image_client *c,
-                      struct plx_err *err); /* what was put is durable now */
+/* What was put is durable now, unless the server died since: image_client_name looks for all of it.
+ */
+int image_client_sync(struct image_client *c, struct plx_err *err);
 /* Set the name of a reference (storage/manifest.h). 1: *missing is not there, nothing was set. */
 int image_client_name(struct image_client *c, const void *ref, size_t len, struct seg_id *missing,
                       struct plx_err *err);

@@ -41,7 +41,8 @@ struct image_client {
     uint64_t connection; /* number of the present one, from 1 */
     bool welcome;
     uint64_t received; /* bytes of segments on this connection */
-    uint64_t heard_ns, pinged_ns, needed_ns, rate_ns, rate_bytes, uncommitted;
+    bool denied;       /* this connection, which is closed */
+    uint64_t began_ns, heard_ns, pinged_ns, needed_ns, rate_ns, rate_bytes, uncommitted;
     double rate; /* bytes a second */
 
     pthread_mutex_t lock; /* of all below */
@@ -52,8 +53,9 @@ struct image_client {
     struct post *posts, *last_post;
     uint64_t posted;      /* number of the last one */
     uint64_t push_window; /* as the server said; 0: we may not push */
-    uint64_t putting;     /* bytes of puts in the list */
-    int put_rc;           /* of the first put that failed */
+    /* Posts in the list that are not answered, looks apart, and their bytes: as a server counts. */
+    uint64_t unanswered, putting;
+    int put_rc; /* of the first put that failed */
     struct plx_err put_err;
     struct {
         enum ask_kind kind;
@@ -85,7 +87,8 @@ void client_send_want(struct image_client *c, unsigned urgency, uint8_t *ids, si
 void client_send_post(struct image_client *c, Img__Post *post);
 
 /* client_push.c */
-void client_send_posts_locked(struct image_client *c); /* what was not sent on this connection */
+/* What was not sent on this connection; if we may not push, all that waits ends instead. */
+void client_send_posts_locked(struct image_client *c);
 void client_on_done(struct image_client *c, const Img__Done *m);
 void client_free_posts(struct image_client *c);
 int client_expect_answers(struct image_client *c); /* of a detached one: to a post of each kind */

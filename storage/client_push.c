@@ -27,37 +27,29 @@ struct post {
     struct plx_err err;
 };
 
+/* Does a server count it? Looks are answered at once. */
+static bool counts(const struct post *p)
+{
+    return p->what.what_case != IMG__POST__WHAT_LOOK;
+}
+
+static int pass(struct plx_err *err, const struct plx_err *why, int rc)
+{
+    if (err != NULL) {
+        *err = *why;
+    }
+    return rc;
+}
+
+static int may_not_push(const struct image_client *c, struct plx_err *err)
+{
+    return plx_fail(err, PLX_EACCES,
+                    "image server %s: this key may not push (its line in the server's file of "
+                    "clients lacks `push`)",
+                    c->endpoints[c->stats.server]);
+}
+
 /* --- on the client's thread ------------------------------------------------------------------ */
-
-void client_send_posts_locked(struct image_client *c)
-{
-    for (struct post *p = c->posts; p != NULL; p = p->next) {
-        if (!p->done && p->sent_to != c->connection) {
-            p->sent_to = c->connection;
-            c->stats.pushed_bytes += p->what.what_case == IMG__POST__WHAT_PUT ? p->len : 0;
-            client_send_post(c, &p->what);
-        }
-    }
-}
-
-static void take_answer(struct post *p, const Img__Done *m)
-{
-    p->done = true;
-    if (m->error != NULL && m->error[0] != '\0') {
-        p->rc = plx_fail(&p->err, PLX_EIO, "the image server: %s", m->error);
-    } else if (p->what.what_case == IMG__POST__WHAT_LOOK) {
-        bool fits = m->states.len == p->len / SHA256_LEN;
-        for (size_t i = 0; i < m->states.len && fits; i++) {
-            fits = m->states.data[i] <= SEG_COMING;
-            p->states[i] = m->states.data[i];
-        }
-        p->rc =
-            fits ? 0 : plx_fail(&p->err, PLX_ECORRUPT, "the image server's answer makes no sense");
-    } else if (m->missing.len == SHA256_LEN) {
-        p->lacks = true;
-        memcpy(p->missing.sha, m->missing.data, SHA256_LEN);
-    }
-}
 
 static void free_post(struct post *p)
 {
@@ -79,6 +71,60 @@ static void remove_locked(struct image_client *c, const struct post *p)
     }
 }
 
+/* Its answer is known. */
+static void end_locked(struct image_client *c, struct post *p)
+{
+    p->done = true;
+    if (counts(p)) {
+        c->unanswered--;
+        c->putting -= p->len;
+    }
+    if (p->what.what_case == IMG__POST__WHAT_PUT && p->rc != 0 && c->put_rc == 0) {
+        c->put_rc = pass(&c->put_err, &p->err, p->rc);
+    }
+    if (!p->awaited) {
+        remove_locked(c, p);
+        free_post(p);
+    }
+    (void)pthread_cond_broadcast(&c->cond);
+}
+
+void client_send_posts_locked(struct image_client *c)
+{
+    for (struct post *p = c->posts, *next; p != NULL && c->push_window == 0; p = next) {
+        next = p->next;
+        if (!p->done) {
+            p->rc = may_not_push(c, &p->err);
+            end_locked(c, p);
+        }
+    }
+    for (struct post *p = c->posts; p != NULL; p = p->next) {
+        if (!p->done && p->sent_to != c->connection) {
+            p->sent_to = c->connection;
+            c->stats.pushed_bytes += p->what.what_case == IMG__POST__WHAT_PUT ? p->len : 0;
+            client_send_post(c, &p->what);
+        }
+    }
+}
+
+static void take_answer(struct post *p, const Img__Done *m)
+{
+    if (m->error != NULL && m->error[0] != '\0') {
+        p->rc = plx_fail(&p->err, PLX_EIO, "the image server: %s", m->error);
+    } else if (p->what.what_case == IMG__POST__WHAT_LOOK) {
+        bool fits = m->states.len == p->len / SHA256_LEN;
+        for (size_t i = 0; i < m->states.len && fits; i++) {
+            fits = m->states.data[i] <= SEG_COMING;
+            p->states[i] = m->states.data[i];
+        }
+        p->rc =
+            fits ? 0 : plx_fail(&p->err, PLX_ECORRUPT, "the image server's answer makes no sense");
+    } else if (m->missing.len == SHA256_LEN) {
+        p->lacks = true;
+        memcpy(p->missing.sha, m->missing.data, SHA256_LEN);
+    }
+}
+
 void client_on_done(struct image_client *c, const Img__Done *m)
 {
     (void)pthread_mutex_lock(&c->lock);
@@ -88,18 +134,7 @@ void client_on_done(struct image_client *c, const Img__Done *m)
     }
     if (p != NULL && !p->done && p->sent_to == c->connection) {
         take_answer(p, m);
-        if (p->what.what_case == IMG__POST__WHAT_PUT) {
-            c->putting -= p->len;
-            if (p->rc != 0 && c->put_rc == 0) {
-                c->put_rc = p->rc;
-                c->put_err = p->err;
-            }
-        }
-        if (!p->awaited) {
-            remove_locked(c, p);
-            free_post(p);
-        }
-        (void)pthread_cond_broadcast(&c->cond);
+        end_locked(c, p);
     }
     (void)pthread_mutex_unlock(&c->lock);
 }
@@ -142,6 +177,10 @@ static void add_locked(struct image_client *c, struct post *p)
         c->last_post->next = p;
     }
     c->last_post = p;
+    if (counts(p)) {
+        c->unanswered++;
+        c->putting += p->len;
+    }
     client_wake(c);
 }
 
@@ -155,11 +194,21 @@ static int stopped(struct plx_err *err)
     return plx_fail(err, PLX_ECANCELED, "stopped; the same push goes on from here");
 }
 
+/* Has the server room for it? */
+static bool has_room_locked(const struct image_client *c, const struct post *p)
+{
+    return !counts(p) || c->unanswered == 0 ||
+           (c->unanswered < IMAGE_PUSH_POSTS && c->putting + p->len <= c->push_window);
+}
+
 /* Post, and wait for the answer. @p is the caller's again then. */
 static int post_and_wait(struct image_client *c, struct post *p, struct plx_err *err)
 {
     p->awaited = true;
     (void)pthread_mutex_lock(&c->lock);
+    while (!has_room_locked(c, p) && !c->stop) {
+        (void)pthread_cond_wait(&c->cond, &c->lock);
+    }
     add_locked(c, p);
     while (!p->done && !c->stop) {
         (void)pthread_cond_wait(&c->cond, &c->lock);
@@ -169,10 +218,9 @@ static int post_and_wait(struct image_client *c, struct post *p, struct plx_err 
     if (!p->done) {
         rc = stopped(err);
     } else if (c->put_rc != 0 && p->what.what_case != IMG__POST__WHAT_LOOK) {
-        rc = c->put_rc; /* something before it was not kept */
-        *err = c->put_err;
+        rc = pass(err, &c->put_err, c->put_rc); /* something before it was not kept */
     } else if (rc != 0) {
-        *err = p->err;
+        (void)pass(err, &p->err, rc);
     }
     (void)pthread_mutex_unlock(&c->lock);
     return rc;
@@ -185,17 +233,13 @@ int image_client_may_push(struct image_client *c, unsigned timeout_ms, struct pl
 
     while (rc == 1) {
         (void)pthread_mutex_lock(&c->lock);
-        const char *server = c->endpoints[c->stats.server];
         if (c->stop) {
             rc = stopped(err);
         } else if (c->stats.connected) {
-            rc = c->push_window > 0 ? 0
-                                    : plx_fail(err, PLX_EACCES,
-                                               "image server %s: this key may not push (its line "
-                                               "in the server's file of clients lacks `push`)",
-                                               server);
+            rc = c->push_window > 0 ? 0 : may_not_push(c, err);
         } else if (clock_mono_ns() >= end) {
-            rc = plx_fail(err, PLX_ETIMEDOUT, "image server %s does not answer", server);
+            rc = plx_fail(err, PLX_ETIMEDOUT, "image server %s does not answer",
+                          c->endpoints[c->stats.server]);
         }
         (void)pthread_mutex_unlock(&c->lock);
         if (rc == 1) {
@@ -239,17 +283,15 @@ int image_client_put(struct image_client *c, const struct seg_id *id, const stru
     p->put.data = (ProtobufCBinaryData){.len = p->len, .data = p->data};
     p->what.put = &p->put;
     (void)pthread_mutex_lock(&c->lock);
-    while (c->putting > 0 && c->putting + p->len > IMAGE_PUSH_WINDOW && !c->stop &&
-           c->put_rc == 0) {
+    while (!has_room_locked(c, p) && !c->stop && c->put_rc == 0) {
         (void)pthread_cond_wait(&c->cond, &c->lock);
     }
     int rc = c->put_rc;
     if (rc != 0) {
-        *err = c->put_err;
+        (void)pass(err, &c->put_err, rc);
     } else if (c->stop) {
         rc = stopped(err);
     } else {
-        c->putting += p->len;
         add_locked(c, p);
         p = NULL;
     }
@@ -307,7 +349,6 @@ int client_expect_answers(struct image_client *c)
         }
         p->states = p->data; /* nobody looks */
         p->sent_to = c->connection;
-        c->putting += kinds[i] == IMG__POST__WHAT_PUT ? p->len : 0;
         add_locked(c, p);
     }
     return 0;

@@ -34,6 +34,7 @@ struct image_server_stats {
 enum {
     IMAGE_WINDOW = 1 << 20,         /* bytes on the way to a client */
     IMAGE_PUSH_WINDOW = 4 << 20,    /* and from one, before another post */
+    IMAGE_PUSH_POSTS = 4096,        /* and posts, looks apart, that are not answered */
     IMAGE_LOOK_MAX = 1024,          /* segments in one look */
     IMAGE_CLIENT_SILENCE_MS = 5000, /* then it is gone */
     IMAGE_PING_MS = 250,

@@ -62,6 +62,14 @@ static int has_blob(struct store *s, const struct store_blob *b, struct seg_id *
     return has;
 }
 
+static int has_blobs(struct store *s, const struct image_ref *ref, struct seg_id *missing,
+                     struct plx_err *err)
+{
+    int has = has_blob(s, &ref->manifest, missing, err);
+
+    return has == 1 ? has_blob(s, &ref->profile, missing, err) : has;
+}
+
 /* All that others will rely on is looked at before the name is set. */
 static int check_image(struct store *s, const struct image_ref *ref, struct manifest *m,
                        struct plx_err *err)
@@ -91,11 +99,12 @@ static int name_image(struct intake *in, const ProtobufCBinaryData *value, struc
     if (rc != 0) {
         return rc;
     }
-    int has = has_blob(in->store, &ref.manifest, &d->missing, &d->err);
-    has = has == 1 ? has_blob(in->store, &ref.profile, &d->missing, &d->err) : has;
+    int has = has_blobs(in->store, &ref, &d->missing, &d->err);
     if (has == 1) {
         rc = check_image(in->store, &ref, &m, &d->err);
-        if (rc == 0) {
+        if (rc == PLX_ENOENT) { /* a sweep since we looked: he puts it again */
+            d->lacks = has_blobs(in->store, &ref, &d->missing, NULL) == 0;
+        } else if (rc == 0) {
             rc = image_adopt(in->store, &ref, &m, &d->missing, &d->err);
             d->lacks = rc == PLX_ENOENT;
             d->named = rc == 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * storage/server_intake.h - what clients put into a server's store: checked, kept and named by a
- * thread of its own, so that those who read never wait for a disk. The jobs of one client are done
- * in their order, clients take turns.
+ * thread of its own, so that those who read never wait for a sync, only for the store's lock while
+ * a segment is written. The jobs of one client are done in their order, clients take turns.
  *
  * Threading: intake_add, intake_forget and intake_take are the server's thread's. */
 #ifndef STORAGE_SERVER_INTAKE_H

@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "storage/server_priv.h"
 
-enum { BUCKETS = 1 << 14, POSTED_MAX = 4096 };
+enum { BUCKETS = 1 << 14 };
 
 /* --- promises ------------------------------------------------------------------------------- */
 
@@ -129,7 +129,7 @@ int server_on_post(struct image_server *s, struct client *c, Img__ToServer **m)
     if (post->what_case == IMG__POST__WHAT_LOOK) {
         return on_look(s, c, post);
     }
-    if (!makes_sense(post, &bytes) || c->posted == POSTED_MAX ||
+    if (!makes_sense(post, &bytes) || c->posted == IMAGE_PUSH_POSTS ||
         c->posted_bytes > IMAGE_PUSH_WINDOW) {
         return PLX_EINVAL;
     }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: a push over the network that loses or doubles segments; one that a server's death, or a
  * sweep of what it had put, ends or spoils; bytes that are kept under a name that is not theirs;
- * names that lead out of the store; clients that push without leave, or keep others from pushing.
+ * names that lead out of the store; clients that push without leave, or keep others from pushing;
+ * pushes that fail without a word, or are denied and begun anew without end.
  */
+#include <stdatomic.h>
+
 #include "storage/server_intake.h"
+#include "storage/server_wire.h"
 #include "storage/store_remote.h"
 #include "tests/unit/server_fixture.h"
 
@@ -33,14 +37,19 @@ static void close_pusher(struct pusher *p)
     store_close(p->none);
 }
 
-static void start(struct running *r, struct store_fixture *f)
+static void start_over(struct running *r, struct store *s)
 {
     struct plx_err err = {{0}};
 
     client_may = IMAGE_USER_PUSHES;
     must(curve_generate(&client_key, &err), &err);
     must(curve_generate(&r->key, &err), &err);
-    start_server(r, f->s);
+    start_server(r, s);
+}
+
+static void start(struct running *r, struct store_fixture *f)
+{
+    start_over(r, f->s);
 }
 
 struct pushing {
@@ -312,15 +321,308 @@ static void who_may_only_read_is_told_so(void **state)
     must(image_client_open(&cfg, &c, &err), &err);
     assert_int_equal(image_client_may_push(c, WAIT_MS, &err), PLX_EACCES);
     assert_non_null(strstr(err.msg, "may not push"));
-    /* One that asks nevertheless is not answered. */
+    /* One that asks nevertheless does not even reach the server. */
+    assert_int_equal(image_client_look(c, &id, 1, &seen, &err), PLX_EACCES);
+    assert_non_null(strstr(err.msg, "may not push"));
     stop = 1;
     assert_int_equal(image_client_look(c, &id, 1, &seen, &err), PLX_ECANCELED);
     image_client_close(c);
     image_server_stats(r.server, &st);
-    assert_int_equal(st.put_segments, 0);
+    assert_int_equal(st.put_segments + st.malformed, 0);
     (void)zmq_ctx_term(zmq);
     stop_server(&r);
     store_close(none);
+}
+
+/* --- what goes wrong ---------------------------------------------------------------------------
+ */
+
+/* Bytes like no others, and their name. */
+static struct seg_form make_segment(uint32_t n, uint8_t bytes[64], struct seg_id *id)
+{
+    memset(bytes, 0x5a, 64);
+    memcpy(bytes, &n, sizeof n);
+    sha256(bytes, 64, id->sha);
+    return (struct seg_form){.codec = SEG_PLAIN, .raw_len = 64, .stored_len = 64, .data = bytes};
+}
+
+/* A push that failed is committed too, by one who does not ask how that went. */
+static void a_failure_may_be_ignored(void **state)
+{
+    static const uint8_t bytes[64] = "these are not the bytes of that name";
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to;
+    struct seg_form form = {.codec = SEG_PLAIN, .raw_len = 64, .stored_len = 64, .data = bytes};
+    struct seg_id id = {{9}}, missing;
+    struct plx_err err = {{0}};
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    assert_int_equal(image_client_name(to.client, "rubbish", 7, &missing, NULL), PLX_EIO);
+    must(image_client_put(to.client, &id, &form, &err), &err);
+    assert_int_equal(store_commit(to.remote, NULL), PLX_EIO);
+    assert_int_equal(image_client_put(to.client, &id, &form, NULL), PLX_EIO);
+    close_pusher(&to);
+    stop_server(&r);
+}
+
+/* The server's store, when what is put waits and what is read was swept. */
+static struct {
+    const struct seg_ops *real;
+    pthread_mutex_t gate; /* held: no put goes on */
+    bool swept;
+} odd = {.gate = PTHREAD_MUTEX_INITIALIZER};
+
+static int odd_has(void *self, const struct seg_id *id, struct plx_err *err)
+{
+    return odd.swept ? 0 : odd.real->has(self, id, err);
+}
+
+static int odd_put(void *self, const struct seg_id *id, const struct seg_form *form,
+                   struct plx_err *err)
+{
+    (void)pthread_mutex_lock(&odd.gate);
+    (void)pthread_mutex_unlock(&odd.gate);
+    return odd.real->put(self, id, form, err);
+}
+
+/* A sweep goes before the first read. */
+static int odd_get(void *self, const struct seg_id *id, struct wbuf *out, struct seg_form *form,
+                   struct plx_err *err)
+{
+    (void)self;
+    (void)id;
+    (void)out;
+    (void)form;
+    odd.swept = true;
+    return plx_fail(err, PLX_ENOENT, "swept");
+}
+
+static void odd_close(void *self)
+{
+    (void)self;
+}
+
+/* Over the fixture's store, which stays open. */
+static struct store *open_odd(struct store_fixture *f, struct seg_ops *ops)
+{
+    struct plx_err err = {{0}};
+    struct store *s;
+
+    odd.real = store_ops(f->s);
+    odd.swept = false;
+    *ops = *odd.real;
+    ops->has = odd_has;
+    ops->put = odd_put;
+    ops->get = odd_get;
+    ops->close = odd_close;
+    must(store_open_backend(ops, store_self(f->s), &s, &err), &err);
+    return s;
+}
+
+enum { MANY = IMAGE_PUSH_POSTS + 1000 };
+
+static void *put_many(void *arg)
+{
+    struct pusher *to = arg;
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    uint8_t bytes[64];
+
+    for (uint32_t n = 0; n < MANY; n++) {
+        struct seg_form form = make_segment(n, bytes, &id);
+        must(image_client_put(to->client, &id, &form, &err), &err);
+    }
+    must(image_client_sync(to->client, &err), &err);
+    return NULL;
+}
+
+/* Small segments reach the limit of posts long before that of bytes. */
+static void many_small_segments_wait_their_turn(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_server_stats st;
+    struct image_client_stats cs;
+    struct seg_ops ops;
+    struct store *slow = open_odd(f, &ops);
+    struct pusher to;
+    pthread_t thread;
+    uint64_t end = clock_mono_ns() + WAIT_MS * UINT64_C(1000000);
+
+    start_over(&r, slow);
+    open_pusher(&to, &r);
+    (void)pthread_mutex_lock(&odd.gate);
+    assert_int_equal(pthread_create(&thread, NULL, put_many, &to), 0);
+    do {
+        clock_sleep_ns(50000000);
+        image_client_stats(to.client, &cs);
+    } while (cs.pushed_bytes < IMAGE_PUSH_POSTS * UINT64_C(64) && clock_mono_ns() < end);
+    (void)pthread_mutex_unlock(&odd.gate);
+    (void)pthread_join(thread, NULL);
+    image_server_stats(r.server, &st);
+    image_client_stats(to.client, &cs);
+    assert_int_equal(st.malformed, 0);
+    assert_int_equal(st.put_segments, MANY);
+    assert_int_equal(cs.pushed_bytes, MANY * 64);
+    close_pusher(&to);
+    stop_server(&r);
+    store_close(slow);
+}
+
+struct putting {
+    struct image_client *client;
+    atomic_int done;
+};
+
+static void *put_one(void *arg)
+{
+    struct putting *p = arg;
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    uint8_t bytes[64];
+    struct seg_form form = make_segment(2, bytes, &id);
+
+    must(image_client_put(p->client, &id, &form, &err), &err);
+    p->done = 1;
+    return NULL;
+}
+
+static void say(struct image_client *c, Img__FromServer *m)
+{
+    uint8_t bytes[64];
+
+    m->version = 1;
+    image_client_message(c, bytes, img__from_server__pack(m, bytes));
+}
+
+/* The window is the server's, whatever ours would be. */
+static void the_server_says_how_much_may_be_on_its_way(void **state)
+{
+    struct store_fixture *f = *state;
+    Img__FromServer hello = IMG__FROM_SERVER__INIT, answer = IMG__FROM_SERVER__INIT;
+    Img__Welcome welcome = IMG__WELCOME__INIT;
+    Img__Done done = IMG__DONE__INIT;
+    struct putting p = {.done = 0};
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    pthread_t thread;
+    uint8_t bytes[64];
+    struct seg_form form = make_segment(1, bytes, &id);
+
+    /* It has posted a put and a name of 64 bytes each. */
+    assert_int_equal(image_client_open_detached(f->s, &p.client), 0);
+    welcome.push_window = 3 * 64;
+    hello.msg_case = IMG__FROM_SERVER__MSG_WELCOME;
+    hello.welcome = &welcome;
+    say(p.client, &hello);
+    must(image_client_put(p.client, &id, &form, &err), &err);
+    assert_int_equal(pthread_create(&thread, NULL, put_one, &p), 0);
+    clock_sleep_ns(50000000);
+    assert_int_equal(p.done, 0);
+    done.number = 2; /* the put */
+    answer.msg_case = IMG__FROM_SERVER__MSG_DONE;
+    answer.done = &done;
+    say(p.client, &answer);
+    (void)pthread_join(thread, NULL);
+    assert_int_equal(p.done, 1);
+    image_client_close(p.client);
+}
+
+/* The key may only read when the server is back: who has put something hears why it is not kept. */
+static void a_right_lost_meanwhile_is_reported(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to;
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    uint8_t bytes[64];
+    struct seg_form form = make_segment(1, bytes, &id);
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    stop_server(&r);
+    must(image_client_put(to.client, &id, &form, &err), &err);
+    client_may = IMAGE_USER_READS;
+    start_server(&r, f->s);
+    assert_int_equal(image_client_sync(to.client, &err), PLX_EACCES);
+    assert_non_null(strstr(err.msg, "may not push"));
+    assert_int_equal(image_client_put(to.client, &id, &form, &err), PLX_EACCES);
+    assert_int_equal(store_has(f->s, &id, &err), 0);
+    close_pusher(&to);
+    stop_server(&r);
+}
+
+/* A post that the server denies whenever it comes: the client is not at it all the time. */
+static void one_that_is_denied_takes_its_time(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_server_stats st;
+    struct pusher to;
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    uint8_t bytes[64];
+    struct seg_form form = make_segment(1, bytes, &id);
+    uint64_t begun = clock_mono_ns(), end = begun + WAIT_MS * UINT64_C(1000000);
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    form.raw_len = 1; /* shorter than its stored form */
+    must(image_client_put(to.client, &id, &form, &err), &err);
+    do {
+        clock_sleep_ns(10000000);
+        image_server_stats(r.server, &st);
+    } while (st.malformed < 3 && clock_mono_ns() < end);
+    assert_in_range(st.malformed, 3, 2 + (clock_mono_ns() - begun) / 500000000);
+    close_pusher(&to);
+    stop_server(&r);
+}
+
+/* A sweep takes the manifest between two looks at it: the client is asked for it again. */
+static void what_is_swept_while_a_name_is_set_is_missing(void **state)
+{
+    struct store_fixture *f = *state;
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+    Img__Post post;
+    struct intake_client c = {NULL};
+    struct intake_done d;
+    struct intake *in;
+    struct image_ref ref;
+    struct wbuf text, packed;
+    struct seg_ops ops;
+    struct plx_err err = {{0}};
+    uint8_t *data = make_contents(LEN, 5);
+
+    must(push_bytes(f, "img", "1", data, LEN, NULL, &err), &err);
+    must(image_find(f->s, "img", "1", &ref, &err), &err);
+    struct store *s = open_odd(f, &ops);
+    must(intake_open(s, -1, &in, &err), &err);
+    wbuf_init(&text);
+    wbuf_init(&packed);
+    img__post__init(&post);
+    assert_int_equal(image_ref_put(&ref, &text), 0);
+    post.what_case = IMG__POST__WHAT_NAME;
+    post.name = (ProtobufCBinaryData){.len = text.len, .data = text.data};
+    m.msg_case = IMG__TO_SERVER__MSG_POST;
+    m.post = &post;
+    size_t len = img__to_server__get_packed_size(&m);
+    (void)img__to_server__pack(&m, wbuf_grow(&packed, len));
+    assert_int_equal(intake_add(in, &c, 1, img__to_server__unpack(NULL, len, packed.data)), 0);
+    assert_true(intake_take(in, &d));
+    assert_true(odd.swept);
+    assert_int_equal(d.rc, 0);
+    assert_true(d.lacks);
+    assert_false(d.named);
+    assert_memory_equal(&d.missing, &ref.manifest.parts[0], sizeof d.missing);
+    intake_close(in);
+    store_close(s);
+    wbuf_free(&text);
+    wbuf_free(&packed);
+    image_ref_free(&ref);
+    free(data);
 }
 
 /* --- turns ---------------------------------------------------------------------------------- */
@@ -383,6 +685,12 @@ int main(void)
         BOTH(bytes_of_another_name_are_refused),
         BOTH(names_are_looked_at),
         DIR_ONLY(who_may_only_read_is_told_so),
+        BOTH(a_failure_may_be_ignored),
+        DIR_ONLY(many_small_segments_wait_their_turn),
+        DIR_ONLY(the_server_says_how_much_may_be_on_its_way),
+        DIR_ONLY(a_right_lost_meanwhile_is_reported),
+        DIR_ONLY(one_that_is_denied_takes_its_time),
+        BOTH(what_is_swept_while_a_name_is_set_is_missing),
         DIR_ONLY(clients_take_turns_whatever_waits),
     };
 
