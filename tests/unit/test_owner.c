@@ -187,7 +187,9 @@ static void the_section_holds_all_of_it(void **state)
     wbuf_init(&w);
     owner_section_ops.save(t->o, &w);
     memcpy(before, t->o->pages, sizeof before);
+    uint64_t spell = t->o->spell;
     owner_section_ops.reset(t->o);
+    assert_int_not_equal(t->o->spell, spell); /* nobody stays fast by what was before */
     assert_memory_not_equal(before, t->o->pages, sizeof before);
     rbuf_init(&r, w.data, w.len);
     assert_int_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);

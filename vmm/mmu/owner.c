@@ -160,6 +160,7 @@ static void owner_reset(void *dev)
     memset(o->pages, 0, o->npages * sizeof *o->pages);
     memset(o->wrote, 0, o->npages * sizeof *o->wrote);
     o->nwritten = 0;
+    o->spell++;
 }
 
 static void owner_save(const void *dev, struct wbuf *out)
