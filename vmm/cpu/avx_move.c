@@ -176,11 +176,15 @@ static void broadcast(struct vcpu *v, const struct insn *in, unsigned size)
     avx_put(v, in, &r);
 }
 
-#define BROADCAST_OPS(X)                                                              \
-    X(VBROADCASTSS, 4)                                                                \
-    X(VBROADCASTSD, 8)                                                                \
-    X(VBROADCASTF128, 16) X(VBROADCASTI128, 16) X(VPBROADCASTB, 1) X(VPBROADCASTW, 2) \
-        X(VPBROADCASTD, 4) X(VPBROADCASTQ, 8)
+#define BROADCAST_OPS(X)  \
+    X(VBROADCASTSS, 4)    \
+    X(VBROADCASTSD, 8)    \
+    X(VBROADCASTF128, 16) \
+    X(VBROADCASTI128, 16) \
+    X(VPBROADCASTB, 1)    \
+    X(VPBROADCASTW, 2)    \
+    X(VPBROADCASTD, 4)    \
+    X(VPBROADCASTQ, 8)
 
 #define DEFINE_BROADCAST(M, size)                             \
     static void do_##M(struct vcpu *v, const struct insn *in) \

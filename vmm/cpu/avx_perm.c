@@ -114,7 +114,7 @@ static uint32_t srlv_d(uint32_t a, uint32_t n)
 
 static uint32_t srav_d(uint32_t a, uint32_t n)
 {
-    return (uint32_t)((int32_t)a >> (n < 32 ? n : 31));
+    return (uint32_t)((int64_t)(int32_t)a >> (n < 32 ? n : 31));
 }
 
 static uint64_t sllv_q(uint64_t a, uint64_t n)

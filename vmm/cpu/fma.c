@@ -137,7 +137,7 @@ static inline __attribute__((always_inline)) void run_fma(struct vcpu *v, const 
     X(VFMADD, 0, __VA_ARGS__)                        \
     X(VFMSUB, NEGATE_EVEN | NEGATE_ODD, __VA_ARGS__) \
     X(VFNMADD, NEGATE_PRODUCT, __VA_ARGS__)          \
-        X(VFNMSUB, NEGATE_PRODUCT | NEGATE_EVEN | NEGATE_ODD, __VA_ARGS__)
+    X(VFNMSUB, NEGATE_PRODUCT | NEGATE_EVEN | NEGATE_ODD, __VA_ARGS__)
 #define PACKED_KINDS(X, ...)     \
     SCALAR_KINDS(X, __VA_ARGS__) \
     X(VFMADDSUB, NEGATE_EVEN, __VA_ARGS__) X(VFMSUBADD, NEGATE_ODD, __VA_ARGS__)
