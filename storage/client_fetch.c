@@ -149,9 +149,7 @@ void client_on_segment(struct image_client *c, const Img__Segment *m, uint64_t n
 
     c->received += m->data.len;
     measure(c, m->data.len, now);
-    if (m->id.len != SHA256_LEN || m->codec > SEG_ZSTD || m->raw_len == 0 || m->raw_len > SEG_MAX ||
-        m->data.len == 0 || m->data.len > m->raw_len ||
-        (m->codec == SEG_PLAIN && m->data.len != m->raw_len)) {
+    if (m->id.len != SHA256_LEN || !seg_form_possible(m->codec, m->raw_len, m->data.len)) {
         rc = PLX_ECORRUPT;
     } else {
         memcpy(id.sha, m->id.data, SHA256_LEN);

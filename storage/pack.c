@@ -85,8 +85,7 @@ int pack_record_get(const uint8_t in[PACK_RECORD], uint32_t number, uint64_t off
     out->data_hash = get64(in + DATA_HASH_AT);
     if (get32(in) != RECORD_MAGIC ||
         get64(in + HASH_AT) != XXH3_64bits_withSeed(in, HASH_AT, place(number, off)) ||
-        codec > SEG_ZSTD || out->raw_len == 0 || out->raw_len > SEG_MAX || out->stored_len == 0 ||
-        out->stored_len > out->raw_len || (codec == SEG_PLAIN && out->stored_len != out->raw_len)) {
+        !seg_form_possible(codec, out->raw_len, out->stored_len)) {
         return PLX_ECORRUPT;
     }
     return 0;

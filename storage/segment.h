@@ -40,6 +40,14 @@ struct seg_form {
     const uint8_t *data; /* borrowed */
 };
 
+/* Whether a form may have these, as bytes from elsewhere say; whether the contents are the name's
+ * is another question. */
+static inline bool seg_form_possible(uint32_t codec, uint64_t raw_len, uint64_t stored_len)
+{
+    return codec <= SEG_ZSTD && raw_len > 0 && raw_len <= SEG_MAX && stored_len > 0 &&
+           stored_len <= raw_len && (codec != SEG_PLAIN || stored_len == raw_len);
+}
+
 static inline bool seg_id_eq(const struct seg_id *a, const struct seg_id *b)
 {
     return memcmp(a->sha, b->sha, sizeof a->sha) == 0;

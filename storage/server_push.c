@@ -105,9 +105,7 @@ static bool makes_sense(const Img__Post *post, uint64_t *bytes)
     switch (post->what_case) {
     case IMG__POST__WHAT_PUT:
         *bytes = g->data.len;
-        return g->id.len == SHA256_LEN && g->codec <= SEG_ZSTD && g->raw_len > 0 &&
-               g->raw_len <= SEG_MAX && g->data.len > 0 && g->data.len <= g->raw_len &&
-               (g->codec != SEG_PLAIN || g->data.len == g->raw_len);
+        return g->id.len == SHA256_LEN && seg_form_possible(g->codec, g->raw_len, g->data.len);
     case IMG__POST__WHAT_NAME:
         *bytes = post->name.len;
         return post->name.len <= NAME_VALUE_MAX;

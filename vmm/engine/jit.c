@@ -411,7 +411,8 @@ void jit_run_blocks(struct vcpu *v)
         v->jit_run.bias = v->c.retired - v->c.progress;
         from = j->enter(j->code.rx + t->entry);
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
-        last = v->cur != NULL ? v->cur : first; /* what ends blocks is called: it is v->cur */
+        /* What was called last; what ends a block and is not called sets attention if need be. */
+        last = v->cur != NULL ? v->cur : first;
     } while (interp_goes_on(v, last));
 }
 

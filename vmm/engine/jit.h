@@ -12,17 +12,17 @@
  *   RSP                                         R15 (RSP stays the host's stack)
  *   R11 R13 R14 R15                             in struct vcpu, or lent one within a translation
  *   host R11 (T0), R14 (T1)                     for addresses and values in passing
- *   host R13                                    budget: what is left once this block is through
+ *   host R13                                    budget: what is left once this is through
  *   GS base                                     struct vcpu
  *
- * XMM registers and MXCSR are the host's once a block that uses them has begun (jit_run.xmm_live),
- * until C code is called or translated code is left. It begins only if nothing there can fault:
- * SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
+ * XMM registers and MXCSR are the host's once a translation that uses them has begun
+ * (jit_run.xmm_live), until C code is called or translated code is left. It begins only if nothing
+ * there can fault: SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
  *
  * The arithmetic flags are in host flags where an instruction of the block needs them, else in
- * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there. An instruction
- * that leaves flags undefined on the host while the guest may still look at them is executed by the
- * interpreter, which has the chosen values (R6).
+ * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there. Where an
+ * instruction leaves flags undefined on the host while the guest may still look at them, the chosen
+ * values (R6) are made from its result, or the interpreter executes it.
  *
  * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address, and goes on
  * through others of the same page along the way that was hot (jit_trace.c); it goes with any of

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/engine/jit_access.h - the memory accesses of a block, planned before code is emitted: which
- * of them one check serves. Pure. See jit_access.c. */
+ * vmm/engine/jit_access.h - the memory accesses of a translation, planned before code is emitted:
+ * which of them one check serves. Pure. See jit_access.c. */
 #ifndef VMM_ENGINE_JIT_ACCESS_H
 #define VMM_ENGINE_JIT_ACCESS_H
 
@@ -34,7 +34,7 @@ struct jit_access {
 
 /* Accesses that differ by a distance known now, so that one check of all their bytes serves. */
 struct jit_group {
-    struct jit_place place; /* of its 0, by the registers where the block begins */
+    struct jit_place place; /* of its 0, by the registers where it begins */
     bool entry;             /* which is known there */
     bool early;             /* and checked there, else by its first access */
     bool slot;              /* more than the one that checks use what it found */

@@ -4,21 +4,7 @@
  * in memory before and after. See jit_work.h. */
 #include "vmm/engine/jit_work.h"
 
-enum {
-    OP_SHIFT_IMM8 = 0xc1,
-    OP_SHLD_CL = 0xa5,
-    OP_SHRD_CL = 0xad,
-    ROL = 0,
-    ROR = 1,
-    SHR = 5,
-    SAR = 7
-};
-
-static void shift_imm(struct jit_code *c, bool w, unsigned how, unsigned reg, unsigned n)
-{
-    emit_op(c, (struct op){.op = OP_SHIFT_IMM8, .w = w}, how, rm_reg(reg));
-    emit_1(c, n);
-}
+enum { OP_SHLD_CL = 0xa5, OP_SHRD_CL = 0xad, ROL = 0, ROR = 1, SHR = 5, SAR = 7 };
 
 static bool is_double(const struct form *f)
 {
@@ -46,19 +32,17 @@ static void overflow_of_shift(struct jit_code *c, const struct form *f)
         emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
         return;
     }
-    if (!is_double(f) && how(f) != SHR) { /* SHL: SF unlike CF, bits 15 and 8 of EAX */
-        emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
-        shift_imm(c, false, 5, HOST_T0, 7);
+    if (!is_double(f) && how(f) != SHR) {
+        jit_left_overflow(c);
+        return;
+    }
+    /* SHR: the highest bit as it was; SHLD, SHRD: where it has changed */
+    emit_q(c, OP_MOV_LOAD, HOST_T0, JIT_KEPT);
+    emit_shift(c, true, SHIFT_RIGHT, HOST_T0, top);
+    if (is_double(f)) {
+        emit_shift(c, false, SHIFT_LEFT, HOST_T0, 15);
         emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
-        shift_imm(c, false, 5, HOST_T0, 8);
-    } else { /* SHR: the highest bit as it was; SHLD, SHRD: where it has changed */
-        emit_q(c, OP_MOV_LOAD, HOST_T0, JIT_KEPT);
-        shift_imm(c, true, 5, HOST_T0, top);
-        if (is_double(f)) {
-            shift_imm(c, false, 4, HOST_T0, 15);
-            emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
-            shift_imm(c, false, 5, HOST_T0, 15);
-        }
+        emit_shift(c, false, SHIFT_RIGHT, HOST_T0, 15);
     }
     emit_d(c, 0x83, 4, rm_reg(HOST_T0)); /* and */
     emit_1(c, 1);
@@ -108,9 +92,7 @@ void jit_do_shift(struct jit_work *w, const struct insn *in, const struct form *
         emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
         emit_1(c, 0x9f); /* lahf */
         overflow_of_shift(c, f);
-        emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
-        jit_store_ah(c, true);
-        emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+        jit_end_shifted(c);
     }
     if (by_cl(f)) {
         emit_aim(c, none, c->at);
@@ -127,7 +109,7 @@ void jit_do_bit(struct jit_work *w, const struct insn *in, const struct form *f,
     unsigned index = jit_load_reg(w, f->reg, HOST_T1);
     emit_op(c, (struct op){.op = wide ? OP_MOV_LOAD : 0x63 /* movsxd */, .w = true}, HOST_T1,
             rm_reg(index));
-    shift_imm(c, true, 7, HOST_T1, wide ? 6 : 5);
+    emit_shift(c, true, SHIFT_ARITHMETIC, HOST_T1, wide ? 6 : 5);
     emit_lea(c, true, HOST_T0, HOST_T0, HOST_T1, wide ? 3 : 2, 0);
     jit_lookup(w, f->rm_size, !test);
     index = jit_load_reg(w, f->reg, HOST_T1);

@@ -13,7 +13,6 @@
 
 #include "base/check.h"
 
-_Static_assert(sizeof(struct tlb_entry) == 32, "1 << 5");
 _Static_assert(sizeof((struct vcpu){0}.jit_run.found) / sizeof(uint64_t) == JIT_GROUPS, "one each");
 
 /* T0 = the linear address of @p, with @disp for p->disp; uses T1. */
@@ -44,27 +43,25 @@ static void fail_from(struct jit_work *w, uint32_t from, bool skip)
     }
 }
 
-static int32_t tag_of(bool write)
+/* A 16-byte operand at T0 must be aligned. */
+static void check_aligned(struct jit_work *w, bool skip)
 {
-    return (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+    emit_bytes(w->c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
+    fail_from(w, emit_jump(w->c, 0x85, 0), skip);
 }
 
-/* T0 is compared with what entry T1 says of pages; returns the jump if it is not there. */
+/* T0 is compared with what the entry at offset T1 says of pages, and becomes the distance from
+ * linear to host addresses there; returns the jump if it is not there. */
 static uint32_t compare(struct jit_work *w, const struct jit_miss *m)
 {
     struct jit_code *c = w->c;
+    uint32_t miss = jit_compare(w, m->span, m->write);
 
-    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
-    emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, tag_of(m->write)));
-    emit_q(c, 0x81, 7, rm_reg(HOST_T0)); /* cmp: beyond the page, or not of this page */
-    emit_4(c, (uint32_t)(PAGE_SIZE - m->span));
-    uint32_t miss = emit_jump(c, 0x87, 0); /* ja */
     if (m->aligned) {
-        emit_bytes(c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
-        fail_from(w, emit_jump(c, 0x85, 0), m->skip);
+        check_aligned(w, m->skip);
     }
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
-    emit_q(c, 0x2b, HOST_T0, rm_at(HOST_T1, tag_of(m->write))); /* sub */
+    emit_q(c, 0x2b, HOST_T0, rm_at(HOST_T1, jit_tag_of(m->write))); /* sub */
     return miss;
 }
 
@@ -84,27 +81,15 @@ static void check_fixed(struct jit_work *w, uint64_t lin, bool write, bool skip)
 
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
     if (page == (int32_t)page) {
-        emit_q(c, 0x81, 7, rm_at(HOST_T1, entry + tag_of(write))); /* cmp */
+        emit_q(c, 0x81, 7, rm_at(HOST_T1, entry + jit_tag_of(write))); /* cmp */
         emit_4(c, (uint32_t)page);
     } else {
         emit_mov_imm(c, HOST_T0, (uint64_t)page);
-        emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, entry + tag_of(write))); /* cmp */
+        emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, entry + jit_tag_of(write))); /* cmp */
     }
     fail_from(w, emit_jump(c, 0x85, 0), skip);
     emit_q(c, OP_MOV_LOAD, HOST_T0,
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, hva)));
-}
-
-/* T1 = where the address T0 leads in the shadow tables. */
-static void hash(struct jit_work *w)
-{
-    struct jit_code *c = w->c;
-
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
-    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
-    emit_1(c, PAGE_SHIFT - 5);
-    emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
-    emit_4(c, (uint32_t)w->v->tlb_mask << 5);
 }
 
 /* T0 = what is added to the registers and the displacement of the place for the host's address, if
@@ -119,7 +104,7 @@ static void check(struct jit_work *w, const struct jit_miss *what, bool late)
     }
     linear(w, &what->place, what->disp);
     if (!late) { /* no entry without a tag has its page */
-        hash(w);
+        jit_hash(w);
         fail_from(w, compare(w, what), what->skip);
         add_segment(w, &what->place);
         return;
@@ -144,7 +129,7 @@ static void emit_miss(struct jit_work *w, const struct jit_miss *m)
     emit_aim(c, m->from[0], c->at);
     emit_aim(c, m->from[1], c->at);
     linear(w, &m->place, m->disp);
-    hash(w);
+    jit_hash(w);
     emit_d(c, OP_MOV_STORE, HOST_T1, rm_site(m->site));
     fail_from(w, compare(w, m), m->skip);
     add_segment(w, &m->place);
@@ -230,8 +215,7 @@ static struct rm look_up(struct jit_work *w, const struct jit_access *a)
     }
     jit_lookup(w, a->size, a->write);
     if (a->aligned) {
-        emit_bytes(w->c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
-        jit_slow_from(w, emit_jump(w->c, 0x85, 0));
+        check_aligned(w, false);
     }
     return rm_at(HOST_T0, 0);
 }

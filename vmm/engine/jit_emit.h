@@ -125,6 +125,15 @@ static inline void emit_d(struct jit_code *c, unsigned op, unsigned reg, struct 
     emit_op(c, (struct op){.op = (uint8_t)op}, reg, rm);
 }
 
+enum shift { SHIFT_LEFT = 4, SHIFT_RIGHT = 5, SHIFT_ARITHMETIC = 7 };
+
+/* Host register @reg, of 64 bits if @w, by @n. */
+static inline void emit_shift(struct jit_code *c, bool w, enum shift how, unsigned reg, unsigned n)
+{
+    emit_op(c, (struct op){.op = 0xc1, .w = w}, how, rm_reg(reg));
+    emit_1(c, n);
+}
+
 enum { OP_MOV_STORE = 0x89, OP_MOV_LOAD = 0x8b, OP_XOR_LOAD = 0x33, OP_ADD_LOAD = 0x03 };
 
 void emit_mov_imm(struct jit_code *c, unsigned reg, uint64_t value);

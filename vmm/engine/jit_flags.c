@@ -74,8 +74,7 @@ void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r)
         emit_1(c, 1);
     }
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(r));
-    emit_q(c, 0xc1, 5, rm_reg(HOST_T0)); /* shr */
-    emit_1(c, left ? top : top - 1);
+    emit_shift(c, true, SHIFT_RIGHT, HOST_T0, left ? top : top - 1);
     if (!left) { /* CF is the highest bit, OF where the one below differs */
         emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
         emit_d(c, 0xd1, 5, rm_reg(HOST_T1));
@@ -105,29 +104,36 @@ static void result_to_t0(struct jit_code *c, const struct form *f, struct rm res
     emit_op(c, op, HOST_T0, result);
 }
 
+void jit_left_overflow(struct jit_code *c)
+{
+    emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
+    emit_shift(c, false, SHIFT_RIGHT, HOST_T0, 7);
+    emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
+    emit_shift(c, false, SHIFT_RIGHT, HOST_T0, 8);
+    emit_d(c, 0x83, 4, rm_reg(HOST_T0)); /* and */
+    emit_1(c, 1);
+}
+
+void jit_end_shifted(struct jit_code *c)
+{
+    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
+    jit_store_ah(c, true);
+    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+}
+
 void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result)
 {
     result_to_t0(c, f, result);
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
     emit_1(c, 0x9f);             /* lahf */
     if (f->flags == FLAGS_SHR) { /* the highest bit of what was shifted */
-        emit_q(c, 0xc1, 5, rm_reg(HOST_T0));
-        emit_1(c, f->rm_size * 8U - 1 - f->count);
-    } else if (f->flags == FLAGS_SHL) { /* SF unlike CF: bits 15 and 8 of EAX */
-        emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
-        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
-        emit_1(c, 7);
-        emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(RAX));
-        emit_d(c, 0xc1, 5, rm_reg(HOST_T0));
-        emit_1(c, 8);
-        emit_d(c, 0x83, 4, rm_reg(HOST_T0)); /* and */
-        emit_1(c, 1);
+        emit_shift(c, true, SHIFT_RIGHT, HOST_T0, f->rm_size * 8U - 1 - f->count);
+    } else if (f->flags == FLAGS_SHL) {
+        jit_left_overflow(c);
     } else {
         emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
     }
-    emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, JIT_OVERFLOW);
-    jit_store_ah(c, true);
-    emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+    jit_end_shifted(c);
 }
 
 void jit_want_host_flags(struct jit_work *w)

@@ -123,13 +123,11 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
 
     _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
-    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
-    emit_1(c, JIT_JUMPS_FOLD);
+    emit_shift(c, true, SHIFT_RIGHT, HOST_T1, JIT_JUMPS_FOLD);
     emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T0));
     emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
     emit_4(c, JIT_JUMPS - 1);
-    emit_q(c, 0xc1, 4, rm_reg(HOST_T1)); /* shl */
-    emit_1(c, 6);
+    emit_shift(c, true, SHIFT_LEFT, HOST_T1, 6);
     emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     unlike[0] = emit_jump(c, 0x85, 0);

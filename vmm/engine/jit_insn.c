@@ -148,8 +148,7 @@ void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f)
     }
     if (sign) { /* the dividend is a sign-extended rAX, the divisor neither 0 nor -1 */
         emit_op(c, mov, HOST_T1, rm_reg(RAX));
-        emit_op(c, (struct op){.op = 0xc1, .w = f->w}, 7, rm_reg(HOST_T1)); /* sar */
-        emit_1(c, f->w ? 63 : 31);
+        emit_shift(c, f->w, SHIFT_ARITHMETIC, HOST_T1, f->w ? 63 : 31);
         emit_op(c, cmp, HOST_T1, rm_reg(RDX));
         jit_slow_from(w, emit_jump(c, 0x85, 0));
         emit_lea(c, f->w, HOST_T1, (int)d, -1, 0, 1);

@@ -16,7 +16,8 @@ enum {
 static const int8_t pinned[16] = {0,  1,  2,  3, HOST_GUEST_RSP, 5, 6, 7, 8, 9, 10, -1,
                                   12, -1, -1, -1};
 
-/* Who lends, the first that can. None is an operand that instructions do not name, but RSP. */
+/* Who lends, the first that can. Of these RSP, RBP (LEAVE) and RBX (CMPXCHG8B) are operands of
+ * instructions that do not name them: count_uses knows. */
 static const uint8_t lenders[] = {RSP, R12, R10, R9, R8, RBX, RBP, BUDGET};
 
 static struct rm home_of(unsigned who)

@@ -60,25 +60,33 @@ void jit_plain_from(struct jit_work *w, uint32_t site)
     w->slow[w->nslow - 1].skip = true;
 }
 
-void jit_lookup(struct jit_work *w, unsigned size, bool write)
+void jit_hash(struct jit_work *w)
 {
     struct jit_code *c = w->c;
-    uint32_t mask = (uint32_t)w->v->tlb_mask << 5;
-    int32_t tag =
-        (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
 
     _Static_assert(sizeof(struct tlb_entry) == 32, "1 << 5");
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
-    emit_q(c, 0xc1, 5, rm_reg(HOST_T1)); /* shr */
-    emit_1(c, PAGE_SHIFT - 5);
+    emit_shift(c, true, SHIFT_RIGHT, HOST_T1, PAGE_SHIFT - 5);
     emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
-    emit_4(c, mask);
+    emit_4(c, (uint32_t)w->v->tlb_mask << 5);
+}
+
+uint32_t jit_compare(struct jit_work *w, unsigned size, bool write)
+{
+    struct jit_code *c = w->c;
+
     emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
-    emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, tag));
+    emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, jit_tag_of(write)));
     emit_q(c, 0x81, 7, rm_reg(HOST_T0)); /* cmp: beyond the page, or not of this page */
     emit_4(c, (uint32_t)(PAGE_SIZE - size));
-    jit_slow_from(w, emit_jump(c, 0x87, 0)); /* ja */
-    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
+    return emit_jump(c, 0x87, 0); /* ja */
+}
+
+void jit_lookup(struct jit_work *w, unsigned size, bool write)
+{
+    jit_hash(w);
+    jit_slow_from(w, jit_compare(w, size, write));
+    emit_q(w->c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
 }
 
 bool jit_high_byte(const struct form *f, unsigned reg, unsigned size)

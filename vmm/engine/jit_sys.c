@@ -18,7 +18,6 @@ enum {
     OP_ALU8_IMM8 = 0x80,
     OP_GROUP3 = 0xf7, /* 0: test imm32, 2: not, 3: neg, 4: mul */
     OP_GROUP3_8 = 0xf6,
-    OP_SHIFT_IMM8 = 0xc1, /* 4: shl, 5: shr, 7: sar */
     OP_MOV_IMM32 = 0xc7,
     OP_MOV8_IMM8 = 0xc6,
     OP_OR_LOAD = 0x0b,
@@ -55,12 +54,6 @@ static void test_imm(struct jit_code *c, struct rm rm, uint32_t imm)
     emit_4(c, imm);
 }
 
-static void shift_imm(struct jit_code *c, bool w, unsigned how, unsigned reg, uint8_t n)
-{
-    emit_op(c, (struct op){.op = OP_SHIFT_IMM8, .w = w}, how, rm_reg(reg));
-    emit_1(c, n);
-}
-
 static void slow_if(struct jit_work *w, unsigned jcc)
 {
     jit_slow_from(w, emit_jump(w->c, jcc, 0));
@@ -85,7 +78,7 @@ static void need_no_interrupt(struct jit_work *w)
 static void load_eflags(struct jit_code *c)
 {
     emit_op(c, (struct op){.map = 1, .op = OP_MOVZX1}, HOST_T1, JIT_OVERFLOW);
-    shift_imm(c, false, 4, HOST_T1, 11);
+    emit_shift(c, false, SHIFT_LEFT, HOST_T1, 11);
     emit_q(c, OP_MOV_LOAD, HOST_T0, JIT_RFLAGS);
     alu_imm(c, true, ALU_AND, rm_reg(HOST_T0), (uint32_t) ~(FLAG_OF | FLAG_VM | FLAG_RF));
     emit_d(c, OP_OR_LOAD, HOST_T0, rm_reg(HOST_T1));
@@ -94,7 +87,7 @@ static void load_eflags(struct jit_code *c)
 /* EFLAGS.OF = bit 11 of @reg, which goes. */
 static void store_overflow(struct jit_code *c, unsigned reg)
 {
-    shift_imm(c, false, 5, reg, 11);
+    emit_shift(c, false, SHIFT_RIGHT, reg, 11);
     alu_imm(c, false, ALU_AND, rm_reg(reg), 1);
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, reg, JIT_OVERFLOW);
 }
@@ -197,7 +190,7 @@ static void do_sahf(struct jit_work *w, const struct insn *in)
 
     (void)in;
     emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(RAX));
-    shift_imm(c, false, 5, HOST_T0, 8);
+    emit_shift(c, false, SHIFT_RIGHT, HOST_T0, 8);
     alu_imm(c, false, ALU_AND, rm_reg(HOST_T0), FLAGS_ARITH & ~FLAG_OF);
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), FLAG_ONE);
     emit_op(c, (struct op){.op = OP_MOV8_STORE}, HOST_T0, FLAG_BYTE(0));
@@ -250,7 +243,7 @@ static void do_rdtsc(struct jit_work *w, const struct insn *in)
     emit_q(c, OP_GROUP3, 4, rm_reg(HOST_T0));                                   /* mul: RDX:RAX */
     emit_op(c, (struct op){.map = 1, .op = 0xac, .w = true}, RDX, rm_reg(RAX)); /* shrd */
     emit_1(c, 16);
-    shift_imm(c, true, 5, RDX, 16);
+    emit_shift(c, true, SHIFT_RIGHT, RDX, 16);
     emit_q(c, OP_MOV_LOAD, HOST_T1, GS(t_end));
     emit_q(c, OP_SUB_LOAD, HOST_T1, GS(t0));
     emit_q(c, 0x85, RDX, rm_reg(RDX));                                              /* test */
@@ -260,7 +253,7 @@ static void do_rdtsc(struct jit_work *w, const struct insn *in)
     emit_q(c, OP_ADD_LOAD, RAX, GS(t0));
     emit_q(c, OP_ADD_LOAD, RAX, GS(c.tsc_adjust));
     emit_q(c, OP_MOV_LOAD, RDX, rm_reg(RAX));
-    shift_imm(c, true, 5, RDX, 32);
+    emit_shift(c, true, SHIFT_RIGHT, RDX, 32);
     emit_d(c, OP_MOV_LOAD, RAX, rm_reg(RAX));
     if (in->mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
         emit_d(c, OP_MOV_LOAD, RCX, GS(c.tsc_aux));
@@ -275,7 +268,7 @@ static void do_pause(struct jit_work *w, const struct insn *in)
 
     (void)in;
     load_progress(w, HOST_T1);
-    shift_imm(c, false, 4, HOST_T1, MARK_SHIFT);
+    emit_shift(c, false, SHIFT_LEFT, HOST_T1, MARK_SHIFT);
     alu8_imm(c, ALU_CMP, GS(c.pause_run), PAUSE_YIELD - 1);
     slow_if(w, JAE);
     emit_d(c, OP_MOV_LOAD, HOST_T0, GS(c.pause_run));
@@ -379,8 +372,8 @@ static void do_sysret(struct jit_work *w, const struct insn *in)
     need_sce(w);
     need_supervisor(w);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RCX));
-    shift_imm(c, true, 4, HOST_T0, 16);
-    shift_imm(c, true, 7, HOST_T0, 16);
+    emit_shift(c, true, SHIFT_LEFT, HOST_T0, 16);
+    emit_shift(c, true, SHIFT_ARITHMETIC, HOST_T0, 16);
     emit_q(c, OP_CMP_LOAD, HOST_T0, rm_reg(RCX));
     slow_if(w, JNZ);
     emit_d(c, OP_MOV_LOAD, HOST_T0, rm_reg(jit_load_reg(w, R11, HOST_T0)));

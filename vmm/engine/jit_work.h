@@ -129,6 +129,10 @@ void jit_save_but_cf(struct jit_code *c);
 void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r);
 /* CF and OF, or CF alone, from the host's flags; the others are in memory and stay. Uses T1. */
 void jit_save_some(struct jit_code *c, const struct form *f);
+/* For flags of shifts in AH: T0 = OF of a left shift by 1, SF unlike CF, bits 15 and 8 of EAX; and
+ * OF in T0 and AH to memory, RAX back from T1. */
+void jit_left_overflow(struct jit_code *c);
+void jit_end_shifted(struct jit_code *c);
 /* All flags of a shift by more than 1, whose OF is that of one by 1 (undefined.h); the result is
  * @result. Uses T0 and T1. */
 void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result);
@@ -152,6 +156,15 @@ void jit_address(struct jit_work *w, const struct insn *in, bool linear);
 void jit_slow_from(struct jit_work *w, uint32_t site);
 /* On to the instruction under way the plain way; the flags are in memory. */
 void jit_plain_from(struct jit_work *w, uint32_t site);
+static inline int32_t jit_tag_of(bool write)
+{
+    return (int32_t)(write ? offsetof(struct tlb_entry, wtag) : offsetof(struct tlb_entry, rtag));
+}
+/* T1 = the offset of the entry of the shadow tables to which linear address T0 leads. */
+void jit_hash(struct jit_work *w);
+/* T1 = the entry at offset T1, T0 = the offset in its page of the @size bytes at linear address T0;
+ * returns the jump that is taken if they are not all there. */
+uint32_t jit_compare(struct jit_work *w, unsigned size, bool write);
 /* T0 = the host's address of the @size bytes at linear address T0, or on to the slow path. The
  * flags are in memory. */
 void jit_lookup(struct jit_work *w, unsigned size, bool write);
@@ -191,7 +204,7 @@ static inline struct rm jit_budget(const struct jit_work *w)
  * registers of the guest's operand, or on to the slow path. Changes flags, which are in memory, if
  * it is not covered. */
 struct rm jit_access(struct jit_work *w);
-/* The checks that stand before the block's first instruction. */
+/* The checks that stand before the first instruction. */
 void jit_check_early(struct jit_work *w);
 /* What checks do that miss. */
 void jit_emit_misses(struct jit_work *w);
