@@ -121,20 +121,28 @@ int io_read_file(const char *path, size_t max, struct wbuf *out, struct plx_err 
     return rc;
 }
 
-static int sync_directory_of(const char *path)
+int io_sync_folder(const char *folder)
 {
-    char copy[PATH_MAX];
-    int fd;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc;
 
-    (void)snprintf(copy, sizeof copy, "%s", path);
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
         return -1;
     }
     rc = fsync(fd);
     (void)close(fd);
     return rc;
+}
+
+int io_sync_folder_of(const char *path)
+{
+    char copy[PATH_MAX];
+
+    if (snprintf(copy, sizeof copy, "%s", path) >= (int)sizeof copy) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return io_sync_folder(dirname(copy));
 }
 
 int io_write_file(const char *path, const void *data, size_t len, struct plx_err *err)
@@ -160,7 +168,7 @@ int io_write_file(const char *path, const void *data, size_t len, struct plx_err
         rc = plx_fail_errno(err, "cannot rename %s to %s", tmp, path);
         goto err_unlink;
     }
-    if (sync_directory_of(path) != 0) {
+    if (io_sync_folder_of(path) != 0) {
         return plx_fail_errno(err, "cannot make %s durable", path);
     }
     return 0;

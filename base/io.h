@@ -21,6 +21,10 @@ int io_pwrite_full(int fd, const void *buf, size_t len, uint64_t off);
 int io_read_file(const char *path, size_t max, struct wbuf *out, struct plx_err *err);
 /* Replace a file durably: temporary beside it, fsync, rename, fsync of the directory. */
 int io_write_file(const char *path, const void *data, size_t len, struct plx_err *err);
+/* Make what was created in, or renamed into, a folder durable; _of: the folder that holds @path.
+ * 0 or -1 with errno. */
+int io_sync_folder(const char *folder);
+int io_sync_folder_of(const char *path);
 /* A folder and those above it. 0, also when it is there, or -1 with errno. */
 int io_make_folders(const char *path);
 int io_set_nonblock(int fd); /* 0 or -1 with errno */

@@ -163,30 +163,6 @@ static const struct io_ops host_ops = {
     .close = host_close,
 };
 
-/* A created file must be found again after a crash: its folder is made durable too. */
-static int sync_folder(const char *path, struct plx_err *err)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = plx_strdup(slash == NULL ? "." : slash == path ? "/" : path);
-    int rc = 0;
-
-    if (folder == NULL) {
-        return io_no_memory(path, err);
-    }
-    if (slash != NULL && slash != path) {
-        folder[slash - path] = 0;
-    }
-    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) != 0) {
-        rc = plx_fail_errno(err, "cannot make the folder of %s durable", path);
-    }
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    plx_free(folder);
-    return rc;
-}
-
 static int open_file(const char *path, unsigned flags, struct io_file *f, struct plx_err *err)
 {
     int how = O_CLOEXEC | ((flags & IO_WRITE) != 0 ? O_RDWR : O_RDONLY) |
@@ -206,9 +182,12 @@ static int open_file(const char *path, unsigned flags, struct io_file *f, struct
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
         return plx_fail(err, PLX_EINVAL, "%s is not a regular file", path);
     }
-    return (flags & (IO_CREATE | IO_TRUNCATE)) != 0 && (flags & IO_TEMPORARY) == 0
-               ? sync_folder(path, err)
-               : 0;
+    /* A created file must be found again after a crash. */
+    if ((flags & (IO_CREATE | IO_TRUNCATE)) != 0 && (flags & IO_TEMPORARY) == 0 &&
+        io_sync_folder_of(path) != 0) {
+        return plx_fail_errno(err, "cannot make the folder of %s durable", path);
+    }
+    return 0;
 }
 
 static int host_open(struct io_space *s, const char *path, unsigned flags, struct io_file **out,

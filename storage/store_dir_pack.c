@@ -25,12 +25,7 @@ int store_dir_sync(const struct store_dir *d, const char *sub, struct plx_err *e
     char path[DIR_PATH_MAX];
 
     (void)snprintf(path, sizeof path, "%s/%s", d->path, sub);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int rc = fd < 0 || fsync(fd) != 0 ? plx_fail_errno(err, "cannot sync %s", path) : 0;
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    return rc;
+    return io_sync_folder(path) == 0 ? 0 : plx_fail_errno(err, "cannot sync %s", path);
 }
 
 static bool whole_file_lock(int fd, int cmd, struct flock *l)

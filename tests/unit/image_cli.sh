@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.." || exit 1
 pollux=$PWD/${BUILD:-build}/pollux
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+. tests/unit/mistakes.sh
 cd "$tmp" || exit 1
 export POLLUX_STORE=$tmp/store
 fail() { echo "$*"; exit 1; }
@@ -123,32 +124,24 @@ image verify --repair >/dev/null 2>&1 || fail "repair"
 rm -f out.img && image export a:1 out.img && cmp a.img out.img || fail "after the repair: other contents"
 
 # --- mistakes ---
-n=0
-expect() { # TEXT ARGUMENT...
-    local text=$1
-    shift
-    timeout 20 "$pollux" image "$@" >out 2>err </dev/null
-    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -qF -- "$text" err || fail "image $*: wanted one line with '$text': $(cat err)"
-    n=$((n + 1))
-}
 printf 'odd' >odd
-expect "no verb 'frob'" frob
-expect "an argument is missing" push a.img
-expect "is not NAME[:TAG]" push a.img ../x
-expect "none.img" push none.img x:1
-expect "odd" push odd x:1
-expect "--chunks is blocks, bytes or fixed" push a.img x:1 --chunks some
-expect "a power of two" push a.img x:1 --average 33
-expect "no image x:1" export x:1 out2.img
-expect "out.img" export a:1 out.img
-expect "no image x:1" rm x:1
-expect "is not a store" list --store "$tmp/files"
-expect "no image x:1" run x:1
-expect "image a:1 has no kernel" run a:1
-expect "give --listen" serve
-expect "give --server" pull a:1
-expect "give --key" pull a:1 --server tcp://127.0.0.1:1,00
+mistake "no verb 'frob'" image frob
+mistake "an argument is missing" image push a.img
+mistake "is not NAME[:TAG]" image push a.img ../x
+mistake "none.img" image push none.img x:1
+mistake "odd" image push odd x:1
+mistake "--chunks is blocks, bytes or fixed" image push a.img x:1 --chunks some
+mistake "a power of two" image push a.img x:1 --average 33
+mistake "no image x:1" image export x:1 out2.img
+mistake "out.img" image export a:1 out.img
+mistake "no image x:1" image rm x:1
+mistake "is not a store" image list --store "$tmp/files"
+mistake "no image x:1" image run x:1
+mistake "image a:1 has no kernel" image run a:1
+mistake "give --listen" image serve
+mistake "give --server" image pull a:1
+mistake "give --key" image pull a:1 --server tcp://127.0.0.1:1,00
 "${pollux}d" --keygen --key key >/dev/null || fail "no key"
-expect "must be tcp://HOST:PORT,KEY" list --server somewhere --key key
+mistake "must be tcp://HOST:PORT,KEY" image list --server somewhere --key key
 image push --help | grep -q -- "--append TEXT" || fail "no help"
-echo "$n mistakes tried"
+mistakes_told

@@ -8,6 +8,7 @@ pollux=$PWD/${BUILD:-build}/pollux
 tmp=$(mktemp -d)
 server=
 trap '[ -z "$server" ] || kill -KILL $server 2>/dev/null; rm -rf "$tmp"' EXIT
+. tests/unit/mistakes.sh
 cd "$tmp" || exit 1
 unset POLLUX_STORE
 fail() { echo "$*"; cat serve.log err 2>/dev/null; exit 1; }
@@ -88,23 +89,16 @@ grep -q "stopped" err || fail "a push to a dead server cannot be stopped"
 serve
 
 # --- mistakes ---
-n=0
-expect() { # TEXT ARGUMENT...
-    local text=$1
-    shift
-    timeout 20 "$pollux" image "$@" >out 2>err </dev/null
-    [ $? -eq 1 ] && [ "$(wc -l <err)" -eq 1 ] && grep -qF -- "$text" err || fail "image $*: wanted one line with '$text'"
-    n=$((n + 1))
-}
-expect "this key may not push" push a.img x:1 $(at reader)
-expect "does not answer" push a.img x:1 $(at stranger)
-expect "what changes images goes to one place" push a.img x:1 --store store $(at writer)
-expect "what changes images goes to one place" push a.img x:1 $(at writer) $(at writer)
-expect "give --key" push a.img x:1 --server tcp://127.0.0.1:1,server.key
-expect "is not NAME[:TAG]" push a.img ../x $(at writer)
-expect "none.img" push none.img x:1 $(at writer)
+mistake "this key may not push" image push a.img x:1 $(at reader)
+mistake "does not answer" image push a.img x:1 $(at stranger)
+mistake "what changes images goes to one place" image push a.img x:1 --store store $(at writer)
+mistake "what changes images goes to one place" image push a.img x:1 $(at writer) $(at writer)
+mistake "give --key" image push a.img x:1 --server tcp://127.0.0.1:1,server.key
+mistake "is not NAME[:TAG]" image push a.img ../x $(at writer)
+mistake "none.img" image push none.img x:1 $(at writer)
 for line in "00 short" "$(printf '%064d' 0) name pull" "$(printf '%064d' 0) name push more"; do
     echo "$line" >bad
-    expect "bad" serve --store store --listen tcp://127.0.0.1:$((port + 1)) --key server.key --clients bad
+    mistake "bad" image serve --store store --listen tcp://127.0.0.1:$((port + 1)) --key server.key --clients bad
 done
-echo "$n mistakes tried, $kills kills"
+echo "$kills kills"
+mistakes_told

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -369,21 +368,6 @@ static int write_pages(struct vm *vm, int fd)
     return 0;
 }
 
-static int sync_directory(const char *path)
-{
-    char copy[4096];
-    int fd, rc;
-
-    (void)snprintf(copy, sizeof copy, "%s", path);
-    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        return -1;
-    }
-    rc = fsync(fd);
-    (void)close(fd);
-    return rc;
-}
-
 int vm_save(struct vm *vm, const char *path, struct plx_err *err)
 {
     char tmp[4096];
@@ -412,7 +396,7 @@ int vm_save(struct vm *vm, const char *path, struct plx_err *err)
     if (close(fd) != 0 && rc == 0) {
         rc = plx_fail_errno(err, "cannot write %s", tmp);
     }
-    if (rc == 0 && (rename(tmp, path) != 0 || sync_directory(path) != 0)) {
+    if (rc == 0 && (rename(tmp, path) != 0 || io_sync_folder_of(path) != 0)) {
         rc = plx_fail_errno(err, "cannot replace %s", path);
     }
     if (rc != 0) {
