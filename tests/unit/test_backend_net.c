@@ -214,26 +214,55 @@ static void arp_reply(struct user_net *n, const uint8_t *request)
     user_net_send(n, f, sizeof f);
 }
 
-static void user_network_forwards(void **state)
+/* A network that forwards a port of the host's loopback, which @a then names, to 6379. */
+static struct user_net *forwarding(struct sockaddr_in *a)
 {
     struct user_net *n = NULL;
     struct plx_err err = {{0}};
     char spec[64];
     const char *specs[] = {spec};
-    struct pollfd fds[64];
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    bool syn = false;
     unsigned port = 0;
 
-    (void)state;
     for (unsigned try = 0; n == NULL && try < 50; try++) {
         port = 20000 + (unsigned)(clock_mono_ns() / 1000 % 40000);
         (void)snprintf(spec, sizeof spec, "tcp:%u-:6379", port);
         (void)user_net_create(specs, 1, &n, &err);
     }
     assert_non_null(n);
-    a.sin_port = htons((uint16_t)port);
-    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    *a = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    a->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return n;
+}
+
+/* Clients that connect at once all get through, also while the VM's thread is busy elsewhere. */
+static void many_connect_at_once(void **state)
+{
+    enum { CLIENTS = 64 };
+    struct sockaddr_in a;
+    struct user_net *n = forwarding(&a);
+    struct timeval give_up = {.tv_sec = 10};
+    int s[CLIENTS];
+
+    (void)state;
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        s[i] = socket(AF_INET, SOCK_STREAM, 0);
+        assert_int_equal(setsockopt(s[i], SOL_SOCKET, SO_SNDTIMEO, &give_up, sizeof give_up), 0);
+        assert_int_equal(connect(s[i], (struct sockaddr *)&a, sizeof a), 0);
+    }
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        (void)close(s[i]);
+    }
+    user_net_destroy(n);
+}
+
+static void user_network_forwards(void **state)
+{
+    struct sockaddr_in a;
+    struct user_net *n = forwarding(&a);
+    struct pollfd fds[64];
+    bool syn = false;
+
+    (void)state;
     int s = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     (void)connect(s, (struct sockaddr *)&a, sizeof a);
     for (uint64_t end = clock_mono_ns() + 10 * SECOND; !syn && clock_mono_ns() < end;) {
@@ -352,13 +381,10 @@ static void tap_carries_frames(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(batches_keep_their_data),
-        cmocka_unit_test(console_escapes_and_output),
-        cmocka_unit_test(disks_through_hostio),
-        cmocka_unit_test(opening_unwinds),
-        cmocka_unit_test(user_network_forwards),
-        cmocka_unit_test(bad_hostfwd_is_refused),
-        cmocka_unit_test(tap_refuses),
+        cmocka_unit_test(batches_keep_their_data), cmocka_unit_test(console_escapes_and_output),
+        cmocka_unit_test(disks_through_hostio),    cmocka_unit_test(opening_unwinds),
+        cmocka_unit_test(user_network_forwards),   cmocka_unit_test(many_connect_at_once),
+        cmocka_unit_test(bad_hostfwd_is_refused),  cmocka_unit_test(tap_refuses),
         cmocka_unit_test(tap_carries_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
@@ -253,11 +254,28 @@ malformed:
                     spec);
 }
 
+/* libslirp listens with a queue of one: of several clients that connect at once Linux drops what
+ * does not fit, unheard, and they try again after seconds. Listening again makes the queue longer.
+ */
+static int listen_longer(int fd, int events, void *opaque)
+{
+    int listens = 0;
+    socklen_t size = sizeof listens;
+
+    (void)events;
+    (void)opaque;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0) {
+        (void)listen(fd, SOMAXCONN);
+    }
+    return -1; /* nothing is polled here */
+}
+
 int user_net_create(const char *const *hostfwd, unsigned nhostfwd, struct user_net **out,
                     struct plx_err *err)
 {
     SlirpConfig cfg = {.version = 1, .in_enabled = true, .vhostname = "pollux"};
     struct in_addr guest;
+    uint32_t timeout_ms = 0;
     int rc = 0;
 
     *out = NULL;
@@ -283,6 +301,7 @@ int user_net_create(const char *const *hostfwd, unsigned nhostfwd, struct user_n
         user_net_destroy(n);
         return rc;
     }
+    slirp_pollfds_fill(n->slirp, &timeout_ms, listen_longer, n);
     *out = n;
     return 0;
 }
