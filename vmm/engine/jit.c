@@ -133,7 +133,8 @@ static void add_rsp(struct jit_code *c, int n)
     emit_1(c, (uint8_t)n);
 }
 
-/* From translated code: execute @in with the interpreter's function. Nonzero: leave. */
+/* From translated code: execute @in with the interpreter's function. Nonzero: leave, with
+ * v->cur as it is. */
 static int interpret(struct vcpu *v, const struct insn *in)
 {
     uint64_t next = v->c.rip + in->len;
@@ -149,7 +150,11 @@ static int interpret(struct vcpu *v, const struct insn *in)
     v->c.sti_shadow = v->c.sti_shadow == 1;
     v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
     v->jit_run.bias = v->c.retired - v->c.progress;
-    return v->attention || v->c.rip != next || (in->flags & INSN_BRANCH) != 0;
+    if (v->attention || v->c.rip != next || jit_ends(in)) {
+        return 1;
+    }
+    v->cur = NULL;
+    return 0;
 }
 
 /* Execute instruction T0 in C; T1 is how many of the block are behind it. @sse: they want the XMM
@@ -157,7 +162,7 @@ static int interpret(struct vcpu *v, const struct insn *in)
 static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
 {
     struct jit_code *c = &j->code;
-    uint32_t stop[2];
+    uint32_t stop[3];
 
     move_pinned(c, OP_MOV_STORE);
     store_xmm(c);
@@ -174,16 +179,18 @@ static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
     stop[0] = emit_jump(c, 0x85, 0);
     if (sse) {
         emit_jump(c, CALL, j->load_xmm);
-        stop[1] = emit_jump(c, 0x84, 0);
+        stop[2] = emit_jump(c, 0x84, 0);
     }
     emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
+    stop[1] = emit_jump(c, 0x88, 0); /* js: a REP took much */
     move_pinned(c, OP_MOV_LOAD);
     emit_1(c, 0xc3);
     emit_aim(c, stop[0], c->at);
+    emit_aim(c, stop[1], c->at);
     if (sse) {
-        emit_aim(c, stop[1], c->at);
+        emit_aim(c, stop[2], c->at);
     }
     add_rsp(c, 8);
     emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
@@ -374,6 +381,7 @@ static bool translates(const struct vcpu *v)
 
 void jit_run_blocks(struct vcpu *v)
 {
+    static const struct insn nothing;
     struct jit *j = v->jit;
     struct jit_edge *from = NULL;
     uint64_t drops = 0;
@@ -401,7 +409,6 @@ void jit_run_blocks(struct vcpu *v)
         }
         *jump_of(j, t->rip) = (struct jit_jump){.rip = t->rip,
                                                 .code = j->code.rx + t->entry,
-                                                .page = PAGE_BASE(t->rip),
                                                 .hva = hva,
                                                 .slot = (t->rip >> PAGE_SHIFT & v->tlb_mask) *
                                                         sizeof(struct tlb_entry)};
@@ -411,8 +418,8 @@ void jit_run_blocks(struct vcpu *v)
         v->jit_run.bias = v->c.retired - v->c.progress;
         from = j->enter(j->code.rx + t->entry);
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
-        /* What was called last; what ends a block and is not called sets attention if need be. */
-        last = v->cur != NULL ? v->cur : first;
+        /* What was called and ended it; what is not called sets attention if need be. */
+        last = v->cur != NULL ? v->cur : &nothing;
     } while (interp_goes_on(v, last));
 }
 

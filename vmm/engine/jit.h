@@ -46,12 +46,10 @@ struct translation;
 struct jit_jump {
     uint64_t rip; /* 0: free */
     const void *code;
-    gva_t page; /* of rip, and what it was when this was entered */
-    const uint8_t *hva;
-    uint64_t slot; /* offset of the page's entry in v->tlb_code */
-    uint64_t pad[3];
+    const uint8_t *hva; /* of its page, when this was entered */
+    uint64_t slot;      /* offset of the page's entry in v->tlb_code */
 };
-enum { JIT_JUMPS = 4096, JIT_JUMPS_FOLD = 12 };
+enum { JIT_JUMPS_BITS = 15, JIT_JUMPS = 1 << JIT_JUMPS_BITS, JIT_JUMPS_FOLD = 12 };
 
 /* A way out of a translation to code whose address is known. */
 struct jit_edge {

@@ -101,8 +101,7 @@ static bool translate_one(struct jit_work *w)
     bool shifted =
         f->flags >= FLAGS_SHL && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_OF) != 0;
     bool last = w->i + 1 == w->n;
-    bool branch =
-        last && (f->kind >= FORM_JCC || (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0);
+    bool branch = last && (f->kind >= FORM_JCC || jit_ends(in));
     bool was_in_host = w->in_host;
 
     bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF ||
@@ -194,7 +193,7 @@ static bool translate_one(struct jit_work *w)
     default:
         jit_count_called(w, in);
         jit_call_out(w, w->i);
-        if ((in->flags & INSN_BRANCH) != 0) {
+        if (jit_ends(in)) {
             jit_leave(w, NULL);
             return true;
         }

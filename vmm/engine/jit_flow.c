@@ -121,20 +121,22 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
 {
     uint32_t other;
 
-    _Static_assert(sizeof(struct jit_jump) == 64, "1 << 6");
+    _Static_assert(sizeof(struct jit_jump) == 32, "1 << 5");
     emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
     emit_shift(c, true, SHIFT_RIGHT, HOST_T1, JIT_JUMPS_FOLD);
     emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T0));
     emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
     emit_4(c, JIT_JUMPS - 1);
-    emit_shift(c, true, SHIFT_LEFT, HOST_T1, 6);
+    emit_shift(c, true, SHIFT_LEFT, HOST_T1, 5);
     emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     unlike[0] = emit_jump(c, 0x85, 0);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
     emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
-    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, page)));
+    emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
+    emit_q(c, 0x81, 4, rm_reg(RAX)); /* and */
+    emit_4(c, (uint32_t)-PAGE_SIZE);
     emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, xtag)));
     other = emit_jump(c, 0x85, 0);
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, hva)));

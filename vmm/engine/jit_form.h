@@ -33,6 +33,15 @@ enum form_kind {
     FORM_SYS_GO, /* jit_sys.c: goes somewhere else */
 };
 
+/* Behind it the run loop looks before anything else is executed. A REP of memory alone that is
+ * through has not changed what is to be looked at. */
+static inline bool jit_ends(const struct insn *in)
+{
+    bool string = (in->flags & (INSN_REP | INSN_REPNE)) != 0 && in->opcode >= 0xa0;
+
+    return (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) != 0 && !string;
+}
+
 /* What an operand is used for. */
 enum { USE_NONE = 0, USE_READ = 1, USE_WRITE = 2, USE_BOTH = 3 };
 

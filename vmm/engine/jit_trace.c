@@ -24,7 +24,7 @@ static bool ways_on(const struct jit_work *w, uint64_t *on, uint64_t *to)
         *on = kind == FORM_JCC ? *on : *to;
         return cpu_canonical(*to);
     }
-    return (in->flags & (INSN_BRANCH | INSN_ENDS_BLOCK)) == 0;
+    return !jit_ends(in);
 }
 
 /* No jump of @block, which is at @rip, leads where RIP cannot. */
