@@ -284,6 +284,44 @@ static void code_changes_inside_a_translation(void **state)
     close_pair(&p);
 }
 
+/* A REP in the middle of what is translated as one: it may use up the budget of what is behind it,
+ * or stop half way. */
+static void budgets_end_inside_a_rep(void **state)
+{
+    /* clang-format off */
+    static const uint8_t loop[] = {
+        0xbb, 50, 0, 0, 0,     /* mov ebx, 50 */
+        0x69, 0xcb, 5, 1, 0, 0, /* imul ecx, ebx, 261 */
+        0x81, 0xe1, 0xff, 1, 0, 0, /* and ecx, 511 */
+        0xbf, DATA_AT & 0xff, DATA_AT >> 8 & 0xff, DATA_AT >> 16 & 0xff, DATA_AT >> 24,
+        0xf3, 0xaa,            /* rep stosb */
+        0x83, 0xc0, 1,         /* add eax, 1 */
+        0x83, 0xc2, 2,         /* add edx, 2 */
+        0x89, 0x17,            /* mov [rdi], edx */
+        0xff, 0xcb,            /* dec ebx */
+        0x75, 0xe1,            /* jnz to the multiplication */
+        0x0f, 0x0b,            /* ud2 */
+    };
+    /* clang-format on */
+    static const uint64_t budgets[] = {1, 2, 3, 7, 9, 10, 11, 33, 100000};
+    static struct pair p;
+
+    (void)state;
+    open_pair(&p, &engine_jit, 0, 0x726570, 1);
+    p.s = (struct sequence){.start = START, .end = START + sizeof loop};
+    memcpy(p.s.code + START, loop, sizeof loop);
+    for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
+        for (unsigned pass = 0; pass < 3; pass++) {
+            begin(&p, 0);
+            for (uint64_t from = 0; run(&p, budgets[k]) == VCPU_BUDGET; from += budgets[k]) {
+                assert_int_equal(ours_at(&p.b).progress - from, budgets[k]);
+            }
+        }
+    }
+    assert_true(ours_at(&p.a).retired > 50 * 200);
+    close_pair(&p);
+}
+
 /* Both ways are taken, else the comparison above would be of one with itself. */
 static void switch_runs_both(void **state)
 {
@@ -320,6 +358,7 @@ int main(void)
         cmocka_unit_test(small_caches_end_alike),
         cmocka_unit_test(single_steps_end_alike),
         cmocka_unit_test(code_changes_inside_a_translation),
+        cmocka_unit_test(budgets_end_inside_a_rep),
         cmocka_unit_test(switch_runs_both),
     };
 
