@@ -83,6 +83,10 @@ int image_serve(struct image_args *a, struct plx_err *err)
     (void)fflush(stdout);
     while (!image_interrupted) {
         clock_sleep_ns(TICK_NS);
+        if (image_role_refresh(role, &clients)) {
+            (void)printf("%s names %u keys now\n", cfg.clients, clients);
+            (void)fflush(stdout);
+        }
     }
     image_role_stats(role, &st);
     (void)printf("sent %" PRIu64 " segments, %" PRIu64 " bytes; took in %" PRIu64

@@ -4,76 +4,58 @@
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <string.h>
 #include <zmq.h>
 
 #include "base/alloc.h"
-#include "base/io.h"
-
-enum { CLIENTS_FILE_MAX = 1 << 20 };
+#include "base/log.h"
+#include "ops/image_clients.h"
 
 struct image_role {
     struct store *store;
     void *zmq;
     struct authoriser *auth;
     struct image_server *server;
+    char *clients;    /* path */
+    struct stat seen; /* of it, when it was read last */
     pthread_t thread;
     bool running;
 };
 
-/* "HEX [NAME] [push]" */
-static int allow_line(struct authoriser *auth, const char *path, const char *line, bool *pushes,
-                      struct plx_err *err)
+static bool same_file(const struct stat *a, const struct stat *b)
 {
-    char hex[CURVE_KEY_HEX] = "", name[IMAGE_USER_NAME] = "client", word[8] = "", more[2] = "";
-    char user[IMAGE_USER_NAME + 2];
-    uint8_t key[CURVE_KEY_LEN];
-
-    int n = sscanf(line, "%64s %27s %7s %1s", hex, name, word, more);
-    if (n == 2 && strcmp(name, "push") == 0) {
-        (void)strcpy(name, "client");
-        (void)strcpy(word, "push");
-    }
-    bool push = strcmp(word, "push") == 0;
-    if (!curve_from_hex(hex, key)) {
-        return plx_fail(err, PLX_EINVAL, "%s: '%.20s...' is no public key (64 hex digits)", path,
-                        line);
-    }
-    if (n > 3 || (word[0] != '\0' && !push)) {
-        return plx_fail(err, PLX_EINVAL, "%s: after key and name only 'push' may stand, not '%s'",
-                        path, n > 3 ? more : word);
-    }
-    *pushes = *pushes || push;
-    (void)snprintf(user, sizeof user, "%c%s", push ? IMAGE_USER_PUSHES : IMAGE_USER_READS, name);
-    return authoriser_allow(auth, key, user) == 0
-               ? 0
-               : plx_fail(err, PLX_ERANGE, "%s names too many keys", path);
+    return a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-static int allow_clients(struct authoriser *auth, const char *path, unsigned *n, bool *pushes,
-                         struct plx_err *err)
+static int allow_clients(struct image_role *r, unsigned *n, bool *pushes, struct plx_err *err)
 {
-    struct wbuf text;
-    char *save = NULL;
-    int rc = io_read_file(path, CLIENTS_FILE_MAX, &text, err);
+    struct image_clients *c = plx_calloc(1, sizeof *c);
+    int rc = c == NULL ? plx_fail(err, PLX_ENOMEM, "image server: out of memory")
+                       : image_clients_read(r->clients, c, &r->seen, err);
 
-    *n = 0;
-    *pushes = false;
-    if (rc != 0) {
-        return plx_err_wrap(err, rc, "clients");
+    if (rc == 0) {
+        authoriser_set(r->auth, c->keys, c->n);
+        *n = c->n;
+        *pushes = c->pushes;
     }
-    wbuf_u8(&text, 0);
-    for (char *line = text.failed ? NULL : strtok_r((char *)text.data, "\n", &save);
-         line != NULL && rc == 0; line = strtok_r(NULL, "\n", &save)) {
-        line += strspn(line, " \t");
-        if (*line != '#' && *line != '\0') {
-            rc = allow_line(auth, path, line, pushes, err);
-            ++*n;
-        }
-    }
-    wbuf_free(&text);
+    plx_free(c);
     return rc;
+}
+
+bool image_role_refresh(struct image_role *r, unsigned *nclients)
+{
+    struct stat now;
+    struct plx_err err = {{0}};
+    bool pushes;
+
+    if (stat(r->clients, &now) != 0 || same_file(&now, &r->seen)) {
+        return false;
+    }
+    if (allow_clients(r, nclients, &pushes, &err) != 0) {
+        log_error("%s; what it said before stays", err.msg);
+        return false;
+    }
+    return true;
 }
 
 static void *run(void *arg)
@@ -109,11 +91,14 @@ int image_role_start(const struct image_role_config *cfg, struct image_role **ou
     int rc = r->zmq == NULL ? plx_fail(err, PLX_ENOMEM, "image server: no ZeroMQ context")
                             : authoriser_start(r->zmq, &r->auth, err);
     if (rc == 0) {
-        rc = allow_clients(r->auth, cfg->clients, &n, &pushes, err);
+        r->clients = plx_strdup(cfg->clients);
+        rc = r->clients == NULL ? plx_fail(err, PLX_ENOMEM, "image server: out of memory")
+                                : allow_clients(r, &n, &pushes, err);
     }
     if (rc == 0) { /* a store that somebody may push to need not be there yet */
         rc = store_open(cfg->store, pushes, &r->store, err);
         server.store = r->store;
+        server.auth = r->auth;
     }
     if (rc == 0) {
         rc = image_server_open(&server, &r->server, err);
@@ -153,5 +138,6 @@ void image_role_stop(struct image_role *r)
         (void)zmq_ctx_term(r->zmq);
     }
     store_close(r->store);
+    plx_free(r->clients);
     plx_free(r);
 }

@@ -2,8 +2,7 @@
  * ops/image_role.h - an image server with all it needs: store, keys of its clients, thread. It is
  * what `pollux image serve` and a polluxd with a section [images] run.
  *
- * A file names the clients, a line each: public key (64 hex digits), perhaps a name, and `push` if
- * it may change the store; otherwise it only reads. `#` begins a comment. Read once, at start.
+ * A file names the clients (image_clients.h).
  *
  * Threading: any, but not two functions of one role at once. */
 #ifndef OPS_IMAGE_ROLE_H
@@ -22,6 +21,10 @@ struct image_role_config {
  * of the store and of reading the file. */
 int image_role_start(const struct image_role_config *cfg, struct image_role **out,
                      unsigned *nclients, struct plx_err *err);
+/* Call it every so often: reads the file of clients again if it has changed. A key that it does not
+ * name any more is not served any more, and a file that makes no sense changes nothing. True: it
+ * changed, and names *nclients keys now. */
+bool image_role_refresh(struct image_role *r, unsigned *nclients);
 void image_role_stats(struct image_role *r, struct image_server_stats *out);
 void image_role_stop(struct image_role *r); /* NULL is a no-op */
 

@@ -17,7 +17,7 @@
 #include "base/io.h"
 #include "base/log.h"
 
-enum { Z85_LEN = 41, KEYS_MAX = 256, USER_MAX = 32, KEY_FILE_MAX = 4096 };
+enum { Z85_LEN = 41, KEY_FILE_MAX = 4096 };
 
 int curve_generate(struct curve_pair *out, struct plx_err *err)
 {
@@ -153,10 +153,7 @@ struct authoriser {
     void *stop_peer;
     pthread_t thread;
     pthread_mutex_t lock; /* what follows */
-    struct {
-        uint8_t key[CURVE_KEY_LEN];
-        char user[USER_MAX];
-    } keys[KEYS_MAX];
+    struct authoriser_key keys[AUTHORISER_KEYS];
     unsigned n;
     uint64_t refused;
 };
@@ -179,7 +176,7 @@ static void answer(struct authoriser *a)
     int len[FRAMES] = {0};
     int n = 0, more = 1;
     size_t more_len = sizeof more;
-    char user[USER_MAX] = "";
+    char user[AUTHORISER_USER] = "";
     bool ok = false;
 
     while (more != 0) {
@@ -293,14 +290,14 @@ int authoriser_allow(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN], con
 
     (void)pthread_mutex_lock(&a->lock);
     int i = find_key(a, key);
-    if (i < 0 && a->n < KEYS_MAX) {
+    if (i < 0 && a->n < AUTHORISER_KEYS) {
         i = (int)a->n++;
         memcpy(a->keys[i].key, key, CURVE_KEY_LEN);
     }
     if (i < 0) {
         rc = PLX_ERANGE;
     } else {
-        (void)snprintf(a->keys[i].user, USER_MAX, "%s", user);
+        (void)snprintf(a->keys[i].user, AUTHORISER_USER, "%s", user);
     }
     (void)pthread_mutex_unlock(&a->lock);
     return rc;
@@ -314,6 +311,28 @@ void authoriser_revoke(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN])
         a->keys[i] = a->keys[--a->n];
     }
     (void)pthread_mutex_unlock(&a->lock);
+}
+
+void authoriser_set(struct authoriser *a, const struct authoriser_key *keys, unsigned n)
+{
+    PLX_CHECK(n <= AUTHORISER_KEYS);
+    (void)pthread_mutex_lock(&a->lock);
+    for (a->n = 0; a->n < n; a->n++) {
+        a->keys[a->n] = keys[a->n];
+    }
+    (void)pthread_mutex_unlock(&a->lock);
+}
+
+bool authoriser_knows(struct authoriser *a, const char *user)
+{
+    bool known = false;
+
+    (void)pthread_mutex_lock(&a->lock);
+    for (unsigned i = 0; i < a->n && !known; i++) {
+        known = strcmp(a->keys[i].user, user) == 0;
+    }
+    (void)pthread_mutex_unlock(&a->lock);
+    return known;
 }
 
 uint64_t authoriser_refused(struct authoriser *a)

@@ -34,14 +34,25 @@ int curve_server(void *socket, const struct curve_pair *own, struct plx_err *err
 int curve_client(void *socket, const struct curve_pair *own, const uint8_t peer[CURVE_KEY_LEN],
                  struct plx_err *err);
 
+enum { AUTHORISER_KEYS = 256, AUTHORISER_USER = 32 };
+
+struct authoriser_key {
+    uint8_t key[CURVE_KEY_LEN];
+    char user[AUTHORISER_USER]; /* the "User-Id" of its messages */
+};
+
 struct authoriser; /* opaque; at most one per ZeroMQ context */
 int authoriser_start(void *zmq_ctx, struct authoriser **out, struct plx_err *err);
 void authoriser_stop(struct authoriser *a); /* NULL is a no-op; before zmq_ctx_term */
 /* Let clients with this key in; messages from them carry @user as their "User-Id". The same key
- * again replaces @user. At most 256 keys: PLX_ERANGE. */
+ * again replaces @user. At most AUTHORISER_KEYS: PLX_ERANGE. */
 int authoriser_allow(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN], const char *user);
 /* New connections of this key are refused; existing ones stay. */
 void authoriser_revoke(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN]);
+/* Exactly these from now on; @n is at most AUTHORISER_KEYS. */
+void authoriser_set(struct authoriser *a, const struct authoriser_key *keys, unsigned n);
+/* Is a key of this user let in now? So an existing connection can be judged again. */
+bool authoriser_knows(struct authoriser *a, const char *user);
 uint64_t authoriser_refused(struct authoriser *a); /* connections refused so far */
 
 #endif

@@ -27,7 +27,7 @@ struct post {
     struct plx_err err;
 };
 
-/* Does a server count it? Looks are answered at once. */
+/* Does a server count it? Looks each have a thread of ours that waits. */
 static bool counts(const struct post *p)
 {
     return p->what.what_case != IMG__POST__WHAT_LOOK;

@@ -106,6 +106,9 @@ struct seg_ops {
                struct plx_err *err);
     /* Make everything put so far durable. */
     int (*commit)(void *self, struct plx_err *err);
+    /* Commit; nothing will be put for a while: let go of what sweeps spare for this handle's sake,
+     * unless it is little. NULL: there is no such thing. */
+    int (*rest)(void *self, struct plx_err *err);
 
     /* Announce that this handle is about to put @id. 0: go on; PLX_EBUSY: another live handle has
      * announced it and not committed yet. Only a hint; NULL where there are no other handles. */

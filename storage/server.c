@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * storage/server.c - see server.h. One thread: takes in all messages there are, then sends segments
- * in the order of server_queue.h until a message comes or nothing may be sent. */
+ * in the order of server_queue.h and answers a look (server_push.c) until a message comes or
+ * nothing may be sent and nobody waits. */
 #include "storage/server.h"
 
 #include <errno.h>
@@ -333,6 +334,17 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
     }
 }
 
+/* Its key was taken out, or may something else now. */
+static void on_stranger(struct image_server *s, const struct client *from)
+{
+    struct client *c = find_client(s, from->identity, from->identity_len);
+
+    send_text(s, from, "this key may not do so any more; begin anew", true);
+    if (c != NULL) {
+        drop_client(s, c);
+    }
+}
+
 /* Identity, then one message; anything else is dropped. False: nothing was there. */
 static bool take_in(struct image_server *s)
 {
@@ -354,7 +366,11 @@ static bool take_in(struct image_server *s)
         } else if (n == 1 && more == 0 && from.identity_len > 0) {
             const char *user = zmq_msg_gets(&part, "User-Id");
             from.may_push = user != NULL && *user == IMAGE_USER_PUSHES;
-            on_message(s, &from, zmq_msg_data(&part), len);
+            if (s->cfg.auth == NULL || (user != NULL && authoriser_knows(s->cfg.auth, user))) {
+                on_message(s, &from, zmq_msg_data(&part), len);
+            } else {
+                on_stranger(s, &from);
+            }
         } else if (n > 0) {
             s->malformed++;
         }
@@ -432,6 +448,7 @@ int image_server_run(struct image_server *s, struct plx_err *err)
         for (int i = 0; i < SEND_MAX && sending; i++) {
             sending = send_one(s);
         }
+        sending = server_push_look(s) || sending;
         drop_silent(s);
     }
     return 0;
@@ -507,6 +524,8 @@ void image_server_message(struct image_server *s, const uint8_t *identity, size_
     memcpy(from.identity, identity, from.identity_len);
     on_message(s, &from, data, len);
     for (int i = 0; i < SEND_MAX && send_one(s); i++) {
+    }
+    while (server_push_look(s)) {
     }
     server_push_answers(s);
 }

@@ -11,14 +11,15 @@
 
 struct image_server; /* opaque */
 
-/* What a client's "User-Id" (proto/keys.h) begins with says what it may; its name follows. */
-enum { IMAGE_USER_READS = 'r', IMAGE_USER_PUSHES = 'p', IMAGE_USER_NAME = 28 };
+/* What a client's "User-Id" (proto/keys.h) begins with says what it may. */
+enum { IMAGE_USER_READS = 'r', IMAGE_USER_PUSHES = 'p' };
 
 struct image_server_config {
     void *zmq;
     struct store *store;
     const char *bind;             /* tcp://ADDRESS:PORT */
     const struct curve_pair *key; /* an authoriser of the context says who may connect */
+    struct authoriser *auth;      /* asked about each message too; NULL: who is in stays in */
 };
 
 struct image_server_stats {

@@ -2,6 +2,7 @@
  * storage/server_intake.c - see server_intake.h. */
 #include "storage/server_intake.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <time.h>
 
@@ -24,6 +25,7 @@ struct intake {
     pthread_t thread;
     bool started;
     bool dirty; /* the worker's: something is put and not committed */
+    bool busy;  /* and: since the store was last told to rest */
     uint64_t committed_ns;
     pthread_mutex_t lock; /* of all below, and of clients' jobs */
     pthread_cond_t cond;
@@ -46,6 +48,7 @@ static int put_segment(struct intake *in, const Img__Segment *g, struct intake_d
     int rc = store_put_form(in->store, &d->put, &form, &d->err);
     d->new = rc == STORE_NEW;
     in->dirty = in->dirty || rc >= 0;
+    in->busy = in->busy || in->dirty;
     return rc < 0 ? rc : 0;
 }
 
@@ -161,6 +164,18 @@ static void commit_some(struct intake *in)
     }
 }
 
+/* Nobody has put anything for as long. */
+static void rest(struct intake *in)
+{
+    struct plx_err err;
+
+    in->dirty = in->busy = false;
+    in->committed_ns = clock_mono_ns();
+    if (store_rest(in->store, &err) != 0) {
+        log_warn("%s", err.msg);
+    }
+}
+
 /* --- the queue ------------------------------------------------------------------------------ */
 
 static void queue_locked(struct intake *in, struct intake_client *c)
@@ -198,12 +213,13 @@ static void *work(void *arg)
     (void)pthread_mutex_lock(&in->lock);
     while (!in->stop) {
         struct intake_job *j = next_locked(in);
+        bool idle = false;
         if (j == NULL) {
             uint64_t until = clock_wall_ns() + COMMIT_EVERY_NS;
             struct timespec ts = {.tv_sec = (time_t)(until / 1000000000),
                                   .tv_nsec = (long)(until % 1000000000)};
-            if (in->dirty) {
-                (void)pthread_cond_timedwait(&in->cond, &in->lock, &ts);
+            if (in->busy) {
+                idle = pthread_cond_timedwait(&in->cond, &in->lock, &ts) == ETIMEDOUT;
             } else {
                 (void)pthread_cond_wait(&in->cond, &in->lock);
             }
@@ -212,7 +228,11 @@ static void *work(void *arg)
         if (j != NULL) {
             do_job(in, j);
         }
-        commit_some(in);
+        if (idle) {
+            rest(in);
+        } else {
+            commit_some(in);
+        }
         (void)pthread_mutex_lock(&in->lock);
         if (j != NULL) {
             const uint64_t one = 1;

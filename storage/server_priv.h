@@ -14,7 +14,10 @@ enum {
     SERVER_IDENTITY_MAX = 32,
     SERVER_OPEN_MAX = 8,       /* images a client may keep */
     SERVER_PROMISES = 1 << 16, /* segments that clients were told to put */
+    SERVER_LOOKS = 256,        /* that may wait, of one client */
 };
+
+struct look;
 
 struct client {
     struct queue_client q; /* first: queue_next gives it */
@@ -27,8 +30,10 @@ struct client {
     struct image_lease *leases[SERVER_OPEN_MAX];
     unsigned nleases;
     struct intake_client intake;
-    uint64_t posted_bytes; /* put and not answered */
-    unsigned posted;       /* posts that are not answered */
+    uint64_t posted_bytes;          /* put and not answered */
+    unsigned posted;                /* posts that are not answered */
+    struct look *looks, *last_look; /* that wait; owned */
+    unsigned nlooks;
 };
 
 /* A segment that a client was told to put. Others are told to wait for it. */
@@ -47,6 +52,7 @@ struct image_server {
     uint64_t serials;
     struct wbuf form; /* a stored form being sent */
     struct intake *intake;
+    uint64_t looked;           /* serial of the client whose look was answered last */
     struct promise **promises; /* buckets */
     size_t npromises;
     atomic_bool stop;
@@ -62,6 +68,8 @@ void server_push_close(struct image_server *s);
 /* Takes *@m (and sets it to NULL) if the intake has it now. An error: the client makes no sense. */
 int server_on_post(struct image_server *s, struct client *c, Img__ToServer **m);
 void server_push_answers(struct image_server *s); /* tell clients what is done */
+/* Answer one look, of the client whose turn it is; false: none waits. */
+bool server_push_look(struct image_server *s);
 void server_push_forget(struct image_server *s, struct client *c);
 
 #endif

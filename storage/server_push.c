@@ -3,12 +3,20 @@
  *
  * A client that is told to put a segment has *promised* it: another one that asks for the same
  * meanwhile is told that it is coming. Promises end with the segment, with the client, or when
- * there are too many: then a segment may be sent twice, and is still kept once. */
+ * there are too many: then a segment may be sent twice, and is still kept once.
+ *
+ * A look may take as long as sending some segments: looks wait, and the server answers one between
+ * two rounds of sending, of each client in turn. */
 #include "base/alloc.h"
 #include "base/check.h"
 #include "storage/server_priv.h"
 
 enum { BUCKETS = 1 << 14 };
+
+struct look {
+    struct look *next;
+    Img__ToServer *m; /* owned; a post that looks */
+};
 
 /* --- promises ------------------------------------------------------------------------------- */
 
@@ -43,9 +51,22 @@ static void promise(struct image_server *s, struct promise **at, const struct cl
     }
 }
 
+static void end_look(struct client *c)
+{
+    struct look *l = c->looks;
+
+    c->looks = l->next;
+    c->nlooks--;
+    img__to_server__free_unpacked(l->m, NULL);
+    plx_free(l);
+}
+
 void server_push_forget(struct image_server *s, struct client *c)
 {
     intake_forget(s->intake, &c->intake);
+    while (c->looks != NULL) {
+        end_look(c);
+    }
     for (size_t i = 0; i < BUCKETS && s->npromises > 0 && c->may_push; i++) {
         for (struct promise **at = &s->promises[i]; *at != NULL;) {
             if ((*at)->client == c->serial) {
@@ -68,32 +89,84 @@ static void answer(struct image_server *s, const struct client *c, Img__Done *do
     (void)server_send(s, c, &m);
 }
 
-static int on_look(struct image_server *s, const struct client *c, const Img__Post *post)
+/* What the store cannot say is told before anything is promised. */
+static void do_look(struct image_server *s, const struct client *c, const Img__Post *post)
 {
     Img__Done done = IMG__DONE__INIT;
     uint8_t states[IMAGE_LOOK_MAX];
+    struct seg_id id;
     struct plx_err err = {{0}};
     size_t n = post->look.len / SHA256_LEN;
+    int has = 0;
 
-    if (post->look.len % SHA256_LEN != 0 || n > IMAGE_LOOK_MAX) {
-        return PLX_EINVAL;
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct seg_id id;
+    for (size_t i = 0; i < n && has >= 0; i++) {
         memcpy(id.sha, post->look.data + i * SHA256_LEN, SHA256_LEN);
-        int has = store_has(s->cfg.store, &id, &err);
+        has = store_has(s->cfg.store, &id, &err);
+        states[i] = has == 1 ? SEG_THERE : SEG_ABSENT;
+    }
+    for (size_t i = 0; i < n && has >= 0; i++) {
+        memcpy(id.sha, post->look.data + i * SHA256_LEN, SHA256_LEN);
         struct promise **at = find_promise(s, &id);
-        if (has < 0) {
-            done.error = err.msg;
-        }
-        states[i] = has == 1 ? SEG_THERE : *at != NULL ? SEG_COMING : SEG_ABSENT;
-        if (states[i] == SEG_ABSENT) {
+        if (states[i] == SEG_ABSENT && *at != NULL) {
+            states[i] = SEG_COMING;
+        } else if (states[i] == SEG_ABSENT) {
             promise(s, at, c, &id);
         }
     }
     done.number = post->number;
-    done.states = (ProtobufCBinaryData){.len = n, .data = states};
+    if (has < 0) {
+        done.error = err.msg[0] != '\0' ? err.msg : (char *)(uintptr_t)plx_strerror(has);
+    } else {
+        done.states = (ProtobufCBinaryData){.len = n, .data = states};
+    }
     answer(s, c, &done);
+}
+
+bool server_push_look(struct image_server *s)
+{
+    struct client *next = NULL, *first = NULL;
+
+    for (struct client *c = s->clients; c != NULL; c = c->next) {
+        if (c->looks == NULL) {
+            continue;
+        }
+        if (first == NULL || c->serial < first->serial) {
+            first = c;
+        }
+        if (c->serial > s->looked && (next == NULL || c->serial < next->serial)) {
+            next = c;
+        }
+    }
+    next = next != NULL ? next : first;
+    if (next == NULL) {
+        return false;
+    }
+    s->looked = next->serial;
+    do_look(s, next, next->looks->m->post);
+    end_look(next);
+    return true;
+}
+
+static int on_look(struct client *c, Img__ToServer **m)
+{
+    size_t len = (*m)->post->look.len;
+    struct look *l;
+
+    if (len % SHA256_LEN != 0 || len / SHA256_LEN > IMAGE_LOOK_MAX || c->nlooks == SERVER_LOOKS) {
+        return PLX_EINVAL;
+    }
+    if ((l = plx_calloc(1, sizeof *l)) == NULL) {
+        return PLX_ENOMEM;
+    }
+    l->m = *m;
+    *m = NULL;
+    if (c->looks == NULL) {
+        c->looks = l;
+    } else {
+        c->last_look->next = l;
+    }
+    c->last_look = l;
+    c->nlooks++;
     return 0;
 }
 
@@ -125,7 +198,7 @@ int server_on_post(struct image_server *s, struct client *c, Img__ToServer **m)
         return PLX_EACCES;
     }
     if (post->what_case == IMG__POST__WHAT_LOOK) {
-        return on_look(s, c, post);
+        return on_look(c, m);
     }
     if (!makes_sense(post, &bytes) || c->posted == IMAGE_PUSH_POSTS ||
         c->posted_bytes > IMAGE_PUSH_WINDOW) {

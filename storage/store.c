@@ -251,6 +251,11 @@ int store_commit(struct store *s, struct plx_err *err)
     return s->ops->commit(s->self, err);
 }
 
+int store_rest(struct store *s, struct plx_err *err)
+{
+    return s->ops->rest != NULL ? s->ops->rest(s->self, err) : s->ops->commit(s->self, err);
+}
+
 /* --- out ------------------------------------------------------------------------------------ */
 
 static int open_form(ZSTD_DCtx *d, const struct seg_id *id, const struct seg_form *form, void *out,

@@ -59,6 +59,8 @@ int store_held_get(struct store *s, struct store_hold *h, size_t i, const struct
                    void *out, size_t len, struct plx_err *err); /* as store_get */
 void store_hold_end(struct store *s, struct store_hold *h);     /* NULL is a no-op */
 int store_commit(struct store *s, struct plx_err *err);
+/* Commit; nothing will be put for a while: sweeps by others may take what this handle has put. */
+int store_rest(struct store *s, struct plx_err *err);
 
 /* Open a stored form into @out of form->raw_len bytes and compare it with its name. Errors:
  * PLX_ECORRUPT. */

@@ -15,7 +15,13 @@
 #include "base/log.h"
 #include "storage/store_dir_priv.h"
 
-enum { CACHE_PACKS = 16, PACK_MIN = 1 << 20, PENDING_FIRST = 1024, MOVED_TRIES = 4 };
+enum {
+    CACHE_PACKS = 16,
+    PACK_MIN = 1 << 20,
+    PENDING_FIRST = 1024,
+    MOVED_TRIES = 4,
+    REST_MIN = 16 << 20 /* a shorter pack stays open: packs must not become too many */
+};
 
 /* --- what is put and not committed ---------------------------------------------------------- */
 
@@ -229,6 +235,19 @@ int store_dir_commit(void *self, struct plx_err *err)
     return rc;
 }
 
+static int dir_rest(void *self, struct plx_err *err)
+{
+    struct store_dir *d = self;
+    int rc = store_dir_commit(d, err);
+
+    (void)pthread_mutex_lock(&d->lock);
+    if (rc == 0 && d->npending == 0 && d->writer.end >= REST_MIN) {
+        store_dir_end_pack(d);
+    }
+    (void)pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
 /* --- getting -------------------------------------------------------------------------------- */
 
 /* A cache keeps what is used: what is read from its older half goes to the front. */
@@ -414,6 +433,7 @@ static const struct seg_ops dir_ops = {
     .put = dir_put,
     .get = dir_get,
     .commit = store_dir_commit,
+    .rest = dir_rest,
     .claim = dir_claim,
     .name_put = store_dir_name_put,
     .name_get = store_dir_name_get,

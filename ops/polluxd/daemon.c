@@ -154,6 +154,7 @@ static void on_caught_up(void *ctx, int rc, enum roles_result result)
 static void on_second(uv_timer_t *h)
 {
     struct daemon *d = h->data;
+    unsigned clients;
 
     tell_status(d);
     child_scan(d);
@@ -163,6 +164,9 @@ static void on_second(uv_timer_t *h)
     session_tick(d);
     prepared_expire(d, false);
     cluster_balance(d->cluster);
+    if (d->images != NULL && image_role_refresh(d->images, &clients)) {
+        log_info("%s names %u keys now", d->conf->images_clients, clients);
+    }
     metrics_update(d);
 }
 

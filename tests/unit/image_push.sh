@@ -88,6 +88,19 @@ timeout -s INT 0.5 "$pollux" image push i.img i:1 $(at writer) 2>err >/dev/null
 grep -q "stopped" err || fail "a push to a dead server cannot be stopped"
 serve
 
+# --- a server at rest keeps no pack from gc, and runs on ---
+image push r.img g:1 $(at writer) --quiet && head -c 40000000 /dev/urandom >g.img && truncate -s 40001536 g.img &&
+    image push g.img g:2 $(at writer) --quiet || fail "push before gc"
+image rm g:2 --store store >/dev/null || fail "rm"
+before=$(cat store/packs/* | wc -c)
+for _ in $(seq 150); do
+    image gc --store store >/dev/null || fail "gc beside a server"
+    [ $((before - $(cat store/packs/* | wc -c))) -gt 38000000 ] && break
+    sleep 0.2
+done
+[ $((before - $(cat store/packs/* | wc -c))) -gt 38000000 ] || fail "a server at rest keeps its pack from gc"
+image push a.img g:3 $(at writer) --quiet && image verify --store store >/dev/null || fail "after gc beside a server"
+
 # --- mistakes ---
 mistake "this key may not push" image push a.img x:1 $(at reader)
 mistake "does not answer" image push a.img x:1 $(at stranger)
@@ -100,5 +113,28 @@ for line in "00 short" "$(printf '%064d' 0) name pull" "$(printf '%064d' 0) name
     echo "$line" >bad
     mistake "bad" image serve --store store --listen tcp://127.0.0.1:$((port + 1)) --key server.key --clients bad
 done
+# --- the file of clients changes under a server ---
+saw() { # TEXT: the server has said it
+    for _ in $(seq 100); do
+        grep -q "$1" serve.log && return
+        sleep 0.05
+    done
+    fail "the server does not say '$1'"
+}
+cp clients clients.was
+echo "nonsense" >>clients
+saw "what it said before stays"
+image push a.img c:1 $(at writer) --quiet || fail "a file that makes no sense took a right away"
+{ grep -v push clients.was && sed -n 's/^public = //p' stranger.key; } >clients.new && mv clients.new clients
+saw "names 2 keys now"
+image search g: $(at stranger) | grep -q ^g:3 || fail "a key that was added is refused"
+mistake "does not answer" image push a.img c:2 $(at writer)
+die
+serve
+image push a.img c:2 $(at writer) --quiet 2>err && fail "a right that was taken away is back"
+cp clients.was clients
+saw "names 2 keys now"
+image push a.img c:2 $(at writer) --quiet || fail "a right that was given back is missing"
+
 echo "$kills kills"
 mistakes_told

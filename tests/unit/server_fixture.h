@@ -48,6 +48,7 @@ static inline void start_server(struct running *r, struct store *s)
 
     cfg.zmq = r->zmq = zmq_ctx_new();
     must(authoriser_start(r->zmq, &r->auth, &err), &err);
+    cfg.auth = r->auth;
     assert_int_equal(authoriser_allow(r->auth, client_key.public_key, (char[]){client_may, '\0'}),
                      0);
     bool chosen = r->endpoint[0] != '\0';

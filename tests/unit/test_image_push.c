@@ -6,7 +6,7 @@
  */
 #include <stdatomic.h>
 
-#include "storage/server_intake.h"
+#include "storage/server_priv.h"
 #include "storage/server_wire.h"
 #include "storage/store_remote.h"
 #include "tests/unit/server_fixture.h"
@@ -372,10 +372,14 @@ static struct {
     const struct seg_ops *real;
     pthread_mutex_t gate; /* held: no put goes on */
     bool swept;
+    bool broken; /* nobody knows what is there */
 } odd = {.gate = PTHREAD_MUTEX_INITIALIZER};
 
 static int odd_has(void *self, const struct seg_id *id, struct plx_err *err)
 {
+    if (odd.broken) {
+        return plx_fail(err, PLX_EIO, "the index cannot be read");
+    }
     return odd.swept ? 0 : odd.real->has(self, id, err);
 }
 
@@ -555,6 +559,29 @@ static void a_right_lost_meanwhile_is_reported(void **state)
     stop_server(&r);
 }
 
+/* A key that is taken out is let go, although it is connected and its connection was let in. */
+static void a_key_that_is_taken_out_is_let_go(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct image_server_stats st;
+    struct pusher to;
+    uint64_t end = clock_mono_ns() + WAIT_MS * UINT64_C(1000000);
+
+    start(&r, f);
+    open_pusher(&to, &r);
+    assert_int_equal(authoriser_refused(r.auth), 0);
+    authoriser_set(r.auth, NULL, 0);
+    do { /* it says something from time to time; then it begins anew */
+        clock_sleep_ns(10000000);
+        image_server_stats(r.server, &st);
+    } while ((st.clients > 0 || authoriser_refused(r.auth) == 0) && clock_mono_ns() < end);
+    assert_int_equal(st.clients, 0);
+    assert_int_not_equal(authoriser_refused(r.auth), 0);
+    close_pusher(&to);
+    stop_server(&r);
+}
+
 /* A post that the server denies whenever it comes: the client is not at it all the time. */
 static void one_that_is_denied_takes_its_time(void **state)
 {
@@ -675,6 +702,103 @@ static void clients_take_turns_whatever_waits(void **state)
     intake_close(in);
 }
 
+/* --- looks ---------------------------------------------------------------------------------- */
+
+static struct client *hello(struct image_server *s, uint8_t who)
+{
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+    Img__Hello empty = IMG__HELLO__INIT;
+    uint8_t bytes[64];
+
+    m.version = SERVER_PROTOCOL;
+    m.msg_case = IMG__TO_SERVER__MSG_HELLO;
+    m.hello = &empty;
+    size_t len = img__to_server__pack(&m, bytes);
+    image_server_message(s, &who, 1, bytes, len);
+    return s->clients;
+}
+
+/* What the server says of a look: 0 as long as it may wait. */
+static int look(struct image_server *s, struct client *c, struct seg_id *id)
+{
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+    Img__Post post;
+    uint8_t bytes[128];
+
+    img__post__init(&post);
+    post.what_case = IMG__POST__WHAT_LOOK;
+    post.look = (ProtobufCBinaryData){.len = sizeof *id, .data = id->sha};
+    m.msg_case = IMG__TO_SERVER__MSG_POST;
+    m.post = &post;
+    size_t len = img__to_server__pack(&m, bytes);
+    Img__ToServer *got = img__to_server__unpack(NULL, len, bytes);
+    int rc = server_on_post(s, c, &got);
+    if (got != NULL) {
+        img__to_server__free_unpacked(got, NULL);
+    }
+    return rc;
+}
+
+/* One that asks for as much as it likes has one look answered where another has one. */
+static void looks_take_turns(void **state)
+{
+    struct store_fixture *f = *state;
+    struct image_server *s;
+    struct client *c[3];
+    struct seg_id id = {{7}};
+
+    assert_int_equal(image_server_open_detached(f->s, &s), 0);
+    for (uint8_t i = 0; i < 3; i++) {
+        c[i] = hello(s, i);
+    }
+    assert_false(server_push_look(s));
+    for (int i = 0; i < SERVER_LOOKS; i++) {
+        assert_int_equal(look(s, c[1], &id), 0);
+    }
+    assert_int_equal(look(s, c[1], &id), PLX_EINVAL); /* it never reads its answers */
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(look(s, c[0], &id) + look(s, c[2], &id), 0);
+    }
+    for (unsigned n = 1; n <= 2; n++) { /* none is answered before it is its turn */
+        for (int i = 0; i < 3; i++) {
+            assert_true(server_push_look(s));
+        }
+        assert_int_equal(c[0]->nlooks, 2 - n);
+        assert_int_equal(c[1]->nlooks, SERVER_LOOKS - n);
+        assert_int_equal(c[2]->nlooks, 2 - n);
+    }
+    image_server_close(s);
+}
+
+/* A look that the store cannot answer promises nothing: another client is told to put it. */
+static void a_look_that_fails_promises_nothing(void **state)
+{
+    struct store_fixture *f = *state;
+    struct running r = {.server = NULL};
+    struct pusher to[2];
+    struct seg_ops ops;
+    struct store *s = open_odd(f, &ops);
+    struct seg_id id = {{8}};
+    struct plx_err err = {{0}};
+    uint8_t seen;
+
+    start_over(&r, s);
+    for (int i = 0; i < 2; i++) {
+        open_pusher(&to[i], &r);
+    }
+    odd.broken = true;
+    assert_int_equal(image_client_look(to[0].client, &id, 1, &seen, &err), PLX_EIO);
+    assert_non_null(strstr(err.msg, "the index cannot be read"));
+    odd.broken = false;
+    must(image_client_look(to[1].client, &id, 1, &seen, &err), &err);
+    assert_int_equal(seen, SEG_ABSENT);
+    for (int i = 0; i < 2; i++) {
+        close_pusher(&to[i]);
+    }
+    stop_server(&r);
+    store_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -689,9 +813,12 @@ int main(void)
         DIR_ONLY(many_small_segments_wait_their_turn),
         DIR_ONLY(the_server_says_how_much_may_be_on_its_way),
         DIR_ONLY(a_right_lost_meanwhile_is_reported),
+        DIR_ONLY(a_key_that_is_taken_out_is_let_go),
         DIR_ONLY(one_that_is_denied_takes_its_time),
         BOTH(what_is_swept_while_a_name_is_set_is_missing),
         DIR_ONLY(clients_take_turns_whatever_waits),
+        DIR_ONLY(looks_take_turns),
+        DIR_ONLY(a_look_that_fails_promises_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
