@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { BLOCK = 64, LANES = 2, SHA_BIT = 29 /* CPUID 7.0 EBX */ };
+enum { BLOCK = 64, LANES = 2, GROUP = 64, SHA_BIT = 29 /* CPUID 7.0 EBX */ };
 
 static const uint32_t round_constants[64] __attribute__((aligned(16))) = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
@@ -131,15 +131,32 @@ static void finish(struct lane *l)
     l->job = NULL;
 }
 
+/* Those of @waiting not begun yet. The longest goes first, so that at the end one lane has little
+ * to do alone. */
+static struct sha256_job *take_longest(struct sha256_job *jobs, uint64_t *waiting)
+{
+    struct sha256_job *longest = NULL;
+
+    for (uint64_t w = *waiting; w != 0; w &= w - 1) {
+        struct sha256_job *j = &jobs[__builtin_ctzll(w)];
+        longest = longest == NULL || j->len > longest->len ? j : longest;
+    }
+    if (longest != NULL) {
+        *waiting &= ~(UINT64_C(1) << (longest - jobs));
+    }
+    return longest;
+}
+
 /* Go to where the lane has blocks, over ends and jobs. False: nothing is left for it. */
-static bool ready(struct lane *l, struct sha256_job *jobs, size_t n, size_t *next)
+static bool ready(struct lane *l, struct sha256_job *jobs, uint64_t *waiting)
 {
     while (l->job == NULL || l->blocks == 0) {
         if (l->job == NULL) {
-            if (*next == n) {
+            struct sha256_job *j = take_longest(jobs, waiting);
+            if (j == NULL) {
                 return false;
             }
-            start(l, &jobs[(*next)++]);
+            start(l, j);
         } else if (!l->ending) {
             begin_end(l);
         } else {
@@ -149,29 +166,32 @@ static bool ready(struct lane *l, struct sha256_job *jobs, size_t n, size_t *nex
     return true;
 }
 
+/* Asked once: under a hypervisor CPUID takes as long as hashing some blocks. */
 static bool has_extensions(void)
 {
+    enum { UNKNOWN, NO, YES };
+    static int known;
     unsigned a, b, c, d;
+    int has = __atomic_load_n(&known, __ATOMIC_RELAXED);
 
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b >> SHA_BIT & 1) != 0;
+    if (has == UNKNOWN) {
+        has = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b >> SHA_BIT & 1) != 0 ? YES : NO;
+        __atomic_store_n(&known, has, __ATOMIC_RELAXED);
+    }
+    return has == YES;
 }
 
-void sha256_many(struct sha256_job *jobs, size_t n)
+/* At most GROUP jobs. */
+static void hash_group(struct sha256_job *jobs, size_t n)
 {
+    uint64_t waiting = n == GROUP ? ~UINT64_C(0) : (UINT64_C(1) << n) - 1;
     struct lane lanes[LANES];
-    size_t next = 0;
 
-    if (!has_extensions()) {
-        for (size_t i = 0; i < n; i++) {
-            sha256(jobs[i].data, jobs[i].len, jobs[i].sha);
-        }
-        return;
-    }
     for (int i = 0; i < LANES; i++) {
         lanes[i].job = NULL;
     }
     for (;;) {
-        bool first = ready(&lanes[0], jobs, n, &next), second = ready(&lanes[1], jobs, n, &next);
+        bool first = ready(&lanes[0], jobs, &waiting), second = ready(&lanes[1], jobs, &waiting);
         if (first && second) {
             size_t both = lanes[0].blocks < lanes[1].blocks ? lanes[0].blocks : lanes[1].blocks;
             compress_two(lanes, both);
@@ -184,5 +204,18 @@ void sha256_many(struct sha256_job *jobs, size_t n)
         } else {
             break;
         }
+    }
+}
+
+void sha256_many(struct sha256_job *jobs, size_t n)
+{
+    if (!has_extensions()) {
+        for (size_t i = 0; i < n; i++) {
+            sha256(jobs[i].data, jobs[i].len, jobs[i].sha);
+        }
+        return;
+    }
+    for (size_t at = 0; at < n; at += GROUP) {
+        hash_group(jobs + at, n - at < GROUP ? n - at : GROUP);
     }
 }

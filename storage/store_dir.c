@@ -197,17 +197,17 @@ static int commit_pending(struct store_dir *d, struct plx_err *err)
     (void)pthread_mutex_lock(&d->lock);
     size_t n = d->npending;
     struct index_entry *entries = n == 0 ? NULL : plx_calloc(n, sizeof *entries);
+    int rc = n == 0 ? 0 : store_dir_flush(d, err);
     int fd = n == 0 || d->limit != 0 ? -1 : fcntl(d->writer.fd, F_DUPFD_CLOEXEC, 3);
     if (entries != NULL) {
         memcpy(entries, d->pending, n * sizeof *entries);
     }
     (void)pthread_mutex_unlock(&d->lock);
-    int rc = 0;
     if (n > 0 && entries == NULL) {
         rc = plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
-    } else if (n > 0 && d->limit == 0 && (fd < 0 || fdatasync(fd) != 0)) {
+    } else if (rc == 0 && n > 0 && d->limit == 0 && (fd < 0 || fdatasync(fd) != 0)) {
         rc = plx_fail_errno(err, "cannot sync a pack of %s", d->path);
-    } else if (n > 0) {
+    } else if (rc == 0 && n > 0) {
         rc = enter(d, entries, n, err);
     }
     if (fd >= 0) {
@@ -240,11 +240,13 @@ static int dir_rest(void *self, struct plx_err *err)
     struct store_dir *d = self;
     int rc = store_dir_commit(d, err);
 
+    (void)pthread_mutex_lock(&d->commit_lock);
     (void)pthread_mutex_lock(&d->lock);
     if (rc == 0 && d->npending == 0 && d->writer.end >= REST_MIN) {
         store_dir_end_pack(d);
     }
     (void)pthread_mutex_unlock(&d->lock);
+    (void)pthread_mutex_unlock(&d->commit_lock);
     return rc;
 }
 
@@ -421,6 +423,7 @@ static void dir_close(void *self)
     index_close(d->index);
     plx_free(d->pending);
     plx_free(d->pending_at);
+    plx_free(d->writer.buf);
     (void)pthread_mutex_destroy(&d->lock);
     (void)pthread_mutex_destroy(&d->commit_lock);
     plx_free(d->path);

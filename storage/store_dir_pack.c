@@ -13,7 +13,7 @@
 #include "base/io.h"
 #include "storage/store_dir_priv.h"
 
-enum { WRITE_BEHIND = 8 << 20 };
+enum { WRITE_BEHIND = 8 << 20, HELD_MAX = 256 << 10 };
 
 void store_dir_pack_path(const struct store_dir *d, uint32_t number, char out[DIR_PATH_MAX])
 {
@@ -134,8 +134,8 @@ static int begin_pack(struct store_dir *d, struct plx_err *err)
         }
         return rc;
     }
-    d->writer =
-        (struct dir_writer){.fd = fd, .number = number, .end = PACK_HEADER, .begun = PACK_HEADER};
+    d->writer = (struct dir_writer){
+        .fd = fd, .number = number, .end = PACK_HEADER, .begun = PACK_HEADER, .buf = d->writer.buf};
     d->newest = number;
     return 0;
 }
@@ -146,18 +146,52 @@ void store_dir_end_pack(struct store_dir *d)
         (void)close(d->writer.fd); /* and so the lock */
         d->writer.fd = -1;
     }
+    d->writer.held = 0;
+}
+
+int store_dir_flush(struct store_dir *d, struct plx_err *err)
+{
+    struct dir_writer *w = &d->writer;
+
+    if (w->fd < 0) {
+        return 0;
+    }
+    if (w->held > 0 && io_pwrite_full(w->fd, w->buf, w->held, w->end - w->held) != 0) {
+        return plx_fail_errno(err, "cannot write to %s/packs/%08x", d->path, w->number);
+    }
+    w->held = 0;
+    if (w->end - w->begun >= WRITE_BEHIND) { /* a commit then has less to wait for */
+        (void)sync_file_range(w->fd, (off_t)w->begun, (off_t)(w->end - w->begun),
+                              SYNC_FILE_RANGE_WRITE);
+        w->begun = w->end;
+    }
+    return 0;
+}
+
+/* Room for @len bytes behind what is held; NULL with an error. */
+static uint8_t *hold_more(struct store_dir *d, size_t len, struct plx_err *err)
+{
+    struct dir_writer *w = &d->writer;
+
+    if (w->held + len > HELD_MAX && store_dir_flush(d, err) != 0) {
+        return NULL;
+    }
+    if (w->buf == NULL && (w->buf = plx_calloc(1, PACK_RECORD + SEG_STORED_MAX)) == NULL) {
+        (void)plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
+    }
+    return w->buf == NULL ? NULL : w->buf + w->held;
 }
 
 int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct seg_form *form,
                      struct index_entry *out, struct plx_err *err)
 {
-    uint8_t header[PACK_RECORD];
     struct pack_record r = {.id = *id,
                             .codec = form->codec,
                             .raw_len = form->raw_len,
                             .stored_len = form->stored_len,
                             .data_hash = pack_data_hash(form->data, form->stored_len)};
     struct dir_writer *w = &d->writer;
+    size_t len = PACK_RECORD + (size_t)r.stored_len;
 
     if (w->fd < 0) {
         int rc = begin_pack(d, err);
@@ -165,22 +199,19 @@ int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct 
             return rc;
         }
     }
-    pack_record_put(header, w->number, w->end, &r);
-    if (io_pwrite_full(w->fd, header, sizeof header, w->end) != 0 ||
-        io_pwrite_full(w->fd, form->data, form->stored_len, w->end + PACK_RECORD) != 0) {
-        return plx_fail_errno(err, "cannot write to %s/packs/%08x", d->path, w->number);
+    uint8_t *at = hold_more(d, len, err);
+    if (at == NULL) {
+        return PLX_EIO;
     }
+    pack_record_put(at, w->number, w->end, &r);
+    memcpy(at + PACK_RECORD, form->data, form->stored_len);
     *out = (struct index_entry){.id = *id,
                                 .pack = w->number,
                                 .raw_len = r.raw_len,
                                 .stored_len = r.stored_len,
                                 .off = w->end};
-    w->end += PACK_RECORD + (uint64_t)r.stored_len;
-    if (w->end - w->begun >= WRITE_BEHIND) { /* a commit then has less to wait for */
-        (void)sync_file_range(w->fd, (off_t)w->begun, (off_t)(w->end - w->begun),
-                              SYNC_FILE_RANGE_WRITE);
-        w->begun = w->end;
-    }
+    w->held += len;
+    w->end += len;
     return 0;
 }
 
@@ -217,6 +248,9 @@ static struct open_pack *hold_pack(struct store_dir *d, uint32_t number, struct 
             }
             *found = (struct open_pack){.number = number, .fd = fd};
         }
+    }
+    if (number == d->writer.number) { /* what was put a moment ago may be what is read */
+        (void)store_dir_flush(d, NULL);
     }
     if (found != NULL) {
         found->users++;

@@ -23,6 +23,8 @@ struct dir_writer { /* the pack we append to; fd < 0: none */
     int fd;
     uint32_t number;
     uint64_t end;
+    uint8_t *buf;   /* what is not written yet: many records at once cost less */
+    size_t held;    /* bytes of it, the last before @end */
     uint64_t begun; /* up to here writing to the medium has begun */
 };
 
@@ -40,7 +42,7 @@ struct store_dir {
     struct open_pack open[DIR_OPEN_PACKS];
     uint64_t open_clock;
     uint32_t newest;             /* cache: number of the newest pack */
-    pthread_mutex_t commit_lock; /* one commit at a time; taken before @lock */
+    pthread_mutex_t commit_lock; /* one commit at a time, and who ends a pack; before @lock */
 };
 
 void store_dir_pack_path(const struct store_dir *d, uint32_t number, char out[DIR_PATH_MAX]);
@@ -49,8 +51,11 @@ bool store_dir_pack_held(int fd);
 /* Append a record without asking whether it is there. With @lock held. */
 int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct seg_form *form,
                      struct index_entry *out, struct plx_err *err);
-/* Sync and leave the pack we append to; its records must be in the index, or never will be. With
+/* Write what is held of the pack we append to; readers of the index find only what is written. With
  * @lock held. */
+int store_dir_flush(struct store_dir *d, struct plx_err *err);
+/* Leave the pack we append to; its records must be in the index, or never will be. With
+ * @commit_lock and @lock held. */
 void store_dir_end_pack(struct store_dir *d);
 int store_dir_commit(void *self, struct plx_err *err);
 /* Numbers of all packs, ascending, to *out (the caller frees). */

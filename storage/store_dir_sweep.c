@@ -132,9 +132,10 @@ static int move_batch(struct sweep *s, struct index_entry *old, size_t n, struct
     wbuf_free(&buf);
     if (rc == 0) {
         (void)pthread_mutex_lock(&d->lock);
+        rc = store_dir_flush(d, err);
         int fd = fcntl(d->writer.fd, F_DUPFD_CLOEXEC, 3);
         (void)pthread_mutex_unlock(&d->lock);
-        if (fd < 0 || fdatasync(fd) != 0) {
+        if (rc == 0 && (fd < 0 || fdatasync(fd) != 0)) {
             rc = plx_fail_errno(err, "cannot sync a pack of %s", d->path);
         }
         if (fd >= 0) {
@@ -171,12 +172,14 @@ static int move_all(struct sweep *s, struct plx_err *err)
         for (end = at; end < s->moves.n && s->moves.items[end].pack == s->moves.items[at].pack;
              end++) {
         }
+        (void)pthread_mutex_lock(&d->commit_lock); /* nobody ends the pack that it moves to */
         rc = move_batch(s, &s->moves.items[at], end - at, err);
         (void)pthread_mutex_lock(&d->lock);
         if (rc == 0 && d->npending == 0 && d->writer.end >= d->pack_max) {
             store_dir_end_pack(d);
         }
         (void)pthread_mutex_unlock(&d->lock);
+        (void)pthread_mutex_unlock(&d->commit_lock);
     }
     return rc;
 }
