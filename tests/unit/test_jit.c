@@ -53,11 +53,19 @@ static void close_pair(struct pair *p)
 static void next_program(struct pair *p)
 {
     struct choices c = {.bytes = NULL};
+    /* one in eight over the boundary of two pages */
+    unsigned start = p->seed % 8 != 5 ? START : (unsigned)(CODE_SIZE / 2 - 1 - p->seed / 8 % 60);
 
     prng_seed(&p->g, p->seed);
     prng_seed(&c.g, p->seed);
-    sequence_make(&c, p->seed++ % 4 == 0 ? SEQUENCE_HOST : SEQUENCE_ANY, START, ITEMS, &p->s);
+    sequence_make(&c, p->seed++ % 4 == 0 ? SEQUENCE_HOST : SEQUENCE_ANY, start, ITEMS, &p->s);
     sequence_memory(&p->g, &p->in);
+}
+
+static void place(struct pair *p, unsigned start, const uint8_t *code, unsigned len)
+{
+    p->s = (struct sequence){.start = start, .end = start + len};
+    memcpy(p->s.code + start, code, len);
 }
 
 static void change(struct ours *o, uint64_t cr0, uint64_t cr4, uint64_t rflags)
@@ -251,13 +259,13 @@ static void code_changes_inside_a_translation(void **state)
         0x75, 6,               /* jnz behind the store */
         0x88, 0x0d, 6, 0, 0, 0, /* mov [rip + 6], cl: the 0x22 */
         0xeb, 2, 0x0f, 0x0b,   /* jmp over it; ud2 */
-        0x83, 0xc2, 0x22,      /* add edx, 0x22 */
+        0x81, 0xc2, 0x22, 0, 0, 0, /* add edx, 0x22 */
         0xf6, 0xc1, 63,        /* test cl, 63 */
         0x75, 6,               /* jnz behind the addition */
         0x00, 0x0d, 2, 0, 0, 0, /* add [rip + 2], cl: the 0x33 */
         0x80, 0xc3, 0x33,      /* add bl, 0x33 */
         0xff, 0xc9,            /* dec ecx */
-        0x75, 0xd9,            /* jnz to the first addition */
+        0x75, 0xd6,            /* jnz to the first addition */
         0x0f, 0x0b,            /* ud2 */
     };
     /* clang-format on */
@@ -266,8 +274,7 @@ static void code_changes_inside_a_translation(void **state)
 
     (void)state;
     open_pair(&p, &engine_jit, 0, 0x736d63, 1);
-    p.s = (struct sequence){.start = START, .end = START + sizeof loop};
-    memcpy(p.s.code + START, loop, sizeof loop);
+    place(&p, START, loop, sizeof loop);
     for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
         for (unsigned pass = 0; pass < 3; pass++) {
             unsigned runs = 0;
@@ -281,6 +288,56 @@ static void code_changes_inside_a_translation(void **state)
         }
     }
     assert_true(ours_at(&p.a).retired > 400 * 9);
+    /* Each of its instructions spans two pages once. */
+    for (unsigned before = 1; before < sizeof loop; before++) {
+        place(&p, CODE_SIZE / 2 - before, loop, sizeof loop);
+        for (unsigned pass = 0; pass < 3; pass++) {
+            begin(&p, 0);
+            (void)run(&p, 100000);
+        }
+    }
+    close_pair(&p);
+}
+
+/* A loop over the boundary of two pages is translated, whichever instruction spans them; unless
+ * only jumps from another page, or from its own end, lead to that. */
+static void an_instruction_may_span_pages(void **state)
+{
+    /* clang-format off */
+    static const uint8_t loop[] = {
+        0xb9, 0, 0x10, 0, 0,   /* mov ecx, 4096 */
+        0x48, 0x8d, 0x44, 0x08, 3, /* lea rax, [rax + rcx + 3] */
+        0x48, 0x01, 0x44, 0x24, 8, /* add [rsp + 8], rax */
+        0x0f, 0x82, 2, 0, 0, 0, /* jc over the next */
+        0x31, 0xc2,            /* xor edx, eax */
+        0xe8, 4, 0, 0, 0,      /* call behind the next jump */
+        0xff, 0xc9,            /* dec ecx */
+        0x75, 0xe5,            /* jnz to the addition */
+        0x58,                  /* pop rax */
+        0x81, 0xf9, 1, 0, 0, 0, /* cmp ecx, 1 */
+        0x0f, 0x87, 0xef, 0xff, 0xff, 0xff, /* ja to the decrement */
+        0x0f, 0x0b,            /* ud2 */
+    };
+    /* clang-format on */
+    enum { FIRST = 5, SECOND = 10, DECREMENT = 28 };
+    static struct pair p;
+
+    (void)state;
+    open_pair(&p, &engine_jit, 0, 0x7370616e, 1);
+    for (unsigned before = 1; before < sizeof loop; before++) {
+        uint64_t interpreted = p.b.vcpu->jit->interpreted;
+        place(&p, CODE_SIZE / 2 - before, loop, sizeof loop);
+        begin(&p, 0);
+        (void)run(&p, 100000);
+        assert_true(ours_at(&p.b).retired > 40000);
+        interpreted = p.b.vcpu->jit->interpreted - interpreted;
+        bool jumped_to = (before > FIRST && before < SECOND) || before == DECREMENT + 1;
+        if (!jumped_to && interpreted > 2000) {
+            printf("%u bytes before the boundary: %llu interpreted\n", before,
+                   (unsigned long long)interpreted);
+            fail();
+        }
+    }
     close_pair(&p);
 }
 
@@ -308,8 +365,7 @@ static void budgets_end_inside_a_rep(void **state)
 
     (void)state;
     open_pair(&p, &engine_jit, 0, 0x726570, 1);
-    p.s = (struct sequence){.start = START, .end = START + sizeof loop};
-    memcpy(p.s.code + START, loop, sizeof loop);
+    place(&p, START, loop, sizeof loop);
     for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
         for (unsigned pass = 0; pass < 3; pass++) {
             begin(&p, 0);
@@ -359,6 +415,7 @@ int main(void)
         cmocka_unit_test(single_steps_end_alike),
         cmocka_unit_test(code_changes_inside_a_translation),
         cmocka_unit_test(budgets_end_inside_a_rep),
+        cmocka_unit_test(an_instruction_may_span_pages),
         cmocka_unit_test(switch_runs_both),
     };
 

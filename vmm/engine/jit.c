@@ -332,7 +332,20 @@ static void drop(struct jit *j, struct translation *t)
         }
     }
     take_from_blocks(t);
+    if (t->span != NULL) {
+        t->span->next = j->spans_gone;
+        j->spans_gone = t->span;
+    }
     plx_free(t);
+}
+
+void jit_spans_free(struct jit *j)
+{
+    while (j->spans_gone != NULL) {
+        struct jit_span *next = j->spans_gone->next;
+        plx_free(j->spans_gone);
+        j->spans_gone = next;
+    }
 }
 
 static void translation_drop(struct vcpu *v, struct block *block)
@@ -482,6 +495,7 @@ static void jit_destroy(struct vcpu *v)
 
     engine_interp.destroy(v); /* drops the translations */
     if (j != NULL) {
+        jit_spans_free(j);
         jit_code_destroy(&j->code);
         plx_free(j->jumps);
         plx_free(j);

@@ -72,6 +72,15 @@ struct jit_part {
     struct jit_part *next; /* of the same block */
 };
 
+/* An instruction that spans two pages (jit_span.c). */
+struct jit_span {
+    struct jit_span *next; /* of those that are no translation's any more */
+    struct insn insn;
+    const uint8_t *first;          /* its first bytes on the host: */
+    uint8_t have;                  /* so many */
+    uint8_t bytes[INSN_BYTES_MAX]; /* all of them, when it was translated */
+};
+
 struct translation {
     struct block *block; /* the first */
     uint64_t rip;
@@ -81,6 +90,7 @@ struct translation {
     struct jit_edge *in;
     struct jit_part part[JIT_BLOCKS_MAX];
     unsigned nparts, nedges;
+    struct jit_span *span; /* NULL: it has none */
     struct jit_edge edge[];
 };
 
@@ -90,8 +100,9 @@ struct jit {
         shared_end;                              /* offsets of what all code shares */
     struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
-    bool wrgsbase;      /* the host lets programs set GS base */
-    uint64_t drops;     /* of translations: pointers to edges from before may be stale */
+    struct jit_span *spans_gone; /* perhaps while they were executed */
+    bool wrgsbase;               /* the host lets programs set GS base */
+    uint64_t drops;              /* of translations: pointers to edges from before may be stale */
     bool poison;        /* for tests: what the host may leave undefined in its flags is changed */
     struct prng choice; /* which way the next run goes, under the engine `switch` */
     uint64_t calls, interpreted;                   /* counters: of interpret, and in blocks */
@@ -103,6 +114,9 @@ void jit_run_blocks(struct vcpu *v);
 
 /* Make code for @block at v->c.rip. NULL: nothing of it can be translated, or no room. */
 struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *block);
+
+/* Free what may not be in use any more. */
+void jit_spans_free(struct jit *j);
 
 /* For perf, if it asked (jit_perf_map): what was emitted since offset @from is @what at @rip. */
 void jit_perf_note(const struct jit_code *c, uint32_t from, const char *what, uint64_t rip);

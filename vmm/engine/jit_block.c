@@ -37,7 +37,7 @@ static void find_live(struct jit_work *w, unsigned n)
         } else if (w->uncertain[i] == ALL) {
             f->reads = 0;
         }
-        bool whole = f->kind == FORM_CALL || may_leave(w, i);
+        bool whole = f->kind == FORM_CALL || may_leave(w, i) || jit_spans(w, i);
         w->live[i] = whole ? ALL : (w->live[i + 1] & ~f->writes) | f->reads;
     }
 }
@@ -102,8 +102,10 @@ static bool translate_one(struct jit_work *w)
         f->flags >= FLAGS_SHL && f->kind == FORM_MODRM && (w->live[w->i + 1] & FLAG_OF) != 0;
     bool last = w->i + 1 == w->n;
     bool branch = last && (f->kind >= FORM_JCC || jit_ends(in));
+    if (jit_spans(w, w->i)) {
+        jit_span_check(w);
+    }
     bool was_in_host = w->in_host;
-
     bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF ||
                      (f->kind >= FORM_SHIFT && f->kind <= FORM_SCAN);
 
@@ -322,17 +324,21 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     uint64_t rip = v->c.rip;
     unsigned edges = 2; /* of each way */
 
+    jit_spans_free(j);
     if (!jit_trace(&w, block, rip)) {
         return NULL;
     }
     for (unsigned i = 0; i < w.n; i++) {
         edges += w.forms[i].kind == FORM_JCC;
+        edges += jit_spans(&w, i);
     }
     struct translation *t = plx_calloc(1, sizeof *t + JIT_WAYS * edges * sizeof(struct jit_edge));
     if (t == NULL) {
+        plx_free(w.span);
         return NULL;
     }
     w.t = t;
+    t->span = w.span;
     t->rip = rip;
     t->n = w.n;
     t->sse = w.sse;
@@ -362,6 +368,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     emit_slow_paths(&w);
     if (j->code.full) {
         j->code.at = j->code.size; /* so that the next one makes room */
+        plx_free(t->span);
         plx_free(t);
         return NULL;
     }

@@ -205,7 +205,8 @@ void jit_do_inner_jcc(struct jit_work *w, const struct insn *in)
     if (!w->in_host) {
         jit_load_flags(w->c);
     }
-    w->exit[w->nexits++] = (struct jit_exit){.from = emit_jump(w->c, 0x80 | cc, 0),
+    w->exit[w->nexits++] = (struct jit_exit){.from = {emit_jump(w->c, 0x80 | cc, 0)},
+                                             .n = 1,
                                              .rip = w->next + (taken ? 0 : in->imm),
                                              .insn = w->i,
                                              .in_host = w->in_host,
@@ -216,7 +217,9 @@ void jit_emit_exits(struct jit_work *w)
 {
     for (unsigned k = 0; k < w->nexits; k++) {
         const struct jit_exit *x = &w->exit[k];
-        emit_aim(w->c, x->from, w->c->at);
+        for (unsigned i = 0; i < x->n; i++) {
+            emit_aim(w->c, x->from[i], w->c->at);
+        }
         if (x->in_host) {
             w->no_af = x->no_af;
             jit_save_flags(w, false);

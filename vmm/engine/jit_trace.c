@@ -5,10 +5,7 @@
 #include "vmm/cpu/seg.h"
 #include "vmm/engine/jit_work.h"
 
-enum {
-    TIMES_MAX = 4, /* around a loop */
-    LOOP_MAX = 64, /* instructions of all times around it */
-};
+enum { LOOP_MAX = 64 /* instructions of all times around it */ };
 
 /* Where the last instruction leads: *on is behind it, *to is its target or equals *on. False: it is
  * not known here. */
@@ -41,17 +38,24 @@ static bool stays_canonical(const struct block *block, uint64_t rip)
             cpu_canonical(end + last->imm));
 }
 
+static void append_one(struct jit_work *w, const struct insn *in, const uint8_t *bytes,
+                       uint64_t rip)
+{
+    w->insn[w->n] = in;
+    w->at[w->n] = rip;
+    w->bytes[w->n] = bytes;
+    form_of(in, bytes, &w->forms[w->n], &w->uncertain[w->n]);
+    w->sse |= w->forms[w->n].sse;
+    w->n++;
+}
+
 static void append(struct jit_work *w, struct block *block, uint64_t rip)
 {
     const uint8_t *bytes = ram_page_hva(w->v->ram, block->gpa) + PAGE_OFFSET(block->gpa);
 
-    for (unsigned i = 0; i < block->n; i++, w->n++) {
+    for (unsigned i = 0; i < block->n; i++) {
         const struct insn *in = &block->insns[i];
-        w->insn[w->n] = in;
-        w->at[w->n] = rip;
-        w->bytes[w->n] = bytes;
-        form_of(in, bytes, &w->forms[w->n], &w->uncertain[w->n]);
-        w->sse |= w->forms[w->n].sse;
+        append_one(w, in, bytes, rip);
         bytes += in->len;
         rip += in->len;
     }
@@ -79,12 +83,29 @@ static struct block *hot(const struct jit_work *w, uint64_t rip)
     return b;
 }
 
+/* The instruction at @rip, if it spans two pages. */
+static bool append_spanning(struct jit_work *w, uint64_t rip)
+{
+    const struct block *first = w->block[0];
+    const uint8_t *page = ram_page_hva(w->v->ram, first->gpa);
+
+    if (w->span != NULL || w->n == JIT_INSNS_MAX || PAGE_BASE(rip) != PAGE_BASE(w->at[0])) {
+        return false;
+    }
+    w->span = jit_span_find(w->v, page + PAGE_OFFSET(rip), rip);
+    if (w->span == NULL) {
+        return false;
+    }
+    append_one(w, &w->span->insn, w->span->bytes, rip);
+    return true;
+}
+
 /* The whole of it again, as often as worth it. */
 static void unroll(struct jit_work *w)
 {
     unsigned once = w->n;
 
-    for (unsigned k = 1; k < TIMES_MAX && w->n + once <= LOOP_MAX; k++) {
+    for (unsigned k = 1; k < JIT_TIMES_MAX && w->n + once <= LOOP_MAX; k++) {
         for (unsigned i = 0; i < once; i++, w->n++) {
             w->insn[w->n] = w->insn[i];
             w->at[w->n] = w->at[i];
@@ -111,10 +132,11 @@ bool jit_trace(struct jit_work *w, struct block *first, uint64_t rip)
         }
         struct block *a = hot(w, to), *b = on == to ? NULL : hot(w, on);
         struct block *next = a == NULL || (b != NULL && b->heat >= a->heat) ? b : a;
-        if (next == NULL) {
+        if (next != NULL) {
+            append(w, next, next == a ? to : on);
+        } else if (!append_spanning(w, on) && !append_spanning(w, to)) {
             break;
         }
-        append(w, next, next == a ? to : on);
     }
     if (w->forms[w->n - 1].kind == FORM_STI) { /* what its shadow is over is not here */
         w->forms[w->n - 1].kind = FORM_CALL;

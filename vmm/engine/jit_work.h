@@ -48,9 +48,12 @@ struct jit_miss {
     uint32_t site; /* the word that knows where that was */
 };
 
-/* A way out in the middle: where its jump is, and how the flags are there. */
+enum { JIT_EXIT_FROM = 5, JIT_TIMES_MAX = 4 /* around a loop */ };
+
+/* A way out in the middle: where its jumps are, and how the flags are there. */
 struct jit_exit {
-    uint32_t from; /* displacement of the jump to it */
+    uint32_t from[JIT_EXIT_FROM]; /* displacements of the jumps to it */
+    unsigned n;
     uint64_t rip;
     unsigned insn;
     bool in_host, no_af;
@@ -68,6 +71,7 @@ struct jit_work {
     struct translation *t;
     struct block *block[JIT_BLOCKS_MAX];
     unsigned nblocks;
+    struct jit_span *span;
     bool loops, sse; /* it leads to itself; it uses XMM registers */
     unsigned n, i;   /* instructions, the one under way */
     uint64_t next;   /* the address behind it */
@@ -90,7 +94,7 @@ struct jit_work {
     struct jit_slow slow[JIT_SLOW_MAX];
     struct jit_miss miss[JIT_MISS_MAX];
     unsigned nslow, nmiss;
-    struct jit_exit exit[JIT_WAYS * JIT_INSNS_MAX];
+    struct jit_exit exit[JIT_WAYS * (JIT_INSNS_MAX + JIT_TIMES_MAX)];
     unsigned nexits;
     uint32_t unlike[2]; /* of the edge being emitted */
     int8_t host[16];    /* of each guest register: its host register, -1: it is in memory */
@@ -182,6 +186,19 @@ unsigned jit_result_host(const struct jit_work *w, const struct form *f);
 
 /* The instructions from @first on, which is at @rip. False: it cannot be translated there. */
 bool jit_trace(struct jit_work *w, struct block *first, uint64_t rip);
+
+/* jit_span.c */
+
+/* The instruction at @rip, whose bytes to the end of the page are at @first, if it spans two pages
+ * and can be executed by a translation. NULL: it does not, or no memory. */
+struct jit_span *jit_span_find(const struct vcpu *v, const uint8_t *first, uint64_t rip);
+static inline bool jit_spans(const struct jit_work *w, unsigned i)
+{
+    return w->span != NULL && w->insn[i] == &w->span->insn;
+}
+/* On to the instruction under way, which is w->span, if it is what it was. The flags go to memory.
+ */
+void jit_span_check(struct jit_work *w);
 
 /* jit_lend.c: host registers lent to guest registers that live in memory else. */
 
