@@ -3,6 +3,7 @@
  */
 
 #include "base/alloc.h"
+#include "base/check.h"
 #include "vmm/cpu/seg.h"
 #include "vmm/engine/jit_work.h"
 
@@ -105,15 +106,23 @@ static bool translate_one(struct jit_work *w)
     if (jit_spans(w, w->i)) {
         jit_span_check(w);
     }
-    bool was_in_host = w->in_host;
     bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF ||
                      (f->kind >= FORM_SHIFT && f->kind <= FORM_SCAN);
 
-    if (w->in_host && in_memory && w->live[w->i] == 0) {
-        w->in_host = false; /* nobody wants them */
+    if (w->live[w->i] == 0) { /* nobody wants them */
+        w->in_host &= !in_memory;
+        w->lost = false;
     }
-    if (w->in_host &&
-        (in_memory || f->kind == FORM_CALL || may_leave(w, w->i) || keep_cf || merge || branch)) {
+    if (w->lost && branch) {
+        jit_remake(w, w->maker);
+    }
+    bool was_in_host = w->in_host;
+    if (w->in_host && may_leave(w, w->i) &&
+        jit_may_lose(w, w->way == JIT_PLANNED ? w->reach : w->n)) {
+        w->in_host = false;
+        w->lost = true;
+    } else if (w->in_host && (in_memory || f->kind == FORM_CALL || may_leave(w, w->i) || keep_cf ||
+                              merge || branch)) {
         jit_save_flags(w, f->kind == FORM_JCC);
     }
     bool keep_no_af = f->flags == FLAGS_ZF && w->in_host && w->no_af;
@@ -217,6 +226,12 @@ static bool translate_one(struct jit_work *w)
         w->in_host = true;
         w->no_af = f->flags == FLAGS_NO_AF || f->flags >= FLAGS_SHL || keep_no_af;
     }
+    if (f->writes != 0) {
+        w->lost = false;
+        jit_note_flags(w);
+    } else {
+        jit_note_registers(w);
+    }
     if (w->j->poison) {
         poison(w);
     }
@@ -239,6 +254,10 @@ static void emit_slow_paths(struct jit_work *w)
         const struct jit_slow *s = &w->slow[k];
         const struct jit_point *back = &w->after[s->way][s->insn];
         emit_aim(w->c, s->from, w->c->at);
+        if (s->maker != 0) {
+            jit_remake(w, s->maker);
+            jit_save_flags(w, false);
+        }
         if (s->skip) {
             go_to(w, &w->before[s->insn]);
             continue;
@@ -273,7 +292,8 @@ static void emit_way(struct jit_work *w, unsigned n)
 {
     bool ended = false;
 
-    w->in_host = false;
+    w->in_host = w->lost = false;
+    w->maker = 0;
     if (w->way == JIT_PLANNED) {
         w->i = 0;
         jit_check_early(w);
@@ -290,6 +310,7 @@ static void emit_way(struct jit_work *w, unsigned n)
         if (w->way == JIT_PLAIN) {
             w->before[n] = (struct jit_point){w->c->at, w->in_host};
         }
+        PLX_CHECK(!w->lost);
         if (w->in_host) {
             jit_save_flags(w, false);
         }

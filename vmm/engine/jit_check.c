@@ -112,6 +112,7 @@ static void check(struct jit_work *w, const struct jit_miss *what, bool late)
     struct jit_miss *m = &w->miss[w->nmiss++];
     *m = *what;
     m->insn = w->i;
+    m->maker = jit_lost(w);
     m->site = emit_site(c);
     emit_d(c, OP_MOV_LOAD, HOST_T1, rm_site(m->site));
     m->from[0] = compare(w, m);
@@ -126,6 +127,8 @@ static void emit_miss(struct jit_work *w, const struct jit_miss *m)
     struct jit_code *c = w->c;
 
     w->i = m->insn;
+    w->lost = m->maker != 0;
+    w->maker = m->maker;
     emit_aim(c, m->from[0], c->at);
     emit_aim(c, m->from[1], c->at);
     linear(w, &m->place, m->disp);

@@ -138,7 +138,9 @@ void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result
 
 void jit_want_host_flags(struct jit_work *w)
 {
-    if (!w->in_host) {
+    if (w->lost) {
+        jit_remake(w, w->maker);
+    } else if (!w->in_host) {
         jit_load_flags(w->c);
     }
 }

@@ -202,9 +202,7 @@ void jit_do_inner_jcc(struct jit_work *w, const struct insn *in)
     bool taken = w->at[w->i + 1] != w->next;
     unsigned cc = (in->opcode & 15U) ^ (taken ? 1U : 0U);
 
-    if (!w->in_host) {
-        jit_load_flags(w->c);
-    }
+    jit_want_host_flags(w);
     w->exit[w->nexits++] = (struct jit_exit){.from = {emit_jump(w->c, 0x80 | cc, 0)},
                                              .n = 1,
                                              .rip = w->next + (taken ? 0 : in->imm),

@@ -51,7 +51,8 @@ void jit_address(struct jit_work *w, const struct insn *in, bool linear)
 void jit_slow_from(struct jit_work *w, uint32_t site)
 {
     PLX_CHECK(w->nslow < JIT_SLOW_MAX);
-    w->slow[w->nslow++] = (struct jit_slow){.from = site, .insn = w->i, .way = w->way};
+    w->slow[w->nslow++] =
+        (struct jit_slow){.from = site, .insn = w->i, .way = w->way, .maker = jit_lost(w)};
 }
 
 void jit_plain_from(struct jit_work *w, uint32_t site)

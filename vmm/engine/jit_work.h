@@ -28,7 +28,8 @@ struct jit_slow {
     uint32_t from; /* displacement of the jump to it */
     unsigned insn;
     enum jit_way way;
-    bool skip; /* on to the instruction the plain way, without executing it */
+    uint8_t maker; /* 0: the flags are in memory; else they are lost there (struct jit_work) */
+    bool skip;     /* on to the instruction the plain way, without executing it */
 };
 
 /* Before an instruction, or (after one) where its slow path comes back. */
@@ -43,7 +44,8 @@ struct jit_miss {
     int64_t disp; /* for place.disp */
     unsigned span, insn;
     bool write, aligned;
-    bool skip; /* if it fails the instruction is executed the plain way */
+    uint8_t maker; /* as in jit_slow */
+    bool skip;     /* if it fails the instruction is executed the plain way */
     uint32_t from[2], back;
     uint32_t site; /* the word that knows where that was */
 };
@@ -91,6 +93,9 @@ struct jit_work {
     struct jit_point after[JIT_WAYS][JIT_INSNS_MAX];
     struct rm rm;        /* of the last access */
     bool in_host, no_af; /* the flags: in host flags only, and there AF means nothing */
+    bool lost;           /* the flags: neither there nor in memory, but they can be made again: */
+    uint8_t maker;       /* 1 plus the instruction that made the flags, if they can; else 0 */
+    uint32_t told_by;    /* the registers that tell them: a bit each */
     struct jit_slow slow[JIT_SLOW_MAX];
     struct jit_miss miss[JIT_MISS_MAX];
     unsigned nslow, nmiss;
@@ -141,6 +146,22 @@ void jit_end_shifted(struct jit_code *c);
  * @result. Uses T0 and T1. */
 void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result);
 void jit_want_host_flags(struct jit_work *w);
+
+/* jit_remake.c: flags made again instead of saved. */
+
+/* The instruction under way has made the flags, which are in host flags. */
+void jit_note_flags(struct jit_work *w);
+/* It has made none; the registers that it changes tell them no more. */
+void jit_note_registers(struct jit_work *w);
+/* The flags, in host flags before the instruction under way, may be lost there: until others take
+ * their place they can be made again wherever they are wanted, within @n instructions. */
+bool jit_may_lose(const struct jit_work *w, unsigned n);
+/* Those of @maker (struct jit_work) in host flags; uses T0 and T1. */
+void jit_remake(struct jit_work *w, unsigned maker);
+static inline uint8_t jit_lost(const struct jit_work *w)
+{
+    return w->lost ? w->maker : 0;
+}
 
 /* jit_operand.c: registers, addresses and the inline lookup of memory. */
 
