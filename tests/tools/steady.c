@@ -5,7 +5,7 @@
  * progress, not how busy this host is.
  *
  *   steady KERNEL INITRD CMDLINE|load=STATE [engine=NAME] [vcpus=N] [threads=M] [memory=MIB]
- *          [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N]
+ *          [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N] [perf=map]
  *
  * Prints the console; after each of its lines that begins with "work ", what happened since the
  * line before (counters of rounds, processor time of this process). Ends when the guest does, or
@@ -202,6 +202,10 @@ int main(int argc, char **argv)
             every = n;
         } else if (strncmp(argv[i], "digests=", 8) == 0) {
             digests = fopen(value + 1, "we");
+        } else if (strcmp(argv[i], "perf=map") == 0) {
+            if (jit_perf_map(&err) != 0) {
+                die(argv[i], &err);
+            }
         } else {
             (void)fprintf(stderr, "steady: what is %s?\n", argv[i]);
             return 1;

@@ -160,6 +160,18 @@ static bool is_late(const struct known *k, uint8_t reg)
     return reg != REG_NONE && k->reg[reg].late;
 }
 
+/* Additions to RAX, other arithmetic on it, its sign to all of it or to RDX; TEST and CMP. */
+static void fixed_changes(struct known *k, const struct insn *in, const struct form *f)
+{
+    if (f->w && (f->op == 0x05 || f->op == 0x2d)) {
+        add(k, RAX, f->op == 0x05 ? (int64_t)in->imm : -(int64_t)in->imm);
+    } else if (f->op == 0x99) {
+        forget(k, RDX, k->reg[RAX].late);
+    } else if (f->op < 0xa8 && (f->op & 0xf8) != 0x38) {
+        forget(k, RAX, k->reg[RAX].late);
+    }
+}
+
 static void changes(struct known *k, const struct insn *in, const struct form *f)
 {
     switch (f->kind) {
@@ -167,10 +179,8 @@ static void changes(struct known *k, const struct insn *in, const struct form *f
         modrm_changes(k, in, f);
         break;
     case FORM_FIXED:
-        if (f->op >= 0xa8 || (f->op & 0xf8) == 0x38) { /* test, cmp */
-            break;
-        }
-        /* fall through */
+        fixed_changes(k, in, f);
+        break;
     case FORM_DIV:
         forget(k, RAX, k->reg[RAX].late);
         forget(k, RDX, k->reg[RAX].late);
@@ -316,6 +326,7 @@ static void enter(struct jit_plan *p, const struct known *k, struct jit_access *
     g->late |= a->late;
     g->align = g->align != 0 ? g->align : align;
     g->n++;
+    g->last = (uint8_t)i;
     a->group = (uint8_t)(g - p->group);
 }
 

@@ -39,8 +39,8 @@ struct jit_group {
     bool early;             /* and checked there, else by its first access */
     bool slot;              /* more than the one that checks use what it found */
     bool write, late;
-    uint8_t n, first; /* accesses, the instruction of the first */
-    uint8_t align;    /* 1 plus which offset modulo 16 must be aligned; 0: none */
+    uint8_t n, first, last; /* accesses, the instructions of the first and the last */
+    uint8_t align;          /* 1 plus which offset modulo 16 must be aligned; 0: none */
     uint16_t base_id, index_id;
     int64_t low, high; /* the bytes: from low, up to but not including high */
 };

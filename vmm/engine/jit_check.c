@@ -50,8 +50,8 @@ static void check_aligned(struct jit_work *w, bool skip)
     fail_from(w, emit_jump(w->c, 0x85, 0), skip);
 }
 
-/* T0 is compared with what the entry at offset T1 says of pages, and becomes the distance from
- * linear to host addresses there; returns the jump if it is not there. */
+/* T0 is compared with what the entry at offset T1 says of pages, and becomes the host's address, or
+ * (late) the distance from linear to host addresses there; returns the jump if it is not there. */
 static uint32_t compare(struct jit_work *w, const struct jit_miss *m)
 {
     struct jit_code *c = w->c;
@@ -59,6 +59,10 @@ static uint32_t compare(struct jit_work *w, const struct jit_miss *m)
 
     if (m->aligned) {
         check_aligned(w, m->skip);
+    }
+    if (!m->late) {
+        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
+        return miss;
     }
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
     emit_q(c, 0x2b, HOST_T0, rm_at(HOST_T1, jit_tag_of(m->write))); /* sub */
@@ -92,9 +96,10 @@ static void check_fixed(struct jit_work *w, uint64_t lin, bool write, bool skip)
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, hva)));
 }
 
-/* T0 = what is added to the registers and the displacement of the place for the host's address, if
- * the bytes are there. */
-static void check(struct jit_work *w, const struct jit_miss *what, bool late)
+/* T0 = the host's address of the place with @what->disp, or, if that comes from memory, what is
+ * added to its registers and displacement for it; of a fixed place that of its page. Only if the
+ * bytes are there. */
+static void check(struct jit_work *w, const struct jit_miss *what)
 {
     struct jit_code *c = w->c;
 
@@ -103,10 +108,9 @@ static void check(struct jit_work *w, const struct jit_miss *what, bool late)
         return;
     }
     linear(w, &what->place, what->disp);
-    if (!late) { /* no entry without a tag has its page */
+    if (!what->late) { /* no entry without a tag has its page */
         jit_hash(w);
         fail_from(w, compare(w, what), what->skip);
-        add_segment(w, &what->place);
         return;
     }
     struct jit_miss *m = &w->miss[w->nmiss++];
@@ -158,16 +162,19 @@ static void check_group(struct jit_work *w, unsigned n, const struct jit_place *
     const struct jit_group *g = &w->plan.group[n];
     uint64_t disp = (uint64_t)place->disp + (uint64_t)g->low - (uint64_t)at;
 
-    check(w,
-          &(struct jit_miss){.place = *place,
-                             .disp = (int64_t)disp,
-                             .span = (unsigned)((uint64_t)g->high - (uint64_t)g->low),
-                             .write = g->write,
-                             .aligned = g->align != 0,
-                             .skip = true},
-          g->late);
+    check(w, &(struct jit_miss){.place = *place,
+                                .disp = (int64_t)disp,
+                                .span = (unsigned)((uint64_t)g->high - (uint64_t)g->low),
+                                .write = g->write,
+                                .aligned = g->align != 0,
+                                .late = g->late,
+                                .skip = true});
     w->checked |= 1U << n;
-    emit_q(w->c, OP_MOV_STORE, HOST_T0, slot_of(n));
+    if (w->found[n] != 0) {
+        emit_q(w->c, OP_MOV_LOAD, w->found[n], rm_reg(HOST_T0));
+    } else {
+        emit_q(w->c, OP_MOV_STORE, HOST_T0, slot_of(n));
+    }
 }
 
 void jit_check_early(struct jit_work *w)
@@ -179,8 +186,9 @@ void jit_check_early(struct jit_work *w)
     }
 }
 
-/* The operand at @a->place, T0 as check gives it. Changes no flag; uses T1. */
-static struct rm operand_of(struct jit_work *w, const struct jit_access *a)
+/* The operand at @a->place, @found being the distance that check gives, or of a fixed one the page.
+ * Changes no flag; uses T0 and T1. */
+static struct rm operand_of(struct jit_work *w, const struct jit_access *a, unsigned found)
 {
     struct jit_code *c = w->c;
     const struct jit_place *p = &a->place;
@@ -188,24 +196,25 @@ static struct rm operand_of(struct jit_work *w, const struct jit_access *a)
     bool indexed = p->index != REG_NONE;
 
     if (p->fixed) {
-        return rm_at(HOST_T0, (int32_t)PAGE_OFFSET((uint64_t)p->disp));
+        return rm_at(found, (int32_t)PAGE_OFFSET((uint64_t)p->disp));
     }
     if (p->base != REG_NONE) {
         int base = (int)jit_load_reg(w, p->base, HOST_T1);
         if (!indexed && base != HOST_T1) {
-            return rm_sum((unsigned)base, HOST_T0, 0, disp);
+            return rm_sum((unsigned)base, found, 0, disp);
         }
-        emit_lea(c, true, HOST_T0, HOST_T0, base, 0, 0);
+        emit_lea(c, true, HOST_T0, (int)found, base, 0, 0);
+        found = HOST_T0;
     }
     if (!indexed) {
-        return rm_at(HOST_T0, disp);
+        return rm_at(found, disp);
     }
     int index = (int)jit_load_reg(w, p->index, HOST_T1);
     if (index == HOST_T1) {
-        emit_lea(c, true, HOST_T0, HOST_T0, index, p->scale, 0);
+        emit_lea(c, true, HOST_T0, (int)found, index, p->scale, 0);
         return rm_at(HOST_T0, disp);
     }
-    return rm_sum(HOST_T0, (unsigned)index, p->scale, disp);
+    return rm_sum(found, (unsigned)index, p->scale, disp);
 }
 
 /* Each looks for itself, where its address leads. */
@@ -235,18 +244,23 @@ struct rm jit_access(struct jit_work *w)
         return w->rm;
     }
     if (alone) {
-        check(w,
-              &(struct jit_miss){.place = a->place,
-                                 .disp = a->place.disp,
-                                 .span = a->size,
-                                 .write = a->write,
-                                 .aligned = a->aligned},
-              a->late);
-    } else if ((w->checked >> n & 1) != 0) {
-        emit_q(w->c, OP_MOV_LOAD, HOST_T0, slot_of(n));
-    } else {
-        check_group(w, n, &a->place, a->at);
+        check(w, &(struct jit_miss){.place = a->place,
+                                    .disp = a->place.disp,
+                                    .span = a->size,
+                                    .write = a->write,
+                                    .aligned = a->aligned,
+                                    .late = a->late});
+        w->rm = operand_of(w, a, HOST_T0);
+        return w->rm;
     }
-    w->rm = operand_of(w, a);
+    if ((w->checked >> n & 1) == 0) {
+        check_group(w, n, &a->place, a->at);
+    } else if (w->found[n] == 0) {
+        emit_q(w->c, OP_MOV_LOAD, HOST_T0, slot_of(n));
+    }
+    const struct jit_group *g = &w->plan.group[n];
+    unsigned found = w->found[n] != 0 ? w->found[n] : (unsigned)HOST_T0;
+    w->rm = g->late || a->place.fixed ? operand_of(w, a, found)
+                                      : rm_at(found, (int32_t)((uint64_t)a->at - (uint64_t)g->low));
     return w->rm;
 }

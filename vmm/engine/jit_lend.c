@@ -52,35 +52,100 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
     }
 }
 
-void jit_lend_choose(struct jit_work *w)
+/* A host register that is not in use. NULL: there is none. */
+static struct jit_lent *borrow(struct jit_work *w, const unsigned *uses, unsigned guest)
 {
-    unsigned uses[BUDGET + 1] = {0}, next = 0;
-
-    memcpy(w->host, pinned, sizeof w->host);
-    for (unsigned i = 0; i < w->n; i++) {
-        count_uses(w->insn[i], &w->forms[i], uses);
+    for (unsigned i = w->lenders; i < PLX_COUNT(lenders); i++) {
+        unsigned lender = lenders[i];
+        if (uses[lender] == 0) {
+            unsigned host = lender == BUDGET ? (unsigned)HOST_BUDGET : (unsigned)pinned[lender];
+            w->lenders = i + 1;
+            w->budget_lent |= lender == BUDGET;
+            w->lent[w->nlent] = (struct jit_lent){(uint8_t)host, (uint8_t)guest, (uint8_t)lender};
+            return &w->lent[w->nlent++];
+        }
     }
-    uses[BUDGET] = 0; /* absent operands */
-    while (w->nlent < JIT_LENT_MAX) {
+    return NULL;
+}
+
+static void lend_to_guest(struct jit_work *w, const unsigned *uses)
+{
+    for (;;) {
         unsigned best = R11;
         for (unsigned r = R12; r < 16; r++) {
             if (w->host[r] < 0 && (w->host[best] >= 0 || uses[r] > uses[best])) {
                 best = r;
             }
         }
-        while (next < PLX_COUNT(lenders) && uses[lenders[next]] != 0) {
-            next++;
-        }
-        if (next == PLX_COUNT(lenders) || w->host[best] >= 0 ||
-            uses[best] <= (w->loops ? 0U : (unsigned)WORTH)) {
+        if (w->host[best] >= 0 || uses[best] <= (w->loops ? 0U : (unsigned)WORTH)) {
             return;
         }
-        unsigned lender = lenders[next++];
-        unsigned host = lender == BUDGET ? (unsigned)HOST_BUDGET : (unsigned)pinned[lender];
-        w->host[best] = (int8_t)host;
-        w->budget_lent |= lender == BUDGET;
-        w->lent[w->nlent++] = (struct jit_lent){(uint8_t)host, (uint8_t)best, (uint8_t)lender};
+        const struct jit_lent *l = borrow(w, uses, best);
+        if (l == NULL) {
+            return;
+        }
+        w->host[best] = (int8_t)l->host;
     }
+}
+
+/* Both are in use at some instruction. */
+static bool overlap(const struct jit_group *g, const struct jit_group *h)
+{
+    return (g->early || g->first <= h->last) && (h->early || h->first <= g->last);
+}
+
+/* A register lent to groups that is free as long as @g is in use; 0: none. */
+static uint8_t shared_with(const struct jit_work *w, const struct jit_group *g)
+{
+    for (unsigned i = 0; i < w->nlent; i++) {
+        bool is_free = w->lent[i].guest == REG_NONE;
+        for (unsigned n = 0; n < w->plan.ngroups && is_free; n++) {
+            is_free = w->found[n] != w->lent[i].host || !overlap(g, &w->plan.group[n]);
+        }
+        if (is_free) {
+            return w->lent[i].host;
+        }
+    }
+    return 0;
+}
+
+/* What checks find, the more often used first. */
+static void lend_to_groups(struct jit_work *w, const unsigned *uses)
+{
+    bool seen[JIT_GROUPS] = {false};
+
+    for (;;) {
+        const struct jit_group *best = NULL;
+        for (unsigned n = 0; n < w->plan.ngroups; n++) {
+            const struct jit_group *g = &w->plan.group[n];
+            if (g->slot && !seen[n] && (best == NULL || g->n > best->n)) {
+                best = g;
+            }
+        }
+        if (best == NULL) {
+            return;
+        }
+        unsigned n = (unsigned)(best - w->plan.group);
+        seen[n] = true;
+        w->found[n] = shared_with(w, best);
+        if (w->found[n] == 0 && (w->loops || best->n >= WORTH)) {
+            const struct jit_lent *l = borrow(w, uses, REG_NONE);
+            w->found[n] = l == NULL ? 0 : l->host;
+        }
+    }
+}
+
+void jit_lend_choose(struct jit_work *w)
+{
+    unsigned uses[BUDGET + 1] = {0};
+
+    memcpy(w->host, pinned, sizeof w->host);
+    for (unsigned i = 0; i < w->n; i++) {
+        count_uses(w->insn[i], &w->forms[i], uses);
+    }
+    uses[BUDGET] = 0; /* absent operands */
+    lend_to_guest(w, uses);
+    lend_to_groups(w, uses);
 }
 
 void jit_lend(struct jit_work *w)
@@ -88,7 +153,9 @@ void jit_lend(struct jit_work *w)
     for (unsigned i = 0; i < w->nlent; i++) {
         const struct jit_lent *l = &w->lent[i];
         emit_q(w->c, OP_MOV_STORE, l->host, home_of(l->lender));
-        emit_q(w->c, OP_MOV_LOAD, l->host, home_of(l->guest));
+        if (l->guest != REG_NONE) {
+            emit_q(w->c, OP_MOV_LOAD, l->host, home_of(l->guest));
+        }
     }
 }
 
@@ -96,7 +163,9 @@ void jit_give_back(struct jit_work *w)
 {
     for (unsigned i = 0; i < w->nlent; i++) {
         const struct jit_lent *l = &w->lent[i];
-        emit_q(w->c, OP_MOV_STORE, l->host, home_of(l->guest));
+        if (l->guest != REG_NONE) {
+            emit_q(w->c, OP_MOV_STORE, l->host, home_of(l->guest));
+        }
         emit_q(w->c, OP_MOV_LOAD, l->host, home_of(l->lender));
     }
 }

@@ -110,7 +110,8 @@ static uint32_t changed(const struct insn *in, const struct form *f)
             regs |= 1U << form_register(f, f->rm, f->rm_size);
         }
         return regs;
-    case FORM_FIXED:
+    case FORM_FIXED: /* CDQ and the like; not CMP and TEST, else RAX */
+        return f->op == 0x99 ? 1U << RDX : f->op >= 0xa8 || f->op >> 3 == 7 ? 0 : 1U << RAX;
     case FORM_DIV:
         return regs | 1U << RAX | 1U << RDX;
     case FORM_LEA:

@@ -44,6 +44,7 @@ struct jit_miss {
     int64_t disp; /* for place.disp */
     unsigned span, insn;
     bool write, aligned;
+    bool late;     /* what is loaded by the address waits for it */
     uint8_t maker; /* as in jit_slow */
     bool skip;     /* if it fails the instruction is executed the plain way */
     uint32_t from[2], back;
@@ -61,11 +62,12 @@ struct jit_exit {
     bool in_host, no_af;
 };
 
-/* Host register of @lender (a guest register or the budget), which @guest has for the time. */
+/* Host register of @lender (a guest register or the budget), which @guest has for the time, or
+ * (REG_NONE) groups of accesses. */
 struct jit_lent {
     uint8_t host, guest, lender;
 };
-enum { JIT_LENT_MAX = 4 };
+enum { JIT_LENT_MAX = 8 };
 
 struct jit_work {
     struct vcpu *v;
@@ -104,9 +106,10 @@ struct jit_work {
     uint32_t unlike[2]; /* of the edge being emitted */
     int8_t host[16];    /* of each guest register: its host register, -1: it is in memory */
     struct jit_lent lent[JIT_LENT_MAX];
-    unsigned nlent;
+    unsigned nlent, lenders; /* lenders that were looked at */
     bool budget_lent;
-    uint32_t inner; /* where a translation that leads to itself goes on */
+    uint8_t found[JIT_GROUPS]; /* the host register with what a group's check found; 0: its slot */
+    uint32_t inner;            /* where a translation that leads to itself goes on */
     struct jit *j;
 };
 
