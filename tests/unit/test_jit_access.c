@@ -3,7 +3,8 @@
  * (vmm/engine/jit_access.h) against the interpreter: programs of which nearly every instruction
  * accesses memory by few registers, which move by constants, are pushed, popped and copied. Their
  * operands lie across ends of pages, in pages that may not be read or written, in the program
- * itself; and they store to the table that maps what they access. RUNS= programs, SEED=. */
+ * itself; and they store to the table that maps what they access. Many go around because of flags
+ * that the accesses of the next turn may lose. RUNS= programs, SEED=. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,12 +17,13 @@
 #include "base/check.h"
 #include "tests/isa/ours.h"
 #include "vmm/engine/engine.h"
+#include "vmm/engine/jit.h"
 
 enum { ITEMS = 24, START = 0x400, HOT = 12, BUDGET = 300, PAGES = DATA_SIZE / 4096 };
 /* As in tests/isa/ours.c. */
 enum { GPA_PT = 0x4000, GPA_DATA = 0x20000, TABLE_AT = 0x10018000 };
 
-static const uint8_t pointers[] = {RBX, RBP, RSI, RDI, RSP, R12, R13, RDX};
+static const uint8_t pointers[] = {RBX, RBP, RSI, RDI, RSP, R12, R13, RDX, RAX};
 static const uint8_t values[] = {RAX, RCX, R8, R11, R15};
 
 struct program {
@@ -48,7 +50,9 @@ static unsigned pointer(struct program *p)
 
 static unsigned value(struct program *p)
 {
-    return values[below(p, sizeof values)];
+    unsigned reg = values[below(p, sizeof values)];
+
+    return memchr(p->base, (int)reg, sizeof p->base) != NULL ? R8 : reg; /* RAX may be either */
 }
 
 static void rex(struct program *p, bool w, unsigned reg, unsigned index, unsigned rm)
@@ -105,6 +109,13 @@ static void move_pointer(struct program *p)
     switch (below(p, 6)) {
     case 0:
         rex(p, true, 0, 0, reg);
+        if (reg == RAX && below(p, 2) == 0) {
+            int32_t n = (int8_t)by[below(p, sizeof by)];
+            byte(p, below(p, 2) == 0 ? 0x05 : 0x2d); /* add, sub */
+            memcpy(p->code + p->n, &n, 4);
+            p->n += 4;
+            break;
+        }
         byte(p, 0x83);
         byte(p, (below(p, 2) == 0 ? 0xc0 : 0xe8) | (reg & 7)); /* add, sub */
         byte(p, by[below(p, sizeof by)]);
@@ -142,7 +153,7 @@ static void registers_only(struct program *p)
     static const uint8_t ops[] = {0x01, 0x11, 0x19, 0x29, 0x31, 0x39, 0x85};
     unsigned a = value(p), b = value(p);
 
-    switch (below(p, 5)) {
+    switch (below(p, 7)) {
     case 0:
         byte(p, 0x83); /* and ecx, 15: a small index */
         byte(p, 0xe1);
@@ -158,6 +169,10 @@ static void registers_only(struct program *p)
         byte(p, 0x0f); /* setcc cl */
         byte(p, 0x90 | (unsigned)below(p, 16));
         byte(p, 0xc1);
+        break;
+    case 3: /* cwde, cdq and wider */
+        rex(p, below(p, 2) == 0, 0, 0, 0);
+        byte(p, 0x98 | (unsigned)below(p, 2));
         break;
     default:
         rex(p, below(p, 2) == 0, b, 0, a);
@@ -198,6 +213,25 @@ static void item(struct program *p)
     }
 }
 
+/* Its flags tell whether the program goes on, often with a pointer in it. */
+static void compare(struct program *p)
+{
+    static const uint8_t ops[] = {0x39, 0x39, 0x3b, 0x85, 0x29, 0x01};
+    unsigned a = below(p, 2) == 0 ? pointer(p) : value(p), b = value(p);
+
+    rex(p, true, b, 0, a);
+    byte(p, ops[below(p, sizeof ops)]);
+    byte(p, 0xc0 | (b & 7) << 3 | (a & 7));
+}
+
+static void go_back(struct program *p)
+{
+    uint32_t back = START - (p->n + 4);
+
+    memcpy(p->code + p->n, &back, 4);
+    p->n += 4;
+}
+
 static void make(struct program *p, uint64_t seed)
 {
     memset(p, 0, sizeof *p);
@@ -206,13 +240,20 @@ static void make(struct program *p, uint64_t seed)
     for (unsigned i = 0; i < sizeof p->base; i++) {
         p->base[i] = pointers[below(p, sizeof pointers)];
     }
-    for (unsigned i = 0; i < ITEMS; i++) {
+    unsigned items = below(p, 2) == 0 ? ITEMS : 3 + (unsigned)below(p, 6);
+    for (unsigned i = 0; i < items; i++) {
         item(p);
     }
+    if (below(p, 2) == 0) {
+        if (below(p, 2) == 0) {
+            compare(p);
+        }
+        byte(p, 0x0f); /* jcc */
+        byte(p, 0x80 | (unsigned)below(p, 16));
+        go_back(p);
+    }
     byte(p, 0xe9);
-    uint32_t back = START - (p->n + 4);
-    memcpy(p->code + p->n, &back, 4);
-    p->n += 4;
+    go_back(p);
 }
 
 /* Not to be executed: what takes it away then need not end translated code. */
@@ -232,7 +273,7 @@ static void registers(struct program *p, struct isa_state *in)
         in->gpr[i] = below(p, 2) == 0 ? below(p, 32) : prng_u64(&p->g);
     }
     for (unsigned i = 0; i < PLX_COUNT(pointers); i++) {
-        uint64_t off = below(p, 2) == 0 ? 4096 * (1 + below(p, PAGES - 1)) - 96 + 16 * below(p, 12)
+        uint64_t off = below(p, 2) == 0 ? 4096 * (1 + below(p, PAGES)) - 96 + 16 * below(p, 12)
                                         : 256 + 16 * below(p, DATA_SIZE / 16 - 64);
         in->gpr[pointers[i]] = DATA_AT + off + (below(p, 8) == 0 ? below(p, 16) : 0);
     }
@@ -359,11 +400,80 @@ static void so_they_do_with_two_entries(void **state)
     ours_close(&b);
 }
 
+/* Host flags that nobody may rely on are others after each instruction. */
+static void so_they_do_with_flags_poisoned(void **state)
+{
+    struct ours a, b;
+
+    (void)state;
+    open_with(&a, &engine_interp, 0);
+    open_with(&b, &engine_jit, 0);
+    b.vcpu->jit->poison = true;
+    end_alike(&a, &b, number("SEED", 0x706f69), number("RUNS", 1000) / 2);
+    ours_close(&a);
+    ours_close(&b);
+}
+
+/* @n bytes of @code, again and again, with RBX at @at and a bit further; perhaps they end in a
+ * fault. */
+static void ends_alike(const char *code, unsigned n, uint64_t at, bool faults)
+{
+    static struct program p;
+    static struct isa_state in;
+    struct ours a, b;
+
+    open_with(&a, &engine_interp, 0);
+    open_with(&b, &engine_jit, 0);
+    memset(&p, 0, sizeof p);
+    memcpy(p.code + START, code, n);
+    for (unsigned i = 0; i < HOT; i++) {
+        memset(&in, 0, sizeof in);
+        in.gpr[RBX] = at + 8 * i;
+        for (unsigned k = 0; k < DATA_SIZE; k++) {
+            in.data[k] = (uint8_t)(k ^ k >> 8);
+        }
+        in.rip = CODE_AT + START;
+        in.rflags = FLAG_ONE | FLAGS_ARITH;
+        ours_begin(&a, p.code, &in);
+        ours_begin(&b, p.code, &in);
+        assert_int_equal(ours_run(&a, BUDGET), ours_run(&b, BUDGET));
+        assert_int_equal(ours_ended(&a), faults);
+        assert_true(ours_equal(&a, &b));
+    }
+    ours_close(&a);
+    ours_close(&b);
+}
+
+/* The first access of a turn faults: the flags are those of the last turn. */
+static void a_turn_has_the_flags_of_the_last(void **state)
+{
+    static const char code[] = "\x48\x8b\x03\x48\x83\xc3\x08" /* mov rax, [rbx]; add rbx, 8 */
+                               "\x48\x39\xcb\x75\xf4";        /* cmp rbx, rcx; jne */
+
+    (void)state;
+    ends_alike(code, sizeof code - 1, DATA_AT + DATA_SIZE - UINT64_C(8) * 60, true);
+}
+
+/* CQO gives RDX another value: no check from before it serves. */
+static void cqo_moves_what_rdx_leads_to(void **state)
+{
+    static const char code[] =
+        "\xba\x08\x00\x00\x00\x48\x8b\x3c\x13" /* mov edx, 8; mov rdi, [rbx + rdx] */
+        "\x48\x99\x48\x8b\x74\x13\x08"         /* cqo; mov rsi, [rbx + rdx + 8] */
+        "\xeb\xee";                            /* jmp */
+
+    (void)state;
+    ends_alike(code, sizeof code - 1, DATA_AT, false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accesses_end_alike),
         cmocka_unit_test(so_they_do_with_two_entries),
+        cmocka_unit_test(so_they_do_with_flags_poisoned),
+        cmocka_unit_test(a_turn_has_the_flags_of_the_last),
+        cmocka_unit_test(cqo_moves_what_rdx_leads_to),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,7 +20,9 @@
  * there can fault: SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
  *
  * The arithmetic flags are in host flags where an instruction of the block needs them, else in
- * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there. Where an
+ * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there, but for a
+ * translation that leads to itself. Between they may be in neither, if they can be made again on the
+ * slow paths that want them (jit_remake.c). Where an
  * instruction leaves flags undefined on the host while the guest may still look at them, the chosen
  * values (R6) are made from its result, or the interpreter executes it.
  *

@@ -331,12 +331,11 @@ static void enter(struct jit_plan *p, const struct known *k, struct jit_access *
 }
 
 /* Where @g is checked: where the block begins, if flags need not be saved for that and would have
- * to be at its first access. */
-static void settle(struct jit_plan *p, struct jit_group *g, const bool *after_flags)
+ * to be at its first access, or where it @loops, so that none are wanted there (jit_flow.c). */
+static void settle(struct jit_group *g, const bool *after_flags, bool loops)
 {
-    g->early = g->entry && after_flags[g->first];
+    g->early = g->entry && (loops || after_flags[g->first]);
     g->slot = g->early || g->n > 1;
-    p->two_ways |= g->slot;
     if (g->align != 0 && !g->place.fixed) { /* so that the low end is to be aligned */
         g->low -= (g->low - (g->align - 1)) & 15;
     }
@@ -404,7 +403,7 @@ unsigned jit_plan_reach(const struct form *forms, unsigned n)
 }
 
 void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const struct form *forms,
-                   unsigned n, unsigned reach, const uint64_t *at)
+                   unsigned n, unsigned reach, const uint64_t *at, bool loops)
 {
     struct known k = known_at_end(insns, forms, reach);
     bool after_flags[JIT_INSNS_MAX] = {false}, flags = false;
@@ -429,7 +428,8 @@ void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const st
         }
     }
     for (unsigned g = 0; g < p->ngroups; g++) {
-        settle(p, &p->group[g], after_flags);
+        settle(&p->group[g], after_flags, loops && reach == n);
+        p->two_ways |= p->group[g].slot;
     }
     for (unsigned i = 0; i < n; i++) {
         p->covered[i] = count[i] != 0;

@@ -56,8 +56,9 @@ struct jit_plan {
 /* How many of @n instructions, from the first on, the plan can follow. */
 unsigned jit_plan_reach(const struct form *forms, unsigned n);
 
-/* Of @n instructions, which are at the addresses @at; groups among the first @reach only. */
+/* Of @n instructions, which are at the addresses @at and perhaps lead to the first one (@loops);
+ * groups among the first @reach only. */
 void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const struct form *forms,
-                   unsigned n, unsigned reach, const uint64_t *at);
+                   unsigned n, unsigned reach, const uint64_t *at, bool loops);
 
 #endif

@@ -57,7 +57,7 @@ static void plan(struct jit_work *w)
     w->reach = jit_plan_reach(w->forms, w->n);
     for (;;) {
         unsigned calls = 0;
-        jit_plan_make(&w->plan, w->insn, w->forms, w->n, w->reach, w->at);
+        jit_plan_make(&w->plan, w->insn, w->forms, w->n, w->reach, w->at, w->loops);
         if (!w->plan.two_ways) {
             w->reach = w->n;
         }
@@ -83,9 +83,7 @@ static void poison(struct jit_work *w)
         mask |= f->flags >= FLAGS_SHL ? (uint32_t)FLAG_OF : 0;
         mask |= f->flags == FLAGS_ROL || f->flags == FLAGS_ROR ? f->writes : 0;
     }
-    emit_bytes(w->c, "\x9c\x81\x34\x24", 4); /* pushfq; xor dword [rsp], mask; popfq */
-    emit_4(w->c, mask);
-    emit_1(w->c, 0x9d);
+    jit_poison(w, mask);
 }
 
 /* One instruction. True: the block's end has been emitted. */
@@ -115,6 +113,10 @@ static bool translate_one(struct jit_work *w)
     }
     if (w->lost && branch) {
         jit_remake(w, w->maker);
+    }
+    if (branch && jit_goes_around(w)) {
+        jit_do_loop(w, in);
+        return true;
     }
     bool was_in_host = w->in_host;
     if (w->in_host && may_leave(w, w->i) &&
@@ -232,9 +234,7 @@ static bool translate_one(struct jit_work *w)
     } else {
         jit_note_registers(w);
     }
-    if (w->j->poison) {
-        poison(w);
-    }
+    poison(w);
     w->after[w->way][w->i] = (struct jit_point){f->kind == FORM_STI ? 0 : c->at, w->in_host};
     return false;
 }
@@ -297,6 +297,7 @@ static void emit_way(struct jit_work *w, unsigned n)
     if (w->way == JIT_PLANNED) {
         w->i = 0;
         jit_check_early(w);
+        w->body = w->c->at;
     }
     for (w->i = 0; w->i < n && !ended; w->i++) {
         w->next = w->at[w->i] + w->insn[w->i]->len;

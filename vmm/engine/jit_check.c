@@ -3,9 +3,10 @@
  *
  * A check of an address that comes from memory looks into the entry of the shadow tables that it
  * found last; only if the address is not of that page it looks where the address leads. So nothing
- * it loads waits for the address. What a check finds is the distance from linear to host addresses
- * in the page: it is added to the operand's registers, or kept for the accesses that need no check
- * of their own.
+ * it loads waits for the address. What such a check finds is the distance from linear to host
+ * addresses in the page, which is added to the operand's registers; other checks find the host's
+ * address of the first byte. It is kept for the accesses that need no check of their own, in a
+ * register that was lent for it (jit_lend.c) or in memory.
  *
  * An entry without a tag is told by the low byte of what stands for it (shadow_no_tag), since its
  * page may be the one looked for: the distance's low byte is not 0, and has odd parity. */

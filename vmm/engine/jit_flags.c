@@ -136,6 +136,15 @@ void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result
     jit_end_shifted(c);
 }
 
+void jit_poison(struct jit_work *w, uint32_t flags)
+{
+    if (w->j->poison) {
+        emit_bytes(w->c, "\x9c\x81\x34\x24", 4); /* pushfq; xor dword [rsp], flags; popfq */
+        emit_4(w->c, flags);
+        emit_1(w->c, 0x9d);
+    }
+}
+
 void jit_want_host_flags(struct jit_work *w)
 {
     if (w->lost) {

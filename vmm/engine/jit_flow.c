@@ -69,18 +69,27 @@ static void look_at_page(struct jit_work *w, struct jit_edge *e)
     w->unlike[1] = emit_jump(c, 0x85, 0);
 }
 
+static void charge_within(struct jit_work *w, uint32_t n)
+{
+    emit_q(w->c, 0x81, 5, jit_budget(w)); /* sub */
+    emit_4(w->c, n);
+}
+
+/* The budget does not last for all of it once more. */
+static void leave_at_beginning(struct jit_work *w)
+{
+    jit_give_back(w);
+    jit_charge(w->c, true, w->t->n);
+    jit_set_rip(w->c, w->t->rip);
+    jit_leave(w, NULL);
+}
+
 /* To the beginning of the translation itself: what is lent stays so. */
 static void again(struct jit_work *w, unsigned refund)
 {
-    struct jit_code *c = w->c;
-
-    emit_q(c, 0x81, 5, jit_budget(w)); /* sub */
-    emit_4(c, w->t->n - refund);
-    emit_jump(c, 0x89, w->inner); /* jns */
-    jit_give_back(w);
-    jit_charge(c, true, w->t->n);
-    jit_set_rip(c, w->t->rip);
-    jit_leave(w, NULL);
+    charge_within(w, w->t->n - refund);
+    emit_jump(w->c, 0x89, w->inner); /* jns */
+    leave_at_beginning(w);
 }
 
 void jit_edge(struct jit_work *w, uint64_t rip, unsigned refund)
@@ -195,6 +204,33 @@ void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host)
     jit_edge(w, w->next, 0);
     emit_aim(w->c, taken, w->c->at);
     jit_edge(w, w->next + in->imm, 0);
+}
+
+bool jit_goes_around(const struct jit_work *w)
+{
+    return w->way == JIT_PLANNED && w->form[w->i].kind == FORM_JCC && w->in_host && w->maker != 0 &&
+           w->live[0] == 0 && w->next + w->insn[w->i]->imm == w->t->rip;
+}
+
+void jit_do_loop(struct jit_work *w, const struct insn *in)
+{
+    struct jit_code *c = w->c;
+    uint32_t taken = emit_jump(c, 0x80 | (in->opcode & 15U), 0);
+
+    jit_save_flags(w, false);
+    jit_edge(w, w->next, 0);
+    emit_aim(c, taken, c->at);
+    charge_within(w, w->t->n);
+    uint32_t out = emit_jump(c, 0x88, 0); /* js */
+    w->lost = true;
+    w->i = 0;
+    jit_check_early(w);
+    emit_jump(c, JUMP, w->body);
+    emit_aim(c, out, c->at);
+    jit_remake(w, w->maker);
+    jit_save_flags(w, false);
+    leave_at_beginning(w);
+    w->i = w->n - 1;
 }
 
 void jit_do_inner_jcc(struct jit_work *w, const struct insn *in)

@@ -227,4 +227,5 @@ void jit_remake(struct jit_work *w, unsigned maker)
     w->in_host = true;
     w->lost = false;
     w->no_af = f->flags == FLAGS_NO_AF;
+    jit_poison(w, f->flags == FLAGS_NO_AF ? FLAG_AF : 0);
 }

@@ -14,8 +14,8 @@
 
 enum {
     JIT_SLOW_EACH = 6, /* at most, of one instruction */
-    JIT_SLOW_MAX = 2 * JIT_INSNS_MAX * JIT_SLOW_EACH + 2 * JIT_GROUPS,
-    JIT_MISS_MAX = JIT_INSNS_MAX * JIT_ACCESSES_EACH + JIT_GROUPS
+    JIT_SLOW_MAX = 2 * JIT_INSNS_MAX * JIT_SLOW_EACH + 4 * JIT_GROUPS,
+    JIT_MISS_MAX = JIT_INSNS_MAX * JIT_ACCESSES_EACH + 2 * JIT_GROUPS
 };
 
 /* A block with accesses that are checked by others (jit_access.h) is translated two ways. The first
@@ -110,6 +110,7 @@ struct jit_work {
     bool budget_lent;
     uint8_t found[JIT_GROUPS]; /* the host register with what a group's check found; 0: its slot */
     uint32_t inner;            /* where a translation that leads to itself goes on */
+    uint32_t body;             /* the same, behind the early checks of the planned way */
     struct jit *j;
 };
 
@@ -149,6 +150,8 @@ void jit_end_shifted(struct jit_code *c);
  * @result. Uses T0 and T1. */
 void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result);
 void jit_want_host_flags(struct jit_work *w);
+/* In a test: host flags that nobody may rely on become others. */
+void jit_poison(struct jit_work *w, uint32_t flags);
 
 /* jit_remake.c: flags made again instead of saved. */
 
@@ -245,7 +248,7 @@ static inline struct rm jit_budget(const struct jit_work *w)
  * registers of the guest's operand, or on to the slow path. Changes flags, which are in memory, if
  * it is not covered. */
 struct rm jit_access(struct jit_work *w);
-/* The checks that stand before the first instruction. */
+/* The checks that stand before the first instruction, which is under way. */
 void jit_check_early(struct jit_work *w);
 /* What checks do that miss. */
 void jit_emit_misses(struct jit_work *w);
@@ -302,6 +305,10 @@ void jit_do_jump_to(struct jit_work *w, const struct form *f);
 /* At the end, where the flags are in memory; and before it: out, if it does not lead to the next
  * instruction. */
 void jit_do_jcc(struct jit_work *w, const struct insn *in, bool in_host);
+/* It is at the end of the planned way, leads to the beginning, where nobody wants the flags, and
+ * they can be made again. */
+bool jit_goes_around(const struct jit_work *w);
+void jit_do_loop(struct jit_work *w, const struct insn *in);
 void jit_do_inner_jcc(struct jit_work *w, const struct insn *in);
 void jit_emit_exits(struct jit_work *w);
 void jit_do_call(struct jit_work *w, const struct insn *in);
