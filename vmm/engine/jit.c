@@ -392,6 +392,39 @@ static bool translates(const struct vcpu *v)
            ((v->c.rflags & FLAG_AC) == 0 || (v->c.cr0 & CR0_AM) == 0 || cpu_cpl(&v->c) != 3);
 }
 
+/* What has been entered at RIP before, if it can be now; else NULL. May raise what a fetch does. */
+static const struct jit_jump *entered(struct vcpu *v)
+{
+    const struct jit_jump *to = jump_of(v->jit, v->c.rip);
+    const struct tlb_entry *e = &v->tlb_code[v->c.rip >> PAGE_SHIFT & v->tlb_mask];
+
+    if (v->attention || !translates(v) || to->rip != v->c.rip) {
+        return NULL;
+    }
+    if (e->xtag != PAGE_BASE(v->c.rip)) {
+        (void)mem_fetch(v, v->c.rip); /* which may have dropped it */
+    }
+    return !v->attention && e->xtag == PAGE_BASE(to->rip) && e->hva == to->hva &&
+                   to->n <= v->stop_progress - v->c.progress && (!to->sse || sse_usable(v))
+               ? to
+               : NULL;
+}
+
+static const struct jit_jump *enter_from_now_on(struct jit *j, const struct vcpu *v,
+                                                const struct translation *t, const uint8_t *hva)
+{
+    struct jit_jump *to = jump_of(j, t->rip);
+
+    *to = (struct jit_jump){
+        .rip = t->rip,
+        .code = j->code.rx + t->entry,
+        .hva = hva,
+        .slot = (uint32_t)((t->rip >> PAGE_SHIFT & v->tlb_mask) * sizeof(struct tlb_entry)),
+        .n = (uint16_t)t->n,
+        .sse = t->sse};
+    return to;
+}
+
 void jit_run_blocks(struct vcpu *v)
 {
     static const struct insn nothing;
@@ -405,31 +438,32 @@ void jit_run_blocks(struct vcpu *v)
         if (j->code.size - j->code.at < CODE_RESERVE) {
             make_room(v);
         }
-        const struct insn *first = block_at(v, &n);
-        struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
-        struct translation *t = block == NULL ? NULL : find(v, block);
-        if (t == NULL || t->n > v->stop_progress - v->c.progress || (t->sse && !sse_usable(v))) {
-            uint64_t before = v->c.retired;
-            last = interp_block(v, first, n);
-            j->interpreted += v->c.retired - before;
-            from = NULL;
-            continue;
+        bool link = from != NULL && drops == j->drops && from->to == NULL;
+        const struct jit_jump *to = link ? NULL : entered(v);
+        if (to == NULL) {
+            const struct insn *first = block_at(v, &n);
+            struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
+            struct translation *t = block == NULL ? NULL : find(v, block);
+            if (t == NULL || t->n > v->stop_progress - v->c.progress ||
+                (t->sse && !sse_usable(v))) {
+                uint64_t before = v->c.retired;
+                last = interp_block(v, first, n);
+                j->interpreted += v->c.retired - before;
+                from = NULL;
+                continue;
+            }
+            const uint8_t *hva = ram_page_hva(v->ram, block->gpa);
+            if (link && drops == j->drops && from->rip == t->rip &&
+                (from->look != 0 || PAGE_BASE(from->from->block->gpa) == PAGE_BASE(block->gpa))) {
+                jit_link(j, from, t, hva);
+            }
+            to = enter_from_now_on(j, v, t, hva);
         }
-        const uint8_t *hva = ram_page_hva(v->ram, block->gpa);
-        if (from != NULL && drops == j->drops && from->rip == t->rip && from->to == NULL &&
-            (from->look != 0 || PAGE_BASE(from->from->block->gpa) == PAGE_BASE(block->gpa))) {
-            jit_link(j, from, t, hva);
-        }
-        *jump_of(j, t->rip) = (struct jit_jump){.rip = t->rip,
-                                                .code = j->code.rx + t->entry,
-                                                .hva = hva,
-                                                .slot = (t->rip >> PAGE_SHIFT & v->tlb_mask) *
-                                                        sizeof(struct tlb_entry)};
         drops = j->drops;
         v->cur = NULL;
         v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
         v->jit_run.bias = v->c.retired - v->c.progress;
-        from = j->enter(j->code.rx + t->entry);
+        from = j->enter(to->code);
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
         /* What was called and ended it; what is not called sets attention if need be. */
         last = v->cur != NULL ? v->cur : &nothing;

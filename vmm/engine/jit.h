@@ -49,7 +49,9 @@ struct jit_jump {
     uint64_t rip; /* 0: free */
     const void *code;
     const uint8_t *hva; /* of its page, when this was entered */
-    uint64_t slot;      /* offset of the page's entry in v->tlb_code */
+    uint32_t slot;      /* offset of the page's entry in v->tlb_code */
+    uint16_t n;         /* translation.n */
+    bool sse;           /* translation.sse */
 };
 enum { JIT_JUMPS_BITS = 15, JIT_JUMPS = 1 << JIT_JUMPS_BITS, JIT_JUMPS_FOLD = 12 };
 

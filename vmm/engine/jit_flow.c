@@ -140,7 +140,7 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
     emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     unlike[0] = emit_jump(c, 0x85, 0);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
+    emit_d(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
     emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
