@@ -310,6 +310,58 @@ static void model_of_a_bare_walk(void **state)
     }
 }
 
+/* rep stosq of RAX: @n entries of the page table, from the one of page @first on. */
+static void store_entries(struct guest *g, uint64_t first, uint64_t n, uint64_t value)
+{
+    g->v->c.gpr[RDI] = G_PT + first * 8;
+    g->v->c.gpr[RCX] = n;
+    g->v->c.gpr[RAX] = value;
+    G_EXEC(g, 0xf3, 0x48, 0xab);
+}
+
+/* What entries lead to is found out anew when a REP has changed them, among others that did not
+ * lead anywhere. */
+static void rep_stos_over_tables(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    for (uint64_t i = 0x42; i < 0x60; i++) {
+        g_put(&g, G_PT + i * 8, 0, 8);
+    }
+    g_put(&g, 0x60000, 0xaaaa, 8);
+    g_put(&g, 0x70000, 0xbbbb, 8);
+    assert_int_equal(guest_load(&g, 0x60000), 0xaaaa);
+    store_entries(&g, 0x40, 0x40, 0x70000 | 7);
+    assert_int_equal(g.v->c.gpr[RCX], 0);
+    assert_int_equal(g.v->c.gpr[RDI], G_PT + 0x400);
+    assert_int_equal(guest_load(&g, 0x60000), 0xbbbb);
+    assert_int_equal(guest_load(&g, 0x40000), 0xbbbb);
+    assert_int_equal(guest_load(&g, 0x50000), 0xbbbb);
+    store_entries(&g, 0x40, 0x40, 0);
+    guest_load(&g, 0x60000);
+    assert_int_equal(g_vector(&g), VEC_PF);
+    g_close(&g);
+}
+
+/* It faults as soon as it has taken away the page it stores to. */
+static void rep_stos_over_its_own_table(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    store_entries(&g, 0, 512, 0);
+    assert_int_equal(g_vector(&g), VEC_PF);
+    assert_int_equal(g.v->c.cr2, G_PT + 5 * 8);
+    assert_int_equal(g.v->c.gpr[RDI], G_PT + 5 * 8);
+    assert_int_equal(g.v->c.gpr[RCX], 512 - 5);
+    assert_int_equal(pte(&g, 0x4000), 0);
+    assert_true(pte(&g, 0x5000) != 0);
+    g_close(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +374,8 @@ int main(void)
         cmocka_unit_test(dirty_pages_are_flagged),
         cmocka_unit_test(alignment_check),
         cmocka_unit_test(model_of_a_bare_walk),
+        cmocka_unit_test(rep_stos_over_tables),
+        cmocka_unit_test(rep_stos_over_its_own_table),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -110,6 +110,24 @@ static uint64_t movs_many(struct vcpu *v, const struct insn *in, unsigned size, 
     return len / size;
 }
 
+/* Into a page from which something was derived, as page tables are that are cleared for new use. */
+static uint64_t stos_run(struct vcpu *v, const struct insn *in, unsigned size, uint64_t room)
+{
+    uint64_t di = v->c.gpr[RDI], end = PAGE_SIZE - PAGE_OFFSET(di);
+    uint8_t data[PAGE_SIZE];
+
+    if (in->asz != 8 || end < 2UL * size) {
+        return 0;
+    }
+    unsigned len = (unsigned)(room < end / size ? room * size : end & ~(size - 1UL));
+    for (unsigned i = 0; i < len; i += size) {
+        memcpy(data + i, &v->c.gpr[RAX], size);
+    }
+    len = mem_write_run(v, di, data, len, size);
+    v->c.gpr[RDI] = di + len;
+    return len / size;
+}
+
 static uint64_t stos_many(struct vcpu *v, const struct insn *in, unsigned size, uint64_t room)
 {
     uint64_t di = reg_read(v, RDI, in->asz), value = v->c.gpr[RAX];
@@ -121,7 +139,7 @@ static uint64_t stos_many(struct vcpu *v, const struct insn *in, unsigned size, 
     uint64_t want = room < PAGE_SIZE ? room * size : PAGE_SIZE;
     unsigned len = mem_window(v, SEG_ES, di, before_wrap(in, di, want), true, &dst);
     if (len < size) {
-        return 0;
+        return stos_run(v, in, size, room);
     }
     len &= ~(size - 1);
     if (size == 1) {

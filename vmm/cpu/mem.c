@@ -401,13 +401,14 @@ static bool may_write_now(struct vcpu *v, uint64_t page)
     return true;
 }
 
-/* More from the same table, while it is at hand: what needs no flag set and takes no room. */
+/* More from the same table, while it is at hand: what needs no flag set and takes no room. Its tags
+ * wait for its first use, if that has to ask for a right. */
 static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_want want,
                        const struct walk_result *r)
 {
     struct shadow *s = v->mem->s;
     gva_t base = PAGE_BASE(lin) & ~((gva_t)s->cfg.batch * PAGE_SIZE - 1);
-    uint64_t before = s->counters.batch_filled;
+    uint64_t before = s->counters.batch_filled, index;
 
     for (unsigned i = 0; i < s->cfg.batch; i++) {
         gva_t at = base + i * PAGE_SIZE;
@@ -424,9 +425,11 @@ static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_wa
             memcpy(&value, ram_page_hva(v->ram, leaf) + PAGE_OFFSET(leaf), r->entry_size);
             perm = walk_near(&v->c, want, r, value, &page);
         }
-        if (perm != 0) {
-            shadow_fill_near(s, first + (uint32_t)((at >> PAGE_SHIFT) & (s->entries - 1)), at, r,
-                             leaf, page, perm);
+        uint32_t slot = first + (uint32_t)((at >> PAGE_SHIFT) & (s->entries - 1));
+        if (perm != 0 && shadow_fill_near(s, slot, at, r, leaf, page, perm) && v->owner == NULL &&
+            ram_page_of(v->ram, page, &index)) {
+            s->entry[slot].waiting = false;
+            shadow_tag(s, slot, index, OWNER_R | OWNER_W);
         }
     }
     s->counters.batches += s->counters.batch_filled != before;
@@ -720,6 +723,34 @@ void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len)
     span_of(v, seg_linear(v, seg, off, len, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
 }
 
+unsigned mem_write_run(struct vcpu *v, uint64_t off, const uint8_t *data, unsigned len,
+                       unsigned size)
+{
+    struct mem_span s;
+    unsigned n = 0;
+
+    if (v->owner != NULL || v->debug || (v->c.rflags & FLAG_AC) != 0 || !v->mem->is64 ||
+        PAGE_OFFSET(off) + len > PAGE_SIZE) {
+        return 0;
+    }
+    span_of(v, seg_linear(v, SEG_ES, off, size, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
+    struct mem_piece p = s.piece[0];
+    if (p.hva == NULL || (v->use[(uint64_t)(p.hva - v->ram->hva) >> PAGE_SHIFT] & USE_CODE) != 0) {
+        return 0;
+    }
+    p.len = size;
+    while (n < len && !changes_entry(&p, data + n)) {
+        p.gpa += size;
+        p.hva += size;
+        n += size;
+    }
+    if (n != 0) {
+        s.piece[0].len = n;
+        piece_write(v, &s.piece[0], data);
+    }
+    return n;
+}
+
 uint64_t mem_rmw_begin(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, struct mem_rmw *m)
 {
     gva_t lin;
@@ -750,11 +781,26 @@ void mem_rmw_end(struct vcpu *v, struct mem_rmw *m, uint64_t value)
     }
 }
 
+/* Its tags, if an access of @size bytes at @lin stays in one page; else NULL. */
+static const struct tlb_entry *tags_of(const struct vcpu *v, gva_t lin, unsigned size, bool user)
+{
+    const struct shadow *s = v->mem->s;
+
+    return v->debug || PAGE_OFFSET(lin) + size > PAGE_SIZE
+               ? NULL
+               : &s->tlb[shadow_slot(s, user ? SHADOW_USER : SHADOW_SUPER, lin)];
+}
+
 uint64_t mem_read_lin(struct vcpu *v, gva_t lin, unsigned size, bool user)
 {
+    const struct tlb_entry *e = tags_of(v, lin, size, user);
     struct mem_span s;
     uint64_t value = 0;
 
+    if (e != NULL && e->rtag == PAGE_BASE(lin)) {
+        memcpy(&value, e->hva + PAGE_OFFSET(lin), size);
+        return value;
+    }
     span_of(v, lin, size, MEM_R, user, !user, &s);
     span_read(v, &s, &value);
     return value;
@@ -762,8 +808,13 @@ uint64_t mem_read_lin(struct vcpu *v, gva_t lin, unsigned size, bool user)
 
 void mem_write_lin(struct vcpu *v, gva_t lin, unsigned size, uint64_t value, bool user)
 {
+    const struct tlb_entry *e = v->parallel ? NULL : tags_of(v, lin, size, user);
     struct mem_span s;
 
+    if (e != NULL && e->wtag == PAGE_BASE(lin)) { /* there is nothing to undo */
+        memcpy(e->hva + PAGE_OFFSET(lin), &value, size);
+        return;
+    }
     span_of(v, lin, size, MEM_W, user, !user, &s);
     span_write(v, &s, &value);
 }

@@ -383,15 +383,16 @@ void shadow_fill(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_r
     s->counters.fills++;
 }
 
-void shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
+bool shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
                       gpa_t leaf, gpa_t page, unsigned perm)
 {
     if (s->entry[slot].tag != TLB_NONE) {
-        return;
+        return false;
     }
     put(s, slot, lin, page, perm, leaf, dir_of(r));
     s->entry[slot].waiting = true;
     s->counters.batch_filled++;
+    return true;
 }
 
 void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)

@@ -50,7 +50,7 @@ struct shadow_entry {
     struct shadow_link by_page, by_leaf, by_dir;
     uint8_t perm; /* WALK_*; W also where a store must take the slow path */
     bool listed;  /* in its space's list of used entries */
-    bool waiting; /* filled in a batch, not used yet */
+    bool waiting; /* filled in a batch, without tags, not used yet */
 };
 
 /* What a translation depends on beside the tables. */
@@ -104,7 +104,7 @@ struct shadow_config {
     X(fills, "entries filled on a miss")                                 \
     X(batches, "misses that filled more than one entry")                 \
     X(batch_filled, "entries filled beside the one asked for")           \
-    X(batch_hits, "of these, later used")                                \
+    X(batch_hits, "of these, later used, where that asks for a right")   \
     X(switches, "changes of the address space")                          \
     X(switch_hits, "of these, to a space that was kept")                 \
     X(space_evictions, "spaces given up for another")                    \
@@ -187,8 +187,9 @@ static inline bool shadow_is_tag(gva_t tag)
 
 /* Put what a walk found at @slot, without tags. Whatever was there goes. */
 void shadow_fill(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r);
-/* One entry beside it, if that costs no other: @page through the guest's entry @leaf. */
-void shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
+/* One entry beside it, if that costs no other (else false): @page through the guest's entry @leaf.
+ */
+bool shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r,
                       gpa_t leaf, gpa_t page, unsigned perm);
 void shadow_drop(struct shadow *s, uint32_t slot);
 
