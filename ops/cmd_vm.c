@@ -526,11 +526,16 @@ int cmd_vm(int argc, char **argv)
     if (rc == 0) {
         rc = api_receive(fd, &r, &err);
     }
+    if (rc == 0 && v->make == make_info && a.object != NULL && r->n_vms == 0) {
+        rc = plx_fail(&err, PLX_ECORRUPT, "polluxd's answer is not about %s", a.object);
+    }
     if (rc == 0) {
         print_reply(v, &a, r);
-        api__reply__free_unpacked(r, NULL);
     } else {
         (void)fprintf(stderr, "%s: %s\n", v->opt.name, err.msg);
+    }
+    if (r != NULL) {
+        api__reply__free_unpacked(r, NULL);
     }
     if (fd >= 0) {
         (void)close(fd);

@@ -72,51 +72,6 @@ static void on_record(void *ctx, const uint8_t *uuid, const struct roles_vm *vm)
     session_record(d, uuid, vm);
 }
 
-static void on_status(struct daemon *d, uint32_t from, const Cl__NodeStatus *s)
-{
-    for (unsigned i = 0; i < CONF_NODES_MAX; i++) {
-        if (d->status[i].id == from || d->status[i].id == 0) {
-            d->status[i] = (struct node_status){
-                .id = from, .uptime_ms = s->uptime_ms, .replicas = s->replicas};
-            return;
-        }
-    }
-}
-
-static void on_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
-{
-    struct daemon *d = ctx;
-
-    if (d->stopping || d->cluster == NULL) {
-        return;
-    }
-    switch (msg->msg_case) {
-    case CL__NODE_MESSAGE__MSG_NODE_STATUS:
-        on_status(d, from, msg->node_status);
-        break;
-    case CL__NODE_MESSAGE__MSG_VM_STATS:
-        if (msg->vm_stats->vm.len == ROLES_UUID_LEN && msg->vm_stats->stats != NULL) {
-            stats_store(d, msg->vm_stats->vm.data, from, msg->vm_stats->stats);
-        }
-        break;
-    case CL__NODE_MESSAGE__MSG_VM_EVENT:
-        event_received(d, msg->vm_event);
-        break;
-    case CL__NODE_MESSAGE__MSG_PREPARE:
-    case CL__NODE_MESSAGE__MSG_PREPARED:
-        start_message(d, from, msg);
-        break;
-    case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
-    case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
-    case CL__NODE_MESSAGE__MSG_CONSOLE_BYTES:
-        session_message(d, from, msg);
-        break;
-    default:
-        log_warn("a message of kind %d from node %s is not understood", (int)msg->msg_case,
-                 conf_node_name(d->conf, from));
-    }
-}
-
 /* --- the tick ------------------------------------------------------------------------------ */
 
 static void tell_status(struct daemon *d)
@@ -129,7 +84,7 @@ static void tell_status(struct daemon *d)
     for (const struct child *c = d->children; c != NULL; c = c->next) {
         s.replicas++;
     }
-    on_status(d, d->conf->self, &s);
+    peers_status(d, d->conf->self, &s);
     m.msg_case = CL__NODE_MESSAGE__MSG_NODE_STATUS;
     m.node_status = &s;
     daemon_send(d, 0, &m);
@@ -245,7 +200,7 @@ static int open_cluster(struct daemon *d, struct plx_err *err)
                                  .election_ms = c->election_ms,
                                  .heartbeat_ms = c->heartbeat_ms,
                                  .on_record = on_record,
-                                 .on_message = on_message,
+                                 .on_message = peers_message,
                                  .ctx = d};
     return cluster_open(&cfg, &d->cluster, err);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * ops/polluxd/daemon.h - what the files of the daemon share: one struct, one loop, one thread.
  *
- *     daemon.c   start and stop, the tick, messages between daemons
+ *     daemon.c   start and stop, the tick
+ *     peers.c    messages between daemons
  *     api.c      connections of the CLI and what they ask
  *     start.c    choosing the nodes of a VM and comparing its files on them
  *     prepare.c  hashing the files and making keys on one node
@@ -108,6 +109,10 @@ const struct roles_vm *daemon_vm(struct daemon *d, const uint8_t *uuid);
 /* By name or UUID. */
 const struct roles_vm *daemon_find_vm(struct daemon *d, const char *name_or_uuid);
 uint64_t daemon_random(void); /* never 0 */
+
+/* --- peers.c --- */
+void peers_status(struct daemon *d, uint32_t from, const Cl__NodeStatus *s);
+void peers_message(void *d, uint32_t from, const Cl__NodeMessage *msg);
 
 /* --- events.c --- */
 /* Log, keep, tell the other nodes. @vm may be NULL. */

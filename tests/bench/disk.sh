@@ -4,7 +4,8 @@
 # against qcow2 (alone; over a backing file) served by qemu-nbd, with its threads and with its io_uring,
 # whichever is faster; the files in memory, all in the same run, in turns. The processor time of the
 # servers is in the notes.
-# Then a chain of ten layers against one.
+# Then a chain of ten layers against one, server and client on one core: on two, whether one of them
+# sleeps whenever the other is at it is luck, and changes the rate up to tenfold.
 . "$(dirname "$0")/lib.sh"
 for t in fio qemu-nbd qemu-img qemu-io; do command -v $t >/dev/null || die "$t is missing: make deps"; done
 mb=${MB:-256}
@@ -16,10 +17,11 @@ if [ "$(df --output=avail -m /dev/shm 2>/dev/null | tail -n 1)" -gt $((8 * mb)) 
 fi
 sock=$tmp/s
 server=
+on= # before servers and fio
 
 serve() { # COMMAND...
     rm -f "$sock"
-    "$@" 2>>"$tmp/err" &
+    $on "$@" 2>>"$tmp/err" &
     server=$!
     bench_pids+=("$server")
     local i
@@ -33,7 +35,7 @@ unserve() { stop "$server"; }
 
 # fio_rate RW BS DEPTH IO-MEGABYTES: MiB/s
 fio_rate() {
-    fio --name=x --ioengine=nbd --uri="nbd+unix:///?socket=$sock" --rw="$1" --bs="$2" --iodepth="$3" \
+    $on fio --name=x --ioengine=nbd --uri="nbd+unix:///?socket=$sock" --rw="$1" --bs="$2" --iodepth="$3" \
         --size="${mb}M" --io_size="$4M" --randseed=7 --output-format=terse --terse-version=3 2>>"$tmp/err" |
         awk -F';' '{ r = $7 + $48; if (r > m) m = r } END { printf "%.1f\n", m / 1024 }'
 }
@@ -113,11 +115,15 @@ for ((l = 1; l < 10; l++)); do
 done
 "$pollux" disk convert --block 2M "$below" "$tmp/one.vhdx" || die "one layer"
 declare -A layers
-for ((i = 0; i < repeat; i++)); do
+cores=$(taskset -pc $$ | sed 's/.*: //')
+on="taskset -c ${cores%%[,-]*}"
+for ((i = 0; i < 5; i++)); do
     for n in one ten; do
         serve "$pollux" disk serve --readonly --socket "$sock" "$([ $n = one ] && echo "$tmp/one.vhdx" || echo "$below")"
         [ $i = 0 ] && fio_rate read 1M 8 "$mb" >/dev/null
+        c=$(cpu_ms "$server")
         layers["$n randread"]+=" $(fio_rate randread 4k 16 "$mb")"
+        layers["$n randread cpu"]+=" $(calc "print $(cpu_ms "$server") - $c")"
         layers["$n read"]+=" $(fio_rate read 1M 8 $((4 * mb)))"
         unserve
     done
@@ -126,6 +132,7 @@ done
 for w in randread read; do
     one=$(median ${layers["one $w"]}) ten=$(median ${layers["ten $w"]})
     note "one layer $w:${layers["one $w"]}; ten:${layers["ten $w"]}"
+    [ $w = read ] || note "server, ms of processor: one${layers["one $w cpu"]}; ten${layers["ten $w cpu"]}"
     emit "disk, ten layers, $w" "$(calc "printf \"%.0f\", $ten * 100 / $one") % of one" ">= 90 %" \
         "$(met "$ten >= 0.9 * $one")" "one layer $one MiB/s"
 done
