@@ -8,6 +8,7 @@
  * Exit 1 when a form differs, is in no column or in "privileged" without a test (witness.c), 77
  * when this host cannot be single-stepped. */
 #include <getopt.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,25 +175,81 @@ static bool empty_mask(const struct form *f, const struct isa_state *in,
     return true;
 }
 
-/* Faults of a store that is not done in the end: the SDM leaves them to the implementation for a
- * mask of zeros, and names only the segment's for ARPL, where AMD's writes only what changes. */
+static bool x87_store(ZydisMnemonic m)
+{
+    return m == ZYDIS_MNEMONIC_FST || m == ZYDIS_MNEMONIC_FSTP || m == ZYDIS_MNEMONIC_FIST ||
+           m == ZYDIS_MNEMONIC_FISTP || m == ZYDIS_MNEMONIC_FISTTP || m == ZYDIS_MNEMONIC_FBSTP;
+}
+
+/* Faults that the SDM leaves to the implementation, or where vendors differ:
+ * - of a store that is not done in the end: for a mask of zeros; ARPL, of which the SDM names only
+ * the segment's, and AMD's writes only what changes; x87 stores that an unmasked exception stops,
+ * for which Intel's do not look at the address;
+ * - VCVTPS2PH's order of floating-point exception and page fault;
+ * - an access that wraps around a segment of 4 GiB ("Limit Checking"); in flat 32-bit code nothing
+ * else is beyond a stack segment. */
 static bool fault_undefined(const struct form *f, const struct isa_state *in,
                             const struct isa_code *code, const struct isa_outcome *host,
                             const struct isa_outcome *here)
 {
+    bool bad_address = here->signal == SIGSEGV || here->signal == SIGBUS;
+
     return (here->signal == 0 && host->signal != 0 && empty_mask(f, in, code)) ||
-           (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0);
+           (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0) ||
+           (x87_store(f->mnemonic) && host->signal == 0 && bad_address &&
+            (host->s.fx[2] & 0x80) != 0 /* ES */) ||
+           (f->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && bad_address && host->signal != 0) ||
+           (f->mode == ISA_32 && here->signal == SIGBUS && host->signal == SIGSEGV);
+}
+
+/* What an instruction that faults has written or changed by then, where vendors differ: Intel's
+ * push the return address of a CALL to a bad target, and the half of an 80-bit number that fits the
+ * page before a bad one; and leave the MMX state alone when a store of an MMX register faults, or
+ * not. */
+static bool memory_undefined(const struct form *f, const struct isa_outcome *host)
+{
+    return host->signal != 0 && (f->mnemonic == ZYDIS_MNEMONIC_CALL || x87_store(f->mnemonic));
+}
+
+static bool mmx_undefined(const struct form *f, const struct isa_outcome *host)
+{
+    return host->signal != 0 &&
+           (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || f->mnemonic == ZYDIS_MNEMONIC_MOVNTQ ||
+            ((f->mnemonic == ZYDIS_MNEMONIC_MOVQ || f->mnemonic == ZYDIS_MNEMONIC_MOVD) &&
+             strstr(f->name, ", mm") != NULL));
+}
+
+/* Of several NaNs DPPS may return any; Intel's return others in other elements. */
+static void same_nan(struct isa_state *host, const struct isa_state *here)
+{
+    for (unsigned at = 0; at < 512; at += 4) {
+        uint8_t *a = at < 256 ? host->fx + 160 + at : host->ymm_high + at - 256;
+        const uint8_t *b = at < 256 ? here->fx + 160 + at : here->ymm_high + at - 256;
+        float x, y;
+        memcpy(&x, a, 4);
+        memcpy(&y, b, 4);
+        if (isnan(x) && isnan(y)) {
+            memcpy(a, b, 4);
+        }
+    }
 }
 
 /* When a gather faults, the SDM has the rest of its mask extended from the sign bits and what is
- * above it zeroed; AMD's processors leave that as it was. */
-static void extend_mask(enum isa_mode mode, const struct isa_code *code, struct isa_state *host)
+ * above it zeroed; AMD's processors leave that as it was. And it has what is above the result
+ * zeroed in the end, Intel's do so first. */
+static void after_gather(enum isa_mode mode, const struct isa_code *code, struct isa_state *host,
+                         const struct isa_state *here)
 {
     const uint8_t *vex = memchr(code->bytes, 0xc4, code->len);
     unsigned reg = ~(unsigned)vex[2] >> 3 & (mode == ISA_64 ? 15 : 7);
     unsigned size = (vex[2] & 0x80) != 0 ? 8 : 4, wide = (vex[2] & 4) != 0 ? 32 : 16;
     unsigned n = wide / ((vex[3] & 1) != 0 || size == 8 ? 8 : 4);
+    unsigned to = (code->bytes[(size_t)(vex - code->bytes) + 4] >> 3 & 7) |
+                  (mode == ISA_64 && (vex[1] & 0x80) == 0 ? 8 : 0);
 
+    if (wide == 16) {
+        memcpy(host->ymm_high + to * 16, here->ymm_high + to * 16, 16);
+    }
     for (unsigned i = 0; i < 32 / size; i++) {
         uint8_t *half = i * size < 16 ? host->fx + 160 + reg * 16 : host->ymm_high + reg * 16;
         uint8_t *at = half + i * size % 16;
@@ -217,7 +274,7 @@ static bool same(const struct form *f, const struct isa_code *code, struct isa_o
         return false;
     }
     if (f->vsib && host->signal == SIGSEGV) {
-        extend_mask(f->mode, code, &host->s);
+        after_gather(f->mode, code, &host->s, &here->s);
     }
     if (host->signal == 0) {
         mask &= ~(uint64_t)f->flags_undefined;
@@ -245,17 +302,19 @@ static bool same(const struct form *f, const struct isa_code *code, struct isa_o
                        (unsigned long long)(here->s.rflags & mask), (unsigned long long)mask);
         return false;
     }
-    if (host->signal != 0 && f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ) {
-        fsw = false; /* vendors differ in when the MMX state is entered */
+    if (f->mnemonic == ZYDIS_MNEMONIC_DPPS || f->mnemonic == ZYDIS_MNEMONIC_VDPPS) {
+        same_nan(&host->s, &here->s);
     }
+    fsw = fsw && !mmx_undefined(f, host);
     if (ex != NULL && ex->what == SKIP_C1) {
         host->s.fx[3] = (uint8_t)((host->s.fx[3] & ~2) | (here->s.fx[3] & 2));
     }
     return same_fp(host->s.fx, here->s.fx, results, fsw, d) &&
-           (!results || (same_bytes(host->s.ymm_high, here->s.ymm_high, sizeof host->s.ymm_high,
-                                    "ymm high", d) &&
-                         same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
-                         same_bytes(host->s.stack, here->s.stack, STACK_SIZE, "stack", d)));
+           (!results || same_bytes(host->s.ymm_high, here->s.ymm_high, sizeof host->s.ymm_high,
+                                   "ymm high", d)) &&
+           (!results || memory_undefined(f, host) ||
+            (same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
+             same_bytes(host->s.stack, here->s.stack, STACK_SIZE, "stack", d)));
 }
 
 static void report(const struct form *f, const uint8_t *code, unsigned len, unsigned trial,
