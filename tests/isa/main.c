@@ -219,17 +219,25 @@ static bool mmx_undefined(const struct form *f, const struct isa_outcome *host)
              strstr(f->name, ", mm") != NULL));
 }
 
-/* Of several NaNs DPPS may return any; Intel's return others in other elements. */
-static void same_nan(struct isa_state *host, const struct isa_state *here)
+/* Of several NaNs a dot product may return any; Intel's return others in other elements. */
+static void same_nan(unsigned size, struct isa_state *host, const struct isa_state *here)
 {
-    for (unsigned at = 0; at < 512; at += 4) {
+    for (unsigned at = 0; at < 512; at += size) {
         uint8_t *a = at < 256 ? host->fx + 160 + at : host->ymm_high + at - 256;
         const uint8_t *b = at < 256 ? here->fx + 160 + at : here->ymm_high + at - 256;
-        float x, y;
-        memcpy(&x, a, 4);
-        memcpy(&y, b, 4);
+        double x = 0, y = 0;
+        float fx, fy;
+        if (size == 8) {
+            memcpy(&x, a, 8);
+            memcpy(&y, b, 8);
+        } else {
+            memcpy(&fx, a, 4);
+            memcpy(&fy, b, 4);
+            x = fx;
+            y = fy;
+        }
         if (isnan(x) && isnan(y)) {
-            memcpy(a, b, 4);
+            memcpy(a, b, size);
         }
     }
 }
@@ -303,7 +311,9 @@ static bool same(const struct form *f, const struct isa_code *code, struct isa_o
         return false;
     }
     if (f->mnemonic == ZYDIS_MNEMONIC_DPPS || f->mnemonic == ZYDIS_MNEMONIC_VDPPS) {
-        same_nan(&host->s, &here->s);
+        same_nan(4, &host->s, &here->s);
+    } else if (f->mnemonic == ZYDIS_MNEMONIC_DPPD || f->mnemonic == ZYDIS_MNEMONIC_VDPPD) {
+        same_nan(8, &host->s, &here->s);
     }
     fsw = fsw && !mmx_undefined(f, host);
     if (ex != NULL && ex->what == SKIP_C1) {

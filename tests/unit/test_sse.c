@@ -230,21 +230,27 @@ static bool is_special(ZydisMnemonic m)
     return is_approx(m) || m == ZYDIS_MNEMONIC_LDMXCSR;
 }
 
-/* Of several NaNs DPPS may return any, and processors choose differently; here it is always the one
- * that ADDPS and MULPS would. */
+/* Of several NaNs a dot product may return any, and processors choose differently; here it is
+ * always the one that additions and multiplications would. */
 static void same_nan(const struct insn *in, struct host_state *host, const struct host_state *ours)
 {
-    uint8_t *a = host->fx + 160 + 16 * in->opd[0].reg;
-    const uint8_t *b = ours->fx + 160 + 16 * in->opd[0].reg;
-    float x, y;
+    union vec a, b;
 
-    for (unsigned at = 0; at < 16 && in->mnemonic == ZYDIS_MNEMONIC_DPPS; at += 4) {
-        memcpy(&x, a + at, 4);
-        memcpy(&y, b + at, 4);
-        if (isnan(x) && isnan(y)) {
-            memcpy(a + at, b + at, 4);
-        }
+    if (in->mnemonic != ZYDIS_MNEMONIC_DPPS && in->mnemonic != ZYDIS_MNEMONIC_DPPD) {
+        return;
     }
+    memcpy(&a, host->fx + 160 + 16 * in->opd[0].reg, sizeof a);
+    memcpy(&b, ours->fx + 160 + 16 * in->opd[0].reg, sizeof b);
+    for (unsigned i = 0; i < 4 && in->mnemonic == ZYDIS_MNEMONIC_DPPS; i++) {
+        bool nan = (a.d[i] & INT32_MAX) > 0x7f800000 && (b.d[i] & INT32_MAX) > 0x7f800000;
+        a.d[i] = nan ? b.d[i] : a.d[i];
+    }
+    for (unsigned i = 0; i < 2 && in->mnemonic == ZYDIS_MNEMONIC_DPPD; i++) {
+        const uint64_t inf = UINT64_C(0x7ff) << 52;
+        bool nan = (a.q[i] & INT64_MAX) > inf && (b.q[i] & INT64_MAX) > inf;
+        a.q[i] = nan ? b.q[i] : a.q[i];
+    }
+    memcpy(host->fx + 160 + 16 * in->opd[0].reg, &a, sizeof a);
 }
 
 static unsigned compare_once(struct vcpu *v, const struct form *f, const char *shape,
