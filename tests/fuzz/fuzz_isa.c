@@ -109,6 +109,23 @@ static bool same_fault(const struct sequence *s, const struct isa_outcome *a,
              a->address == b->address));
 }
 
+/* An x87 store that an unmasked exception stops: Intel's do not look at its address and go on
+ * (tests/isa/main.c, fault_undefined). */
+static bool store_undone(const struct sequence *s, const struct isa_outcome *there,
+                         const struct isa_outcome *here)
+{
+    uint64_t at = here->s.rip - CODE_AT;
+
+    if ((here->signal != SIGSEGV && here->signal != SIGBUS) || (there->s.fx[2] & 0x80) == 0) {
+        return false;
+    }
+    while (at < CODE_SIZE && (s->code[at] < 0xd8 || s->code[at] > 0xdf) &&
+           at < here->s.rip - CODE_AT + 4) {
+        at++; /* prefixes */
+    }
+    return at + 1 < CODE_SIZE && (s->code[at] & 0xf9) == 0xd9 && s->code[at + 1] < 0xc0;
+}
+
 static bool same_as_host(const struct sequence *s, const struct isa_outcome *a,
                          const struct isa_outcome *b)
 {
@@ -163,7 +180,7 @@ static void run_host(const uint8_t *data, size_t size, const struct sequence *s,
         printf("the host does not end, at %llx\n", (unsigned long long)there.s.rip);
         differs();
     }
-    if (!same_as_host(s, &there, &here)) {
+    if (!same_as_host(s, &there, &here) && !store_undone(s, &there, &here)) {
         report(data, size, s, in, run);
         printf("the host and (here) the interpreter differ\n");
         print_both(&there, &here);
