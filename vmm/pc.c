@@ -362,6 +362,7 @@ static int create_vcpus(struct pc *pc, const struct shadow_config *shadow, unsig
                                           .model = m->cfg.cpu,
                                           .ram = m->ram,
                                           .owner = pc->owner,
+                                          .common = pc->owner != NULL ? &pc->code : NULL,
                                           .ops = &vcpu_wiring,
                                           .ops_ctx = cpu,
                                           .shadow = shadow,

@@ -8,6 +8,7 @@
 #define VMM_PC_H
 
 #include "base/err.h"
+#include "vmm/cpu/block.h"
 #include "vmm/engine/engine.h"
 #include "vmm/machine.h"
 #include "vmm/mmu/owner.h"
@@ -25,6 +26,7 @@ struct pc {
     struct machine m;
     const struct engine_ops *engine;
     struct pc_cpu cpus[VCPUS_MAX]; /* m.cfg.vcpus of them */
+    struct code_common code;       /* with several: what they run in serial parts */
     /* The vCPU that runs now (its clock is what the devices see), NULL outside of a run. Set by
      * whoever drives the PC. While it is set, a timer armed for earlier than the end of the run
      * ends the run at that time, exactly, by lowering vcpu.stop_progress. */

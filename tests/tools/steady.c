@@ -5,7 +5,11 @@
  * progress, not how busy this host is.
  *
  *   steady KERNEL INITRD CMDLINE|load=STATE [engine=NAME] [vcpus=N] [threads=M] [memory=MIB]
- *          [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N] [perf=map]
+ *          [rate=N] [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N]
+ *          [perf=map]
+ *
+ * rate: as in a record, by default that of 5 ns per progress; the guest's timers come as often as on
+ * this host at what one progress takes here.
  *
  * Prints the console; after each of its lines that begins with "work ", what happened since the
  * line before (counters of rounds, processor time of this process). Ends when the guest does, or
@@ -22,7 +26,7 @@
 #include "vmm/sched/vm.h"
 #include "vmm/tunables.h"
 
-enum { LINE_MAX_LEN = 512, RATE = 5 * RATE_ONE };
+enum { LINE_MAX_LEN = 512 };
 
 struct steady {
     struct vm *vm;
@@ -171,6 +175,7 @@ int main(int argc, char **argv)
     struct plx_err err = {{0}};
     uint64_t slices = UINT64_MAX, every = 64;
     FILE *digests = NULL;
+    uint32_t rate = 5 * RATE_ONE;
 
     if (argc < (load != NULL ? 2 : 4)) {
         (void)fprintf(stderr, "usage: steady KERNEL INITRD CMDLINE|load=STATE [NAME=VALUE]...\n");
@@ -198,6 +203,8 @@ int main(int argc, char **argv)
             cfg.cache_entries = (unsigned)n;
         } else if (strncmp(argv[i], "slices=", 7) == 0) {
             slices = n;
+        } else if (strncmp(argv[i], "rate=", 5) == 0 && n >= 1 && n <= RATE_MAX) {
+            rate = (uint32_t)n;
         } else if (strncmp(argv[i], "every=", 6) == 0 && n > 0) {
             every = n;
         } else if (strncmp(argv[i], "digests=", 8) == 0) {
@@ -222,7 +229,7 @@ int main(int argc, char **argv)
         struct record r = {.seq = vm_seq(s.vm) + 1,
                            .start_ns = vm_idle(s.vm) && timer > now ? timer : now,
                            .span_ns = SLICE_SPAN_NS,
-                           .rate = RATE,
+                           .rate = rate,
                            .inputs = inputs,
                            .ninputs = vm_seq(s.vm) == 0 ? 2 : 0};
         if (r.start_ns == UINT64_MAX) {

@@ -2,10 +2,10 @@
  * tests/unit/smp_guest.h - small programs for several vCPUs on the real PC and the real engine.
  *
  * One multiboot image with a program at each entry. Every vCPU starts at the same entry in flat
- * 32-bit protected mode with paging (16 MiB one to one, 4 KiB pages, and the LAPIC's page); no
- * firmware and no start-up IPI is involved. At entry: EBX the vCPU, ESI how many there are, EDI
- * how often to do what the program does, ESP a stack of its own. A program ends with `jmp done`:
- * the last one to get there ends the VM by the debug-exit port. */
+ * 32-bit protected mode with paging (16 MiB one to one, 4 KiB pages, and the LAPIC's page), or in
+ * 64-bit mode (2 MiB pages); no firmware and no start-up IPI is involved. At entry: EBX the vCPU,
+ * ESI how many there are, EDI how often to do what the program does, ESP a stack of its own. A
+ * program ends with `jmp done`: the last one to get there ends the VM by the debug-exit port. */
 #ifndef TESTS_UNIT_SMP_GUEST_H
 #define TESTS_UNIT_SMP_GUEST_H
 
@@ -21,6 +21,8 @@ extern const uint8_t smp_image[], smp_image_end[];
 extern const uint8_t smp_locked[], smp_racing[], smp_compute[], smp_message[], smp_tas[],
     smp_tas_pause[], smp_ticket[], smp_ipi[], smp_warp[], smp_store_buffer[], smp_dekker[],
     smp_strings[], smp_derived[];
+/* For 64-bit mode. */
+extern const uint8_t smp_compute64[], smp_rewrite64[];
 /* An instruction of smp_compute: addl $12345, %eax. */
 extern const uint8_t smp_addend[];
 
@@ -28,9 +30,10 @@ extern const uint8_t smp_addend[];
 enum {
     SMP_RAM = 16 << 20,
     SMP_SHARED = 0x300000,
-    SMP_OTHER = 0x301000,   /* a second shared page */
-    SMP_PRIVATE = 0x400000, /* 64 KiB of each vCPU */
-    SMP_TABLES = 0x280000,  /* page directory, then page tables */
+    SMP_OTHER = 0x301000,    /* a second shared page */
+    SMP_PRIVATE = 0x400000,  /* 64 KiB of each vCPU */
+    SMP_TABLES = 0x280000,   /* page directory, then page tables */
+    SMP_TABLES64 = 0x290000, /* one of each level */
     SMP_DONE = 0x30f000,
 };
 
@@ -39,7 +42,7 @@ __asm__(
     ".global smp_image, smp_image_end\n"
     ".global smp_locked, smp_racing, smp_compute, smp_message, smp_tas, smp_tas_pause\n"
     ".global smp_ticket, smp_ipi, smp_warp, smp_store_buffer, smp_dekker, smp_strings\n"
-    ".global smp_derived, smp_addend\n"
+    ".global smp_derived, smp_addend, smp_compute64, smp_rewrite64\n"
     "smp_image:\n"
     ".code32\n"
     ".set SMP_BASE, 0x200000\n"
@@ -212,6 +215,50 @@ __asm__(
     "    movl $0, %eax\n jmp 7b\n"
     "    .balign 4096\n"
 
+    ".code64\n"
+    "smp_done64:\n"
+    "    movl $1, %eax\n lock xaddl %eax, 0x30f000\n incl %eax\n cmpl %esi, %eax\n jne 1f\n"
+    "    movb $1, %al\n outb %al, $0xf4\n"
+    "1:  cli\n hlt\n jmp 1b\n"
+
+    /* As smp_compute. */
+    "smp_compute64:\n"
+    "    shll $16, %ebx\n leal 0x400000(%rbx), %ebx\n"
+    "1:  movl $64, %ecx\n"
+    "2:  imull $1103515245, %eax, %eax\n addl $12345, %eax\n"
+    "    movl %eax, %edx\n shrl $8, %edx\n andl $0x3ffc, %edx\n"
+    "    addl %eax, (%rbx,%rdx)\n"
+    "    decl %ecx\n jnz 2b\n"
+    "    decl %edi\n jnz 1b\n jmp smp_done64\n"
+
+    /* Each vCPU has two functions of its own, all in one page. It calls the first often, changes
+     * the number in it, calls it again; calls the second, which changes its own next instruction;
+     * then calls the next vCPU's first, whose number may be any, but not less than the last time.
+     * 0x300080 counts what was stale; 0x300000 is a lock around it all every fourth time, so that
+     * they meet. */
+    "smp_rewrite64:\n"
+    "    movl %ebx, %ebp\n shll $5, %ebp\n addl $SMP_BASE + smp_function64 - smp_image, %ebp\n"
+    "    leal 1(%rbx), %ecx\n xorl %edx, %edx\n cmpl %esi, %ecx\n cmovael %edx, %ecx\n"
+    "    shll $5, %ecx\n addl $SMP_BASE + smp_function64 - smp_image, %ecx\n"
+    "    xorl %r12d, %r12d\n xorl %r13d, %r13d\n"
+    "1:  movl $200, %edx\n"
+    "2:  call *%rbp\n cmpl %r12d, %eax\n je 3f\n lock incl 0x300080\n"
+    "3:  decl %edx\n jnz 2b\n"
+    "    testl $3, %edi\n jnz 5f\n"
+    "4:  movl $1, %eax\n xchgl %eax, 0x300000\n testl %eax, %eax\n jnz 4b\n"
+    "5:  incl %r12d\n movl %r12d, 1(%rbp)\n"
+    "    call *%rbp\n cmpl %r12d, %eax\n je 6f\n lock incl 0x300080\n"
+    "6:  leal 16(%rbp), %eax\n call *%rax\n cmpl %r12d, %eax\n je 7f\n lock incl 0x300080\n"
+    "7:  call *%rcx\n cmpl %r13d, %eax\n jae 8f\n lock incl 0x300080\n"
+    "8:  movl %eax, %r13d\n"
+    "    testl $3, %edi\n jnz 9f\n movl $0, 0x300000\n"
+    "9:  decl %edi\n jnz 1b\n jmp smp_done64\n"
+    "    .balign 4096\n"
+    "smp_function64:\n"
+    "    .rept 16\n .balign 32\n movl $0, %eax\n ret\n"
+    "    .balign 16\n movl %r12d, 1f+1(%rip)\n 1: movl $0, %eax\n ret\n .endr\n"
+    "    .balign 4096\n"
+
     "smp_idtr: .word 0x7ff\n .long 0x2a0000\n"
     "smp_image_end:\n"
     ".code64\n"
@@ -225,6 +272,8 @@ struct smp_config {
     const struct shadow_config *shadow; /* NULL: the default */
     uint64_t chaos;
     bool meet; /* the threads wait for one another in every parallel part */
+    bool long_mode;
+    const struct engine_ops *engine; /* NULL: the interpreter */
 };
 
 static inline void smp_put(struct vm *vm, gpa_t gpa, uint32_t value)
@@ -251,11 +300,24 @@ static inline void smp_map(struct vm *vm)
     smp_put(vm, SMP_TABLES + (0xfee00000U >> 22) * 4, 0xfec00083); /* a large page */
 }
 
+static inline void smp_long_mode(struct vm *vm, struct cpu *cpu)
+{
+    smp_put(vm, SMP_TABLES64, (SMP_TABLES64 + 0x1000) | 3);
+    smp_put(vm, SMP_TABLES64 + 0x1000, (SMP_TABLES64 + 0x2000) | 3);
+    for (uint32_t i = 0; i < SMP_RAM >> 21; i++) {
+        smp_put(vm, SMP_TABLES64 + 0x2000 + i * 8, i << 21 | 0xe3);
+    }
+    cpu->cr3 = SMP_TABLES64;
+    cpu->cr4 |= CR4_PAE;
+    cpu->efer |= EFER_LME | EFER_LMA;
+    cpu->seg[SEG_CS].attr = (uint16_t)((cpu->seg[SEG_CS].attr & ~SEG_DB) | SEG_L);
+}
+
 /* The vCPUs at the entry of their program. */
 static inline struct vm *smp_vm(const struct smp_config *c)
 {
     struct vm_config cfg = {.machine = {.memory = SMP_RAM, .vcpus = c->vcpus},
-                            .engine = &engine_interp,
+                            .engine = c->engine != NULL ? c->engine : &engine_interp,
                             .cache_entries = c->cache_entries,
                             .threads = c->threads,
                             .shadow = c->shadow,
@@ -285,7 +347,10 @@ static inline struct vm *smp_vm(const struct smp_config *c)
         cpu->cr3 = SMP_TABLES;
         cpu->cr4 |= CR4_PSE;
         cpu->cr0 |= CR0_PG;
-        engine_interp.state_changed(vm_vcpu(vm, i));
+        if (c->long_mode) {
+            smp_long_mode(vm, cpu);
+        }
+        cfg.engine->state_changed(vm_vcpu(vm, i));
     }
     return vm;
 }

@@ -120,6 +120,62 @@ static void work_is_done_at_the_same_time(void **state)
     plx_free(o);
 }
 
+/* The same in translated code. */
+static void translated_work_is_done_at_the_same_time(void **state)
+{
+    const struct smp_config cfg = {.program = smp_compute64,
+                                   .vcpus = 2,
+                                   .times = 40000,
+                                   .threads = 2,
+                                   .meet = true,
+                                   .long_mode = true,
+                                   .engine = &engine_jit};
+    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct vm_counters c;
+
+    (void)state;
+    run(&cfg, o, &c);
+    assert_true(o->ended);
+    uint64_t rounds = c.rounds_alone + c.rounds_parallel + c.rounds_shared;
+    assert_true(c.rounds_parallel > 10);
+    assert_true(c.rounds_parallel * 10 > rounds * 9);
+    assert_int_equal(c.parts_together, c.rounds_parallel);
+    assert_true(c.parallel_retired > c.serial_retired * 10);
+    assert_true(c.jit.interpreted * 100 < c.parallel_retired);
+    plx_free(o);
+}
+
+/* What one vCPU writes over code that others run, in parallel parts and in serial ones, is run from
+ * then on; by either engine, with the same digests. */
+static void rewritten_code_is_never_stale(void **state)
+{
+    static const struct smp_config hosts[] = {
+        {.threads = 1},
+        {.threads = 2, .engine = &engine_jit},
+        {.threads = 1, .engine = &engine_jit, .cache_entries = 16},
+        {.threads = 2, .engine = &engine_switch, .chaos = 3},
+    };
+    struct outcome *o = plx_calloc(2, sizeof *o);
+
+    (void)state;
+    for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
+        for (unsigned i = 0; i < PLX_COUNT(hosts); i++) {
+            struct smp_config cfg = hosts[i];
+            struct vm_counters c;
+            cfg.program = smp_rewrite64;
+            cfg.vcpus = vcpus;
+            cfg.times = 400;
+            cfg.long_mode = true;
+            run(&cfg, &o[i != 0], &c);
+            assert_true(o[i != 0].ended);
+            assert_int_equal(o[i != 0].words[7], 0);
+            assert_true(c.rounds_parallel > 10 && c.rounds_shared + c.rounds_served > 10);
+            same(&o[0], &o[i != 0], &cfg);
+        }
+    }
+    plx_free(o);
+}
+
 static void locked_counters_lose_nothing(void **state)
 {
     struct outcome o;
@@ -230,6 +286,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_is_done_at_the_same_time),
+        cmocka_unit_test(translated_work_is_done_at_the_same_time),
+        cmocka_unit_test(rewritten_code_is_never_stale),
         cmocka_unit_test(locked_counters_lose_nothing),
         cmocka_unit_test(racing_counters_race_alike),
         cmocka_unit_test(private_work_is_the_same),

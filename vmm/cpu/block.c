@@ -32,7 +32,17 @@ struct jump {
     struct block *block;
 };
 
+/* Chunks of a page with common code that were stored to in a parallel part. */
+struct stored {
+    uint64_t page, chunks;
+};
+enum { STORED_MAX = 64 };
+
 struct blocks {
+    struct code_common *common;                         /* whose they are; NULL: one vCPU's own */
+    void (*drop)(struct jit *jit, struct block *block); /* NULL: nothing is translated */
+    struct jit *jit;
+    uint64_t key; /* of v->code_key: what was dropped */
     unsigned max, n;
     uint64_t hash_mask;
     struct block **hash;
@@ -43,18 +53,31 @@ struct blocks {
     struct single singles[SINGLES];
     struct jump jumps[JUMPS];
     struct insn build[BLOCK_INSNS_MAX];
+    struct stored stored[STORED_MAX]; /* of a vCPU's own: for the common ones */
+    unsigned nstored;
+    bool stored_more; /* than there is room for */
 };
 
-int vcpu_blocks_create(struct vcpu *v, unsigned entries)
+static void destroy(struct blocks *b)
+{
+    if (b != NULL) {
+        plx_free(b->hash);
+        plx_free(b->pages);
+        plx_free(b->listed);
+        plx_free(b);
+    }
+}
+
+static struct blocks *create(const struct vcpu *v, struct code_common *common, unsigned entries)
 {
     struct blocks *b = plx_calloc(1, sizeof *b);
 
     if (b == NULL) {
-        return PLX_ENOMEM;
+        return NULL;
     }
     decode_init();
-    v->code_key += CODE_STEP;
-    v->blocks = b;
+    b->common = common;
+    b->key = CODE_STEP;
     b->max = entries == 0 || entries > BLOCKS_DEFAULT ? BLOCKS_DEFAULT
              : entries < BLOCKS_MIN                   ? BLOCKS_MIN
                                                       : entries;
@@ -67,10 +90,45 @@ int vcpu_blocks_create(struct vcpu *v, unsigned entries)
     b->pages = plx_calloc(ram_pages(v->ram), sizeof(struct code_page *));
     b->listed = plx_calloc(b->max, sizeof *b->listed);
     if (b->hash == NULL || b->pages == NULL || b->listed == NULL) {
-        vcpu_blocks_destroy(v);
+        destroy(b);
+        return NULL;
+    }
+    return b;
+}
+
+int vcpu_blocks_create(struct vcpu *v, struct code_common *common, unsigned entries)
+{
+    v->own.blocks = create(v, NULL, entries);
+    if (v->own.blocks == NULL) {
         return PLX_ENOMEM;
     }
+    if (common != NULL) {
+        PLX_CHECK(common->nusers < CODE_USERS_MAX);
+        if (common->code.blocks == NULL) {
+            common->code.blocks = create(v, common, entries);
+        }
+        if (common->code.blocks == NULL) {
+            return PLX_ENOMEM;
+        }
+        common->user[common->nusers++] = v;
+        v->common = common;
+    }
+    blocks_select(v);
     return 0;
+}
+
+void blocks_select(struct vcpu *v)
+{
+    v->blocks = v->common != NULL && !v->parallel ? v->common->code.blocks : v->own.blocks;
+    v->jit = v->blocks->jit;
+    v->code_key = v->blocks->key + code_kind(v);
+}
+
+void blocks_translated(struct code *c, struct jit *jit,
+                       void (*drop)(struct jit *jit, struct block *block))
+{
+    c->jit = c->blocks->jit = jit;
+    c->blocks->drop = drop;
 }
 
 static void free_retired(struct blocks *b)
@@ -82,50 +140,100 @@ static void free_retired(struct blocks *b)
     }
 }
 
-void vcpu_blocks_destroy(struct vcpu *v)
-{
-    if (v->blocks != NULL) {
-        if (v->blocks->listed != NULL) {
-            vcpu_blocks_drop(v);
-        }
-        free_retired(v->blocks);
-        plx_free(v->blocks->hash);
-        plx_free(v->blocks->pages);
-        plx_free(v->blocks->listed);
-        plx_free(v->blocks);
-        v->blocks = NULL;
-    }
-}
-
-static void forget_translation(struct vcpu *v, struct block *block)
+static void forget_translation(struct blocks *b, struct block *block)
 {
     if (block->within != NULL) {
-        v->translation_drop(v, block);
+        b->drop(b->jit, block);
     }
 }
 
-void vcpu_blocks_drop(struct vcpu *v)
+/* @page has or (else) has no more blocks of @b. */
+static void set_use(struct vcpu *v, const struct blocks *b, uint64_t page, bool has)
 {
-    struct blocks *b = v->blocks;
+    struct code_common *all = b->common;
+    uint8_t bit = all != NULL ? USE_COMMON : USE_CODE;
 
+    for (unsigned i = 0; i < (all != NULL ? all->nusers : 1); i++) {
+        struct vcpu *user = all != NULL ? all->user[i] : v;
+        if (!has) {
+            user->use[page] &= (uint8_t)~bit;
+        } else if ((user->use[page] & bit) == 0) {
+            user->use[page] |= bit;
+            vcpu_mem_protect(user, page);
+        }
+    }
+}
+
+/* Some of @b was dropped: who runs it looks up. */
+static void call_attention(struct vcpu *v, const struct blocks *b)
+{
+    for (unsigned i = 0; b->common != NULL && i < b->common->nusers; i++) {
+        b->common->user[i]->attention = true;
+    }
+    v->attention = true;
+}
+
+static void drop_blocks(struct vcpu *v, struct blocks *b)
+{
     for (unsigned i = 0; i < b->nlisted; i++) {
         struct code_page *p = b->pages[b->listed[i]];
         while (p->list != NULL) {
             struct block *next = p->list->page_next;
-            forget_translation(v, p->list);
+            forget_translation(b, p->list);
             p->list->page_next = b->retired;
             b->retired = p->list;
             p->list = next;
         }
         plx_free(p);
         b->pages[b->listed[i]] = NULL;
-        v->use[b->listed[i]] &= (uint8_t)~USE_CODE;
+        set_use(v, b, b->listed[i], false);
     }
     b->nlisted = 0;
     b->n = 0;
-    v->code_key += CODE_STEP;
+    b->key += CODE_STEP;
+    v->code_key += v->blocks == b ? CODE_STEP : 0; /* others select before they run */
     memset(b->hash, 0, (b->hash_mask + 1) * sizeof(struct block *));
-    v->attention = true;
+    call_attention(v, b);
+}
+
+void vcpu_blocks_drop(struct vcpu *v)
+{
+    drop_blocks(v, v->blocks);
+}
+
+void vcpu_blocks_drop_all(struct vcpu *v)
+{
+    drop_blocks(v, v->own.blocks);
+    if (v->common != NULL) {
+        drop_blocks(v, v->common->code.blocks);
+    }
+}
+
+void vcpu_blocks_destroy(struct vcpu *v)
+{
+    struct code_common *all = v->common;
+
+    if (v->own.blocks != NULL) {
+        drop_blocks(v, v->own.blocks);
+        free_retired(v->own.blocks);
+        destroy(v->own.blocks);
+        v->own.blocks = NULL;
+    }
+    if (all == NULL) {
+        return;
+    }
+    if (all->nusers == 1) {
+        drop_blocks(v, all->code.blocks);
+        free_retired(all->code.blocks);
+        destroy(all->code.blocks);
+        all->code.blocks = NULL;
+    }
+    for (unsigned i = 0; i < all->nusers; i++) {
+        if (all->user[i] == v) {
+            all->user[i] = all->user[--all->nusers];
+        }
+    }
+    v->common = NULL;
 }
 
 static struct block **bucket(const struct blocks *b, gpa_t gpa, unsigned mode)
@@ -148,11 +256,11 @@ static struct jump *jump_at(struct blocks *b, uintptr_t hva)
     return &b->jumps[(hva ^ hva >> 12) % JUMPS];
 }
 
-static void forget_jump(const struct vcpu *v, const struct block *block)
+static void forget_jump(const struct vcpu *v, struct blocks *b, const struct block *block)
 {
     uintptr_t hva =
         (uintptr_t)ram_page_hva(v->ram, block->gpa) + (uintptr_t)PAGE_OFFSET(block->gpa);
-    struct jump *j = jump_at(v->blocks, hva);
+    struct jump *j = jump_at(b, hva);
 
     if (j->block == block) {
         *j = (struct jump){0};
@@ -167,15 +275,11 @@ static uint64_t chunks_of(uint64_t off, uint64_t len)
     return (UINT64_MAX >> (63 - last)) & (UINT64_MAX << first);
 }
 
-void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
+/* Bytes of @page were stored to. */
+static void drop_written(struct vcpu *v, struct blocks *b, uint64_t page, gpa_t gpa, uint64_t len)
 {
-    struct blocks *b = v->blocks;
-    uint64_t page;
-
-    if (len == 0 || !ram_page_of(v->ram, gpa, &page)) {
-        return;
-    }
     struct code_page *p = b->pages[page];
+
     if (p == NULL || (p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) == 0) {
         return;
     }
@@ -185,20 +289,85 @@ void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
         if (block->gpa < gpa + len && gpa < block->gpa + block->bytes) {
             *at = block->page_next;
             unhash(b, block);
-            forget_translation(v, block);
+            forget_translation(b, block);
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
-            forget_jump(v, block);
-            v->attention = true;
+            forget_jump(v, b, block);
+            call_attention(v, b);
         } else {
             p->chunks |= chunks_of(PAGE_OFFSET(block->gpa), block->bytes);
             at = &block->page_next;
         }
     }
     if (p->list == NULL) {
-        v->use[page] &= (uint8_t)~USE_CODE;
+        set_use(v, b, page, false);
     }
+}
+
+/* The same of the common blocks, in a parallel part: they stand still. */
+static void note_stored(struct vcpu *v, uint64_t page, uint64_t chunks)
+{
+    struct blocks *own = v->own.blocks;
+    unsigned i = 0;
+
+    while (i < own->nstored && own->stored[i].page != page) {
+        i++;
+    }
+    if (i == STORED_MAX) {
+        own->stored_more = true;
+        return;
+    }
+    if (i == own->nstored) {
+        own->stored[own->nstored++] = (struct stored){.page = page};
+    }
+    own->stored[i].chunks |= chunks;
+}
+
+void blocks_written(struct vcpu *v, gpa_t gpa, uint64_t len)
+{
+    uint64_t page;
+
+    if (len == 0 || !ram_page_of(v->ram, gpa, &page)) {
+        return;
+    }
+    if ((v->use[page] & USE_CODE) != 0) {
+        drop_written(v, v->own.blocks, page, gpa, len);
+    }
+    if ((v->use[page] & USE_COMMON) == 0) {
+        return;
+    }
+    struct blocks *common = v->common->code.blocks;
+    if (!v->parallel) {
+        drop_written(v, common, page, gpa, len);
+    } else if ((common->pages[page]->chunks & chunks_of(PAGE_OFFSET(gpa), len)) != 0) {
+        note_stored(v, page, chunks_of(PAGE_OFFSET(gpa), len));
+    }
+}
+
+void blocks_revoked(struct vcpu *v, uint64_t page)
+{
+    if ((v->use[page] & USE_CODE) != 0) {
+        drop_written(v, v->own.blocks, page, ram_gpa_of_page(v->ram, page), PAGE_SIZE);
+    }
+}
+
+void blocks_settle(struct vcpu *v)
+{
+    struct blocks *own = v->own.blocks;
+
+    if (own->stored_more) {
+        drop_blocks(v, v->common->code.blocks);
+    }
+    for (unsigned i = 0; i < own->nstored && !own->stored_more; i++) {
+        gpa_t gpa = ram_gpa_of_page(v->ram, own->stored[i].page);
+        for (uint64_t left = own->stored[i].chunks; left != 0; left &= left - 1) {
+            drop_written(v, v->common->code.blocks, own->stored[i].page,
+                         gpa + ((gpa_t)__builtin_ctzll(left) << CHUNK_SHIFT), 1 << CHUNK_SHIFT);
+        }
+    }
+    own->nstored = 0;
+    own->stored_more = false;
 }
 
 static enum decode_mode mode_now(const struct vcpu *v)
@@ -285,10 +454,7 @@ static struct code_page *code_page(struct vcpu *v, uint64_t page)
         b->pages[page] = p;
         b->listed[b->nlisted++] = page;
     }
-    if ((v->use[page] & USE_CODE) == 0) {
-        v->use[page] |= USE_CODE;
-        vcpu_mem_protect(v, page);
-    }
+    set_use(v, b, page, true);
     return b->pages[page];
 }
 

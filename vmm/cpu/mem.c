@@ -163,8 +163,8 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags)
 static void revoke_now(struct vcpu *v, uint64_t page, bool all)
 {
 #ifndef BREAK_R7 /* make/rules.mk: code that outlives the right to read it */
-    if (all && (v->use[page] & USE_CODE) != 0) {
-        blocks_written(v, ram_gpa_of_page(v->ram, page), PAGE_SIZE);
+    if (all) {
+        blocks_revoked(v, page);
     }
 #endif
     shadow_revoke(v->mem->s, page, all);
@@ -235,7 +235,7 @@ static void store_flags(struct vcpu *v, gpa_t entry, uint64_t page, uint8_t flag
     if (!exclusive(v, page)) {
         ram_tell(v->ram, v, entry, 1, true);
     }
-    if ((v->use[page] & USE_CODE) != 0) {
+    if ((v->use[page] & USE_ANY_CODE) != 0) {
         blocks_written(v, entry, 1);
     }
     v->ram->flags[page] |= RAM_DIRTY;
@@ -274,6 +274,7 @@ void vcpu_mem_settle(struct vcpu *v)
         store_flags(v, s->owed[i].entry, page, s->owed[i].flags);
     }
     shadow_owe_forget(s, 0);
+    blocks_settle(v);
 }
 
 /* Contended pages stay fast from one run to the next of a spell, but those from which somebody else
@@ -609,7 +610,7 @@ static void piece_write(struct vcpu *v, const struct mem_piece *p, const uint8_t
     if (!exclusive(v, page)) {
         ram_tell(v->ram, v, p->gpa, p->len, false);
     }
-    if ((use & USE_CODE) != 0) {
+    if ((use & USE_ANY_CODE) != 0) {
         blocks_written(v, p->gpa, p->len);
     }
 #endif

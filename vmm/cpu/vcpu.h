@@ -69,6 +69,12 @@ struct vcpu_lack {
 struct vcpu_mem; /* translation caches: mem.h */
 struct blocks;   /* decoded blocks: block.h */
 struct block;
+struct code_common;
+
+struct code {
+    struct blocks *blocks;
+    struct jit *jit; /* what was translated of them; NULL: by the interpreter nothing */
+};
 
 struct vcpu {
     struct cpu c; /* the state */
@@ -114,14 +120,17 @@ struct vcpu {
     struct owner *owner; /* who may touch which page in a parallel part; NULL: the only vCPU */
     struct vcpu_lack lack;
     struct vcpu_mem *mem;
+    /* Code (block.h): this vCPU's own; that of the VM's serial parts (NULL: it is the only vCPU,
+     * and runs its own there); and which of them this run uses. */
+    struct code own;
+    struct code_common *common;
     struct blocks *blocks;
-    /* Of the engine: runs blocks until something may have to be looked at between two of them;
-     * and forgets what it translated of one that goes (NULL: it translates nothing). */
+    struct jit *jit;
+    /* Of the engine: runs blocks until something may have to be looked at between two of them. */
     void (*run_blocks)(struct vcpu *v);
-    void (*translation_drop)(struct vcpu *v, struct block *block);
-    struct jit *jit; /* NULL: the interpreter */
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {
+        struct vcpu *self;
         void *jumps;
         uint64_t bias;       /* retired - progress */
         uint64_t rest;       /* instructions of the block behind the one that is called for */

@@ -19,7 +19,8 @@ struct engine_config {
     enum cpu_model model;
     bool bsp; /* bootstrap processor; others start in wait_sipi */
     struct ram *ram;
-    struct owner *owner; /* borrowed; NULL: the only vCPU */
+    struct owner *owner;        /* borrowed; NULL: the only vCPU */
+    struct code_common *common; /* borrowed; NULL: likewise */
     const struct vcpu_ops *ops;
     void *ops_ctx;
     const struct shadow_config *shadow; /* NULL: the default */

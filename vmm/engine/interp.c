@@ -200,6 +200,7 @@ static void run_to_stop(struct vcpu *v, struct engine_run *run)
     v->parallel = run->part == PART_PARALLEL;
     v->progress0 = v->c.progress;
     v->stop_progress = v->c.progress + run->budget;
+    blocks_select(v);
     vcpu_mem_begin(v);
     if (setjmp(v->fault_jmp) != 0) {
         if (v->fault_kind == FAULT_STOP) {
@@ -242,7 +243,7 @@ static void watch_written(void *ctx, gpa_t gpa, uint64_t len, bool flags)
     struct vcpu *v = ctx;
     uint64_t page;
 
-    if (ram_page_of(v->ram, gpa, &page) && (v->use[page] & (USE_TABLE | USE_CODE)) != 0) {
+    if (ram_page_of(v->ram, gpa, &page) && (v->use[page] & (USE_TABLE | USE_ANY_CODE)) != 0) {
         vcpu_mem_written(v, gpa, len, flags);
         blocks_written(v, gpa, len);
     }
@@ -257,7 +258,7 @@ static bool watch_derived(void *ctx, uint64_t page)
 {
     const struct vcpu *v = ctx;
 
-    return (v->use[page] & (USE_TABLE | USE_CODE)) != 0;
+    return (v->use[page] & (USE_TABLE | USE_ANY_CODE)) != 0;
 }
 
 static void interp_destroy(struct vcpu *v)
@@ -295,7 +296,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
     v->ops_ctx = cfg->ops_ctx;
     v->run_blocks = interp_run_blocks;
     if (vcpu_mem_create(v, cfg->cache_entries, cfg->shadow) != 0 ||
-        vcpu_blocks_create(v, cfg->cache_entries) != 0) {
+        vcpu_blocks_create(v, cfg->common, cfg->cache_entries) != 0) {
         interp_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
@@ -310,7 +311,7 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
 void interp_drop(struct vcpu *v)
 {
     vcpu_mem_drop_all(v);
-    vcpu_blocks_drop(v);
+    vcpu_blocks_drop_all(v);
 }
 
 void interp_revoke(struct vcpu *v, uint64_t page, bool all)

@@ -159,7 +159,7 @@ static int interpret(struct vcpu *v, const struct insn *in)
 
 /* Execute instruction T0 in C; T1 is how many of the block are behind it. @sse: they want the XMM
  * registers back. */
-static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
+static void emit_call(struct jit *j, uint32_t out, bool sse)
 {
     struct jit_code *c = &j->code;
     uint32_t stop[3];
@@ -169,7 +169,7 @@ static void emit_call(struct vcpu *v, struct jit *j, uint32_t out, bool sse)
     emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
     emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
     store_counts(c, HOST_T1);
-    emit_mov_imm(c, RDI, (uint64_t)(uintptr_t)v);
+    emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
     emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
     add_rsp(c, -8);
     emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)interpret);
@@ -214,8 +214,8 @@ static void emit_go_on(struct jit *j)
     emit_jump(c, JUMP, j->leave);
 }
 
-/* What all code of @v shares. */
-static void emit_shared(struct vcpu *v, struct jit *j)
+/* What all code of @j shares. */
+static void emit_shared(struct jit *j)
 {
     struct jit_code *c = &j->code;
     const void *enter = c->rx + c->at;
@@ -248,9 +248,9 @@ static void emit_shared(struct vcpu *v, struct jit *j)
     j->load_xmm = c->at;
     emit_load_xmm(c);
     j->call = c->at;
-    emit_call(v, j, out, false);
+    emit_call(j, out, false);
     j->call_sse = c->at;
-    emit_call(v, j, out, true);
+    emit_call(j, out, true);
 }
 
 /* --- translations ----------------------------------------------------------------------------- */
@@ -348,10 +348,10 @@ void jit_spans_free(struct jit *j)
     }
 }
 
-static void translation_drop(struct vcpu *v, struct block *block)
+static void translation_drop(struct jit *j, struct block *block)
 {
     while (block->within != NULL) {
-        drop(v->jit, ((struct jit_part *)block->within)->t);
+        drop(j, ((struct jit_part *)block->within)->t);
     }
 }
 
@@ -433,6 +433,7 @@ void jit_run_blocks(struct vcpu *v)
     uint64_t drops = 0;
     const struct insn *last;
 
+    v->jit_run.jumps = j->jumps;
     do {
         unsigned n;
         if (j->code.size - j->code.at < CODE_RESERVE) {
@@ -490,20 +491,29 @@ static void enter_top(struct jit_counters *out, unsigned mnemonic, uint64_t call
 
 void jit_count(struct vcpu *const v[], unsigned n, struct jit_counters *out)
 {
+    const struct jit *all[CODE_USERS_MAX + 1];
+    unsigned njits = 0;
+
     *out = (struct jit_counters){0};
+    for (unsigned i = 0; i < n; i++) {
+        if (v[i]->own.jit != NULL) {
+            all[njits++] = v[i]->own.jit;
+        }
+    }
+    if (njits != 0 && v[0]->common != NULL) {
+        all[njits++] = v[0]->common->code.jit;
+    }
     for (unsigned m = 0; m <= ZYDIS_MNEMONIC_MAX_VALUE; m++) {
         uint64_t called = 0;
-        for (unsigned i = 0; i < n; i++) {
-            called += v[i]->jit == NULL ? 0 : v[i]->jit->called[m];
+        for (unsigned i = 0; i < njits; i++) {
+            called += all[i]->called[m];
         }
         out->called += called;
         enter_top(out, m, called);
     }
-    for (unsigned i = 0; i < n; i++) {
-        if (v[i]->jit != NULL) {
-            out->missed += v[i]->jit->calls;
-            out->interpreted += v[i]->jit->interpreted;
-        }
+    for (unsigned i = 0; i < njits; i++) {
+        out->missed += all[i]->calls;
+        out->interpreted += all[i]->interpreted;
     }
     out->missed -= out->called;
 }
@@ -523,11 +533,8 @@ char *jit_forms_text(const struct jit_counters *c, char *text, size_t size)
 
 /* --- the engine ------------------------------------------------------------------------------- */
 
-static void jit_destroy(struct vcpu *v)
+static void destroy(struct jit *j)
 {
-    struct jit *j = v == NULL ? NULL : v->jit;
-
-    engine_interp.destroy(v); /* drops the translations */
     if (j != NULL) {
         jit_spans_free(j);
         jit_code_destroy(&j->code);
@@ -536,8 +543,38 @@ static void jit_destroy(struct vcpu *v)
     }
 }
 
+static int create(struct code *code, uint32_t size)
+{
+    struct jit *j = plx_calloc(1, sizeof *j);
+
+    if (j == NULL || (j->jumps = plx_calloc(JIT_JUMPS, sizeof *j->jumps)) == NULL ||
+        jit_code_create(&j->code, size) != 0) {
+        destroy(j);
+        return PLX_ENOMEM;
+    }
+    j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    emit_shared(j);
+    j->shared_end = j->code.at;
+    blocks_translated(code, j, translation_drop);
+    return 0;
+}
+
+static void jit_destroy(struct vcpu *v)
+{
+    struct jit *j = v == NULL ? NULL : v->own.jit, *common = NULL;
+
+    if (v != NULL && v->common != NULL && v->common->nusers == 1) {
+        common = v->common->code.jit;
+        v->common->code.jit = NULL;
+    }
+    engine_interp.destroy(v); /* drops the translations */
+    destroy(j);
+    destroy(common);
+}
+
 static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct plx_err *err)
 {
+    uint32_t size = cfg->cache_entries == 0 ? CODE_SIZE : CODE_SMALL;
     struct vcpu *v;
     int rc = engine_interp.create(cfg, &v, err);
 
@@ -545,21 +582,16 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     if (rc != 0) {
         return rc;
     }
-    struct jit *j = plx_calloc(1, sizeof *j);
-    v->jit = j;
-    if (j == NULL || (j->jumps = plx_calloc(JIT_JUMPS, sizeof *j->jumps)) == NULL ||
-        jit_code_create(&j->code, cfg->cache_entries == 0 ? CODE_SIZE : CODE_SMALL) != 0) {
+    if (create(&v->own, size) != 0 ||
+        (v->common != NULL && v->common->code.jit == NULL && create(&v->common->code, size) != 0)) {
         jit_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }
-    j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
-    v->jit_run.jumps = j->jumps;
+    jit_perf_note(&v->own.jit->code, 0, "vcpu", v->id);
+    v->jit_run.self = v;
     v->jit_run.mxcsr_host = MXCSR_HOST;
-    emit_shared(v, j);
-    j->shared_end = j->code.at;
-    jit_perf_note(&j->code, 0, "vcpu", v->id);
     v->run_blocks = jit_run_blocks;
-    v->translation_drop = translation_drop;
+    blocks_select(v);
     *out = v;
     return 0;
 }

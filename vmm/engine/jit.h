@@ -34,7 +34,8 @@
  * memory; where a return goes is looked up among the jumps. Nothing here is state (R1); a
  * translation is entered only if the budget lasts for all of it.
  *
- * Ownership: one per vCPU. Threading: as the vCPU. */
+ * Ownership: one per set of decoded blocks, a vCPU's own or the common ones; code finds the vCPU
+ * that runs it by GS, and knows what all vCPUs of a VM have in common. Threading: as the blocks. */
 #ifndef VMM_ENGINE_JIT_H
 #define VMM_ENGINE_JIT_H
 

@@ -3,7 +3,7 @@
  *
  * The cache is memory mapped twice: written through one mapping, executed through the
  * other. A writer that runs out of room latches that (full) and goes on without effect; it is asked
- * once, at the end. Threading: the vCPU's. */
+ * once, at the end. Threading: who owns the cache. */
 #ifndef VMM_ENGINE_JIT_EMIT_H
 #define VMM_ENGINE_JIT_EMIT_H
 

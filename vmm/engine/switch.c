@@ -18,7 +18,7 @@ static int switch_create(const struct engine_config *cfg, struct vcpu **out, str
     int rc = engine_jit.create(cfg, out, err);
 
     if (rc == 0) {
-        prng_seed(&(*out)->jit->choice, cfg->id);
+        prng_seed(&(*out)->own.jit->choice, cfg->id);
     }
     return rc;
 }
@@ -30,7 +30,7 @@ static void switch_destroy(struct vcpu *v)
 
 static void switch_run(struct vcpu *v, struct engine_run *run)
 {
-    if (prng_below(&v->jit->choice, SWITCH_ONE_IN) == 0) {
+    if (prng_below(&v->own.jit->choice, SWITCH_ONE_IN) == 0) {
         v->run_blocks = v->run_blocks == jit_run_blocks ? interp_run_blocks : jit_run_blocks;
     }
     engine_jit.run(v, run);

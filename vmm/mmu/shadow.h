@@ -70,15 +70,17 @@ struct shadow_space {
 
 /* Uses of a page of RAM, shadow.use: what this vCPU derived from it. */
 enum {
-    USE_DATA = 1,  /* an entry maps it */
-    USE_LEAF = 2,  /* the last level of tables of an entry */
-    USE_DIR = 4,   /* the one above */
-    USE_TOP = 8,   /* further up */
-    USE_CODE = 16, /* decoded instructions (vmm/cpu/block.c) */
-    USE_OWED = 32, /* a table with flags that are set but not stored yet */
-    USE_NOW = 64,  /* none: written fast in this spell, though not ours (vmm/cpu/mem.c) */
+    USE_DATA = 1,     /* an entry maps it */
+    USE_LEAF = 2,     /* the last level of tables of an entry */
+    USE_DIR = 4,      /* the one above */
+    USE_TOP = 8,      /* further up */
+    USE_CODE = 16,    /* decoded instructions (vmm/cpu/block.c) */
+    USE_OWED = 32,    /* a table with flags that are set but not stored yet */
+    USE_NOW = 64,     /* none: written fast in this spell, though not ours (vmm/cpu/mem.c) */
+    USE_COMMON = 128, /* decoded instructions that all vCPUs use: every one has it */
     USE_TABLE = USE_LEAF | USE_DIR | USE_TOP,
-    USE_GUARDED = USE_TABLE | USE_CODE | USE_OWED /* no wtag */
+    USE_ANY_CODE = USE_CODE | USE_COMMON,
+    USE_GUARDED = USE_TABLE | USE_ANY_CODE | USE_OWED /* no wtag */
 };
 
 struct shadow_page {  /* the counts behind use */
