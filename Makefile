@@ -98,11 +98,13 @@ deps:
 	@if [ "$(filter tidy fuzz,$(MAKECMDGOALS))" ]; then tests/run deps $(DEPS_TIDY); fi
 
 # Every test is a file: tests/unit and tests/sim programs, and executable tests/*/*.sh. Exit code
-# 0 passes, 77 skips. Scripts under tests/long and fuzzers run in check-long only.
+# 0 passes, 77 skips. Scripts under tests/long run in check-long only; it says every minute what runs.
 check check-long:
 	@tests/run deps $(DEPS)
 	@$(MAKE) --no-print-directory -j$(JOBS) build-all MODE=$(MODE)
 	@if [ -z "$(MODE)" ] && [ -z "$(T)" ]; then $(MAKE) --no-print-directory guest; fi
+	@if [ $@ = check-long ] && [ -z "$(MODE)" ] && [ -z "$(T)" ]; then \
+		for p in work generic smp; do $(MAKE) --no-print-directory guest PROFILE=$$p || exit 1; done; fi
 	@BUILD=$(B) MODE=$(MODE) T="$(T)" REQUIRE="$(REQUIRE)" tests/run $@ $(TEST_BIN)
 
 clean:

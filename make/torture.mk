@@ -8,4 +8,4 @@ torture:
 	@$(MAKE) --no-print-directory guest PROFILE=work
 	@VCPUS=$(or $(VCPUS),2) RUNS=$(or $(RUNS),5) $(if $(SEED),SEED=$(SEED)) \
 		CACHE=$(or $(CACHE),1) $(if $(ENGINES),ENGINES="$(ENGINES)") \
-		GUESTS="$(or $(GUESTS),locks tables code blk litmus ipi warp linux)" tests/guests/torture.sh
+		GUESTS="$(or $(GUESTS),locks tables code blk litmus ipi warp saved linux)" tests/guests/torture.sh

@@ -4,7 +4,8 @@
 # same VM unprotected on node 1, while an unconnected copy on node 2 runs the same load. Primary and
 # control run on one core of the host, backup and copy on another. All of them stand all the time,
 # and the two are loaded in short turns (TURNS), so that what else the host does meets both alike.
-# Also what an idle pair costs.
+# Also what an idle pair costs, and what this host takes for a bare message and its answer between the
+# two nodes: no output can leave earlier than that after its record was shipped.
 . "$(dirname "$0")/lib.sh"
 . tests/net/lab.sh
 LAB_PREFIX=plxbench
@@ -56,6 +57,12 @@ pin() { # NODE CORE
 }
 answers() { lab_ns "$1" timeout 2 redis-cli -h 10.0.2.15 ping; }
 
+lab_ns 2 taskset -c $(($(nproc) > 1)) "$BUILD/tests/tools/roundtrip" serve 10.77.0.2 7399 >&2 &
+bench_pids+=($!)
+sleep 0.5
+read -r trip sending < <(lab_ns 1 taskset -c 0 "$BUILD/tests/tools/roundtrip" 10.77.0.2 7399)
+[ -n "$trip" ] || die "no bare round trip"
+
 lab_cli 1 start pair --primary n1 --backup n2 >&2 || die "the pair does not start"
 lab_wait 10 answers c || die "no answer from the pair"
 p1=$(replica 1) p2=$(replica 2)
@@ -106,14 +113,16 @@ lab_cli 3 info pair --json | tr -d ' \n' | grep -q '"protection":"protected"' ||
 for k in "${!got[@]}"; do note "$k:${got[$k]}"; done
 
 ratio() { # WHAT KEY UNIT GOOD: GOOD is 1 if more is better, -1 if less is
-    local p c r
+    local p c r more=
     p=$(median ${got[pair.$2]}) c=$(median ${got[control.$2]})
     r=$(median $(paste -d' ' <(printf '%s\n' ${got[pair.$2]}) <(printf '%s\n' ${got[control.$2]}) | awk '{ print $1 / $2 }'))
+    [ "$4" -gt 0 ] || more=$(calc "d = 1000 * ($p - $c); printf \", adds %.0f us, %.2f of a bare round trip\", d, d / $trip")
     emit "$1" "$p $3" "within 10 %" "$(met "$4 > 0 ? $r >= 0.9 : $r <= 1.1")" \
-        "$(calc "printf \"control %s %s, ratio %.2f\", \"$c\", \"$3\", $r")"
+        "$(calc "printf \"control %s %s, ratio %.2f\", \"$c\", \"$3\", $r")$more"
 }
 ratio "redis SET, pair, 10 clients" rps.SET "/s" 1
 ratio "redis GET, pair, 10 clients" rps.GET "/s" 1
 ratio "redis SET, pair, latency of one client" lat.SET ms -1
 ratio "redis GET, pair, latency of one client" lat.GET ms -1
+emit "bare round trip between the nodes" "$trip us" "" "" "$sending us of it in send, which wakes the other"
 emit "idle pair, primary" "$idle_p % of a core" "" "" "backup $idle_b %, daemon $idle_d %"

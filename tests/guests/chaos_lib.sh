@@ -21,7 +21,7 @@ chaos_run() {
     echo "seed $seed"
     port=$(free_port)
     rm -rf "$tmp/rec"
-    "$pollux" run --load $guest/redis.state --console "$tmp/console" --timeout 300 \
+    "$pollux" run --load $guest/redis.state --console "$tmp/console" --timeout 600 \
         --record "$tmp/rec" --chaos "$seed" --digest 8 --net "user,hostfwd=tcp:$port-:6379" \
         2>"$tmp/err" </dev/null &
     pids=($!)
