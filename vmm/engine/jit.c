@@ -177,14 +177,14 @@ static void emit_call(struct jit *j, uint32_t out, bool sse)
     add_rsp(c, 8);
     emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
     stop[0] = emit_jump(c, 0x85, 0);
-    if (sse) {
-        emit_jump(c, CALL, j->load_xmm);
-        stop[2] = emit_jump(c, 0x84, 0);
-    }
     emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
     stop[1] = emit_jump(c, 0x88, 0); /* js: a REP took much */
+    if (sse) {
+        emit_jump(c, CALL, j->load_xmm);
+        stop[2] = emit_jump(c, 0x84, 0);
+    }
     move_pinned(c, OP_MOV_LOAD);
     emit_1(c, 0xc3);
     emit_aim(c, stop[0], c->at);
