@@ -5,7 +5,7 @@
  * translate it and meets what it has not seen yet. Flags that the SDM leaves undefined are not
  * compared with the host.
  *
- *   byte 0     what kind of program, and where in its pages it begins
+ *   byte 0     what kind of program, and where in its pages it begins; F0-F3, F8-FB: much of x87
  *   byte 1, 2  seed of registers and memory
  *   the rest   choices of the program's maker */
 #include <signal.h>
@@ -209,7 +209,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint64_t budget = kind == SEQUENCE_ANY ? ANY_BUDGET : HOST_BUDGET;
 
     prng_seed_bytes(&c.g, data, HEADER);
-    sequence_make(&c, kind, start, ITEMS, &s);
+    bool x87 = (data[0] & 0xf4) == 0xf0;
+    sequence_make(&c, kind | (x87 ? SEQUENCE_X87 : 0), start, ITEMS, &s);
     ours_forget(&interp);
     ours_forget(&jit);
     prng_seed_bytes(&g, data + 1, 2);

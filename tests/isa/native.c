@@ -209,7 +209,7 @@ int native_open(void)
     int status;
 
     if (isa_v3 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("f16c"))) {
+                    __builtin_cpu_supports("bmi2"))) {
         (void)fprintf(stderr, "this host has no AVX2\n");
         return -1;
     }

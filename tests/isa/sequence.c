@@ -40,6 +40,7 @@ struct maker {
     struct choices *c;
     struct sequence *s;
     enum sequence_kind kind;
+    bool x87;
     unsigned at;
     uint32_t unknown; /* flags, now */
     /* A forward branch under way: the byte with its displacement, and how many items it skips. */
@@ -167,6 +168,13 @@ static void any_opcode(struct choices *c, struct draft *d)
     }
 }
 
+/* Any of x87. */
+static void x87_opcode(struct choices *c, struct draft *d)
+{
+    add_prefix(d, one_in(c, 16) ? 0x66 : 0);
+    d->op = (uint8_t)(0xd8 + choose(c, 8));
+}
+
 /* Bytes with room for 15, and where in them a displacement from RIP is (0: nowhere). */
 struct bytes {
     uint8_t b[32];
@@ -251,6 +259,8 @@ static void draft(struct maker *m, unsigned what, struct bytes *o)
         any_opcode(c, &d);
     } else if (what == 1) {
         sse_opcode(c, &d);
+    } else if (what == 3) {
+        x87_opcode(c, &d);
     } else {
         integer_opcode(c, &d);
     }
@@ -389,6 +399,9 @@ static void instruction(struct maker *m, unsigned percent_sse)
     struct bytes o;
     struct form f;
 
+    if (m->x87 && !one_in(c, 4)) {
+        what = 3;
+    }
     if (m->kind == SEQUENCE_ANY) {
         unsigned len = 0;
         for (unsigned tries = 0; tries < (isa_v3 ? TRIES : 1) && len <= 1; tries++) {
@@ -644,10 +657,14 @@ static void turn(struct maker *m, uint64_t counter, unsigned head)
     EMIT_RELATIVE(m, CODE_AT + head, 0, 0, 0x0f, 0x85);
 }
 
-void sequence_make(struct choices *c, enum sequence_kind kind, unsigned start, unsigned items,
+void sequence_make(struct choices *c, unsigned kind, unsigned start, unsigned items,
                    struct sequence *s)
 {
-    struct maker m = {.c = c, .s = s, .kind = kind, .at = start};
+    struct maker m = {.c = c,
+                      .s = s,
+                      .kind = (enum sequence_kind)(kind & ~(unsigned)SEQUENCE_X87),
+                      .x87 = (kind & SEQUENCE_X87) != 0,
+                      .at = start};
     unsigned percent_sse = one_in(c, 2) ? 70 : 0, head, inner = 0, inner_left = 0;
 
     decode_init();
@@ -672,7 +689,7 @@ void sequence_make(struct choices *c, enum sequence_kind kind, unsigned start, u
     if (inner != 0) {
         turn(&m, COUNTER2_AT, inner);
     }
-    if (kind == SEQUENCE_ANY) {
+    if (m.kind == SEQUENCE_ANY) {
         if (m.branch_at != 0) {
             land(&m);
         }

@@ -27,6 +27,7 @@ enum sequence_kind {
     /* What the host does too, and nothing looks at flags it leaves undefined: an instruction that
      * needs them whole is preceded by one that sets them all. Ends in a fault, at last in UD2. */
     SEQUENCE_HOST,
+    SEQUENCE_X87 = 2, /* or-ed in: most of it on x87 registers */
 };
 
 struct sequence {
@@ -42,7 +43,7 @@ struct sequence {
 };
 
 /* At @start; @items at most, fewer when a fuzzer's bytes are used up. */
-void sequence_make(struct choices *c, enum sequence_kind kind, unsigned start, unsigned items,
+void sequence_make(struct choices *c, unsigned kind, unsigned start, unsigned items,
                    struct sequence *s);
 
 /* Data and stack for programs, then registers: pointers into the data in RBX RBP RSI RDI R11 R12

@@ -37,6 +37,8 @@ enum {
     X87_B = 0x8000,
     X87_CC = 0x4700,
     X87_PC_SHIFT = 8,
+    X87_PC = 0x300,
+    X87_PC_RESERVED = 0x100,
     X87_RC_SHIFT = 10,
     X87_CW_INIT = 0x037f,
     X87_CW_VALID = 0x1f3f,

@@ -133,12 +133,30 @@ static void add_rsp(struct jit_code *c, int n)
     emit_1(c, (uint8_t)n);
 }
 
+/* jit_x87_load; ZF: they stay where they are. XMM registers do then too. */
+static void emit_load_x87(struct jit_code *c)
+{
+    move_pinned(c, OP_MOV_STORE);
+    store_xmm(c);
+    emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
+    add_rsp(c, -8);
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)jit_x87_load);
+    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
+    add_rsp(c, 8);
+    emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
+    move_pinned(c, OP_MOV_LOAD);
+    emit_1(c, 0xc3);
+}
+
 /* From translated code: execute @in with the interpreter's function. Nonzero: leave, with
  * v->cur as it is. */
 static int interpret(struct vcpu *v, const struct insn *in)
 {
     uint64_t next = v->c.rip + in->len;
 
+    if (v->jit_run.x87_live) {
+        jit_x87_store(v);
+    }
     v->jit->calls++;
     v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
     v->cur = in;
@@ -157,11 +175,20 @@ static int interpret(struct vcpu *v, const struct insn *in)
     return 0;
 }
 
-/* Execute instruction T0 in C; T1 is how many of the block are behind it. @sse: they want the XMM
- * registers back. */
-static void emit_call(struct jit *j, uint32_t out, bool sse)
+/* The same, and on with x87 registers. */
+static int interpret_x87(struct vcpu *v, const struct insn *in)
+{
+    return interpret(v, in) || !jit_x87_load(v);
+}
+
+/* Execute instruction T0 in C; T1 is how many of the block are behind it, @back (JIT_CALL_*) what
+ * they want back. */
+static void emit_call(struct jit *j, uint32_t out, unsigned back)
 {
     struct jit_code *c = &j->code;
+    int (*fn)(struct vcpu *, const struct insn *) =
+        (back & JIT_CALL_X87) != 0 ? interpret_x87 : interpret;
+    bool sse = (back & JIT_CALL_SSE) != 0;
     uint32_t stop[3];
 
     move_pinned(c, OP_MOV_STORE);
@@ -172,7 +199,7 @@ static void emit_call(struct jit *j, uint32_t out, bool sse)
     emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
     emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
     add_rsp(c, -8);
-    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)interpret);
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)fn);
     emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
     add_rsp(c, 8);
     emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
@@ -247,10 +274,12 @@ static void emit_shared(struct jit *j)
     emit_go_on(j);
     j->load_xmm = c->at;
     emit_load_xmm(c);
-    j->call = c->at;
-    emit_call(j, out, false);
-    j->call_sse = c->at;
-    emit_call(j, out, true);
+    j->load_x87 = c->at;
+    emit_load_x87(c);
+    for (unsigned i = 0; i < JIT_CALLS; i++) {
+        j->call[i] = c->at;
+        emit_call(j, out, i);
+    }
 }
 
 /* --- translations ----------------------------------------------------------------------------- */
@@ -405,7 +434,8 @@ static const struct jit_jump *entered(struct vcpu *v)
         (void)mem_fetch(v, v->c.rip); /* which may have dropped it */
     }
     return !v->attention && e->xtag == PAGE_BASE(to->rip) && e->hva == to->hva &&
-                   to->n <= v->stop_progress - v->c.progress && (!to->sse || sse_usable(v))
+                   to->n <= v->stop_progress - v->c.progress && (!to->sse || sse_usable(v)) &&
+                   (!to->x87 || jit_x87_usable(v))
                ? to
                : NULL;
 }
@@ -421,7 +451,8 @@ static const struct jit_jump *enter_from_now_on(struct jit *j, const struct vcpu
         .hva = hva,
         .slot = (uint32_t)((t->rip >> PAGE_SHIFT & v->tlb_mask) * sizeof(struct tlb_entry)),
         .n = (uint16_t)t->n,
-        .sse = t->sse};
+        .sse = t->sse,
+        .x87 = t->x87};
     return to;
 }
 
@@ -446,7 +477,7 @@ void jit_run_blocks(struct vcpu *v)
             struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
             struct translation *t = block == NULL ? NULL : find(v, block);
             if (t == NULL || t->n > v->stop_progress - v->c.progress ||
-                (t->sse && !sse_usable(v))) {
+                (t->sse && !sse_usable(v)) || (t->x87 && !jit_x87_usable(v))) {
                 uint64_t before = v->c.retired;
                 last = interp_block(v, first, n);
                 j->interpreted += v->c.retired - before;
@@ -465,6 +496,9 @@ void jit_run_blocks(struct vcpu *v)
         v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
         v->jit_run.bias = v->c.retired - v->c.progress;
         from = j->enter(to->code);
+        if (v->jit_run.x87_live) {
+            jit_x87_store(v);
+        }
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
         /* What was called and ended it; what is not called sets attention if need be. */
         last = v->cur != NULL ? v->cur : &nothing;

@@ -19,12 +19,15 @@
  * (jit_run.xmm_live), until C code is called or translated code is left. It begins only if nothing
  * there can fault: SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
  *
+ * x87 registers, status and tags likewise (jit_run.x87_live); the control word is in struct vcpu
+ * too, FIP is stored before what may look at it.
+ *
  * The arithmetic flags are in host flags where an instruction of the block needs them, else in
  * c.rflags (all but OF) and jit_run.overflow; at the ends of blocks always there, but for a
- * translation that leads to itself. Between they may be in neither, if they can be made again on the
- * slow paths that want them (jit_remake.c). Where an
- * instruction leaves flags undefined on the host while the guest may still look at them, the chosen
- * values (R6) are made from its result, or the interpreter executes it.
+ * translation that leads to itself. Between they may be in neither, if they can be made again on
+ * the slow paths that want them (jit_remake.c). Where an instruction leaves flags undefined on the
+ * host while the guest may still look at them, the chosen values (R6) are made from its result, or
+ * the interpreter executes it.
  *
  * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address, and goes on
  * through others of the same page along the way that was hot (jit_trace.c); it goes with any of
@@ -52,7 +55,7 @@ struct jit_jump {
     const uint8_t *hva; /* of its page, when this was entered */
     uint32_t slot;      /* offset of the page's entry in v->tlb_code */
     uint16_t n;         /* translation.n */
-    bool sse;           /* translation.sse */
+    bool sse, x87;      /* translation.sse, .x87 */
 };
 enum { JIT_JUMPS_BITS = 15, JIT_JUMPS = 1 << JIT_JUMPS_BITS, JIT_JUMPS_FOLD = 12 };
 
@@ -91,7 +94,7 @@ struct translation {
     uint64_t rip;
     uint32_t entry, body; /* offsets: with and without a look at the budget */
     uint32_t n;           /* instructions: progress */
-    bool sse;             /* uses XMM registers */
+    bool sse, x87;        /* uses XMM registers, x87 registers */
     struct jit_edge *in;
     struct jit_part part[JIT_BLOCKS_MAX];
     unsigned nparts, nedges;
@@ -99,16 +102,20 @@ struct translation {
     struct jit_edge edge[];
 };
 
+/* A call to C: what is the host's after it. */
+enum { JIT_CALL_SSE = 1, JIT_CALL_X87 = 2, JIT_CALLS = 4 };
+
 struct jit {
     struct jit_code code;
-    uint32_t leave, call, call_sse, load_xmm, go_on,
-        shared_end;                              /* offsets of what all code shares */
+    /* Offsets of what all code shares. */
+    uint32_t leave, call[JIT_CALLS], load_xmm, load_x87, go_on, shared_end;
     struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
     struct jit_span *spans_gone; /* perhaps while they were executed */
     bool wrgsbase;               /* the host lets programs set GS base */
     uint64_t drops;              /* of translations: pointers to edges from before may be stale */
     bool poison;        /* for tests: what the host may leave undefined in its flags is changed */
+    bool x87_always;    /* for tests: however few they are, x87 instructions are translated */
     struct prng choice; /* which way the next run goes, under the engine `switch` */
     uint64_t calls, interpreted;                   /* counters: of interpret, and in blocks */
     uint64_t called[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* for want of a form */
@@ -122,6 +129,13 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
 
 /* Free what may not be in use any more. */
 void jit_spans_free(struct jit *j);
+
+/* jit_x87.c. Translated x87 may run; nothing there can fault. */
+bool jit_x87_usable(const struct vcpu *v);
+/* The guest's x87 registers to the host, whose XMM registers get lost. 0: they must not. */
+int jit_x87_load(struct vcpu *v);
+/* And back; the host's are empty then, as C code expects. */
+void jit_x87_store(struct vcpu *v);
 
 /* For perf, if it asked (jit_perf_map): what was emitted since offset @from is @what at @rip. */
 void jit_perf_note(const struct jit_code *c, uint32_t from, const char *what, uint64_t rip);

@@ -67,6 +67,7 @@ static unsigned accesses_of(const struct insn *in, const struct form *f, uint64_
     switch (f->kind) {
     case FORM_MODRM:
     case FORM_DIV:
+    case FORM_X87_CW:
     case FORM_SCAN:
         if (f->mem) {
             out[n++] = operand(in, f, next, f->rm_size, (f->rm_use & USE_WRITE) != 0);
@@ -379,7 +380,9 @@ static bool is_followed(enum form_kind kind)
     case FORM_POP:
     case FORM_LEAVE:
     case FORM_DIV:
+    case FORM_X87_CW:
     case FORM_SCAN:
+    case FORM_X87_FLAGS:
     case FORM_JCC:
     case FORM_JMP:
     case FORM_CALL_NEAR:

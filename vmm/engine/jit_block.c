@@ -20,7 +20,7 @@ static bool may_leave(const struct jit_work *w, unsigned i)
 {
     const struct form *f = &w->form[i];
     bool covered = w->way == JIT_PLANNED && w->plan.covered[i] && f->kind != FORM_DIV &&
-                   (f->kind < FORM_JCC || f->kind == FORM_CALL_NEAR);
+                   f->kind != FORM_X87_CW && (f->kind < FORM_JCC || f->kind == FORM_CALL_NEAR);
 
     return accesses(f) && !covered;
 }
@@ -111,6 +111,9 @@ static bool translate_one(struct jit_work *w)
         w->in_host &= !in_memory;
         w->lost = false;
     }
+    if (branch) {
+        jit_x87_fip(w, w->i);
+    }
     if (w->lost && branch) {
         jit_remake(w, w->maker);
     }
@@ -160,6 +163,12 @@ static bool translate_one(struct jit_work *w)
         break;
     case FORM_DIV:
         jit_do_div(w, in, f);
+        break;
+    case FORM_X87_CW:
+        jit_do_x87_cw(w);
+        break;
+    case FORM_X87_FLAGS:
+        jit_do_x87_flags(w, f);
         break;
     case FORM_SYS:
     case FORM_STI:
@@ -287,6 +296,20 @@ static void want_xmm(struct jit_work *w, uint32_t undo)
     emit_aim(c, live, c->at);
 }
 
+/* The same of x87. XMM registers that the host has are stored. */
+static void want_x87(struct jit_work *w, uint32_t undo)
+{
+    struct jit_code *c = w->c;
+
+    emit_op(c, (struct op){.op = 0x80}, 7,
+            rm_gs(offsetof(struct vcpu, jit_run.x87_live))); /* cmp */
+    emit_1(c, 0);
+    uint32_t live = emit_jump(c, 0x85, 0);
+    emit_jump(c, CALL, w->j->load_x87);
+    emit_jump(c, 0x84, undo);
+    emit_aim(c, live, c->at);
+}
+
 /* The first @n instructions. */
 static void emit_way(struct jit_work *w, unsigned n)
 {
@@ -316,6 +339,7 @@ static void emit_way(struct jit_work *w, unsigned n)
             jit_save_flags(w, false);
         }
         if (n == w->n) {
+            jit_x87_fip(w, n);
             jit_edge(w, w->next, 0);
         } else {
             w->i = n;
@@ -350,6 +374,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     if (!jit_trace(&w, block, rip)) {
         return NULL;
     }
+    jit_x87_settle(&w);
     for (unsigned i = 0; i < w.n; i++) {
         edges += w.forms[i].kind == FORM_JCC;
         edges += jit_spans(&w, i);
@@ -364,6 +389,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->rip = rip;
     t->n = w.n;
     t->sse = w.sse;
+    t->x87 = w.x87;
     plan(&w);
     jit_lend_choose(&w);
     t->entry = w.c->at;
@@ -375,6 +401,9 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     jit_leave(&w, NULL);
     emit_aim(w.c, enough, w.c->at);
     t->body = w.c->at;
+    if (t->x87) {
+        want_x87(&w, undo);
+    }
     if (t->sse) {
         want_xmm(&w, undo);
     }

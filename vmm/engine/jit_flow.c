@@ -26,6 +26,7 @@ void jit_call_out(struct jit_work *w, unsigned i)
 {
     struct jit_code *c = w->c;
 
+    jit_x87_fip(w, i);
     jit_give_back(w);
     if (i > 0 && w->form[i - 1].kind == FORM_STI) {
         emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(offsetof(struct vcpu, c.sti_shadow)));
@@ -34,7 +35,7 @@ void jit_call_out(struct jit_work *w, unsigned i)
     jit_set_rip(c, w->at[i]);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)w->insn[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
-    emit_jump(c, CALL, w->t->sse ? w->j->call_sse : w->j->call);
+    emit_jump(c, CALL, w->j->call[(w->t->sse ? JIT_CALL_SSE : 0) | (w->x87 ? JIT_CALL_X87 : 0)]);
 }
 
 void jit_count_called(struct jit_work *w, const struct insn *in)
@@ -258,6 +259,7 @@ void jit_emit_exits(struct jit_work *w)
             w->no_af = x->no_af;
             jit_save_flags(w, false);
         }
+        jit_x87_fip(w, x->insn + 1);
         jit_edge(w, x->rip, w->n - 1 - x->insn);
     }
 }

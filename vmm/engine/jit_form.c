@@ -193,6 +193,8 @@ static void one_byte(const struct insn *in, uint8_t modrm, struct form *f, uint3
         f->kind = FORM_RET;
     } else if (op == 0xc9 && !f->p66) {
         f->kind = FORM_LEAVE;
+    } else if (op == 0x9b || (op & 0xf8) == 0xd8) {
+        x87_form(f);
     } else if (op == 0xe8) {
         f->kind = FORM_CALL_NEAR;
     } else if (op == 0xe9 || op == 0xeb) {

@@ -18,12 +18,14 @@ enum form_kind {
     FORM_PUSH_MEM,
     FORM_POP,
     FORM_LEAVE,
-    FORM_DIV,   /* DIV, IDIV of 4 and 8 bytes */
-    FORM_SYS,   /* jit_sys.c; flags in memory */
-    FORM_STI,   /* likewise; not the last of its block */
-    FORM_SHIFT, /* jit_bit.c, of 4 and 8 bytes; flags in memory */
-    FORM_BIT,   /* likewise: BT, BTS, BTR, BTC of memory by a register */
-    FORM_SCAN,  /* BSF, BSR of 4 and 8 bytes */
+    FORM_DIV,       /* DIV, IDIV of 4 and 8 bytes */
+    FORM_X87_CW,    /* FLDCW */
+    FORM_SYS,       /* jit_sys.c; flags in memory */
+    FORM_STI,       /* likewise; not the last of its block */
+    FORM_SHIFT,     /* jit_bit.c, of 4 and 8 bytes; flags in memory */
+    FORM_BIT,       /* likewise: BT, BTS, BTR, BTC of memory by a register */
+    FORM_SCAN,      /* BSF, BSR of 4 and 8 bytes */
+    FORM_X87_FLAGS, /* FCOMI and its like */
     FORM_JCC,
     FORM_JMP,
     FORM_CALL_NEAR,
@@ -74,6 +76,8 @@ struct form {
     bool sse;                  /* on XMM registers, which are the host's; also: */
     bool reg_xmm, rm_xmm;      /* reg, rm are such */
     bool aligned;              /* the memory operand must be */
+    bool x87;                  /* on x87 registers, likewise; what is not memory is rm_xmm; and */
+    bool fip;                  /* its address is FIP after it */
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
     uint8_t count;             /* of a shift */
     uint16_t also;             /* general registers written beside the operands: a bit each */
@@ -92,6 +96,9 @@ unsigned form_register(const struct form *f, unsigned reg, unsigned size);
 /* form_of's part for SSE (jit_sse.c): @f has prefixes, opcode and ModRM. What is not the host's own
  * instruction is left as it is. */
 void sse_form(const struct insn *in, struct form *f);
+
+/* The same for x87 (jit_x87.c). */
+void x87_form(struct form *f);
 
 /* form_of's part for system instructions (jit_sys.c): FORM_CALL: not one of its. */
 enum form_kind jit_sys_kind(const struct insn *in);

@@ -31,8 +31,9 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
     bool stack = (f->kind >= FORM_PUSH && f->kind <= FORM_LEAVE) || f->kind == FORM_CALL_NEAR ||
                  f->kind == FORM_CALL_TO || f->kind == FORM_RET || f->kind == FORM_SYS;
     bool modrm = f->kind == FORM_MODRM || f->kind == FORM_LEA || f->kind == FORM_PUSH_MEM ||
-                 f->kind == FORM_DIV || f->kind == FORM_SCAN || f->kind == FORM_JMP_TO ||
-                 f->kind == FORM_CALL_TO || f->kind == FORM_SHIFT || f->kind == FORM_BIT;
+                 f->kind == FORM_DIV || f->kind == FORM_X87_CW || f->kind == FORM_SCAN ||
+                 f->kind == FORM_JMP_TO || f->kind == FORM_CALL_TO || f->kind == FORM_SHIFT ||
+                 f->kind == FORM_BIT;
 
     uses[RBX] +=
         in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;

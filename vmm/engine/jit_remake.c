@@ -101,6 +101,7 @@ static uint32_t changed(const struct insn *in, const struct form *f)
     case FORM_NOTHING:
     case FORM_JCC:
     case FORM_JMP:
+    case FORM_X87_CW:
         return regs;
     case FORM_MODRM:
         if ((f->reg_use & USE_WRITE) != 0 && !f->reg_xmm) {

@@ -76,9 +76,9 @@ struct jit_work {
     struct block *block[JIT_BLOCKS_MAX];
     unsigned nblocks;
     struct jit_span *span;
-    bool loops, sse; /* it leads to itself; it uses XMM registers */
-    unsigned n, i;   /* instructions, the one under way */
-    uint64_t next;   /* the address behind it */
+    bool loops, sse, x87; /* it leads to itself; it uses XMM registers, x87 registers */
+    unsigned n, i;        /* instructions, the one under way */
+    uint64_t next;        /* the address behind it */
     const struct insn *insn[JIT_INSNS_MAX];
     uint64_t at[JIT_INSNS_MAX]; /* their addresses */
     const uint8_t *bytes[JIT_INSNS_MAX];
@@ -277,6 +277,19 @@ void jit_do_leave(struct jit_work *w);
 void jit_do_shift(struct jit_work *w, const struct insn *in, const struct form *f);
 /* FORM_BIT. CF goes to memory if it is @wanted. */
 void jit_do_bit(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted);
+
+/* jit_x87.c. */
+
+/* A translation with so many instructions of it has the host's registers: to load them, and to
+ * store them for a call, takes as long as that many calls. */
+enum { JIT_X87_WORTH = 4 };
+/* w->x87; if not, all of it is left to the interpreter. */
+void jit_x87_settle(struct jit_work *w);
+/* FIP as it is before instruction @i to memory, if it is not there. Uses T1; no flag changes. */
+void jit_x87_fip(struct jit_work *w, unsigned i);
+/* FORM_X87_CW, FORM_X87_FLAGS. */
+void jit_do_x87_cw(struct jit_work *w);
+void jit_do_x87_flags(struct jit_work *w, const struct form *f);
 
 /* jit_sys.c: system instructions. */
 

@@ -167,6 +167,7 @@ static void sieve(void)
 enum { SIDE = 128 };
 
 static double ma[SIDE][SIDE], mb[SIDE][SIDE], mc[SIDE][SIDE];
+static long double la[SIDE][SIDE], lb[SIDE][SIDE], lc[SIDE][SIDE];
 
 static void matrix_prepare(void)
 {
@@ -174,6 +175,8 @@ static void matrix_prepare(void)
         for (int j = 0; j < SIDE; j++) {
             ma[i][j] = 1.0 / (i + j + 1);
             mb[i][j] = (double)(i - j) / SIDE;
+            la[i][j] = 1.0L / (i + j + 1);
+            lb[i][j] = (long double)(i - j) / SIDE;
         }
     }
 }
@@ -191,6 +194,23 @@ __attribute__((optimize("no-tree-vectorize"))) static void matrix_scalar(void)
             }
         }
         work_sink += (uint64_t)mc[n % SIDE][3];
+    }
+}
+
+/* On the x87. */
+static void matrix_long(void)
+{
+    for (uint64_t n = work_count; n > 0; n--) {
+        for (int i = 0; i < SIDE; i++) {
+            for (int j = 0; j < SIDE; j++) {
+                long double sum = 0;
+                for (int k = 0; k < SIDE; k++) {
+                    sum += la[i][k] * lb[k][j];
+                }
+                lc[i][j] = sum;
+            }
+        }
+        work_sink += (uint64_t)lc[n % SIDE][3];
     }
 }
 
@@ -339,6 +359,7 @@ const struct work works_cpu[] = {
     {"sieve", NULL, sieve, 100, "2^20 numbers"},
     {"matrix", matrix_prepare, matrix_scalar, 200, "product"},
     {"matrix2", matrix_prepare, matrix_packed, 400, "product"},
+    {"matrixl", matrix_prepare, matrix_long, 100, "product"},
     {"copy", small_prepare, sse_small, 20000, "MiB"},
     {"copybig", large_prepare, sse_large, 8000, "MiB"},
     {"repmovs", small_prepare, rep_small, 20000, "MiB"},
