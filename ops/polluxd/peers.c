@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/polluxd/peers.c - what the other daemons say (proto/cluster.proto), Raft's part aside: to whom
- * it goes. */
+ * ops/polluxd/peers.c - what the other daemons say (proto/cluster.proto), Raft's part aside: to
+ * whom it goes. */
 #include "base/log.h"
 #include "ops/polluxd/daemon.h"
 

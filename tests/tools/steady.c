@@ -8,8 +8,8 @@
  *          [rate=N] [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N]
  *          [perf=map]
  *
- * rate: as in a record, by default that of 5 ns per progress; the guest's timers come as often as on
- * this host at what one progress takes here.
+ * rate: as in a record, by default that of 5 ns per progress; the guest's timers come as often as
+ * on this host at what one progress takes here.
  *
  * Prints the console; after each of its lines that begins with "work ", what happened since the
  * line before (counters of rounds, processor time of this process). Ends when the guest does, or
