@@ -110,7 +110,8 @@ static void move_pointer(struct program *p)
     case 0:
         rex(p, true, 0, 0, reg);
         if (reg == RAX && below(p, 2) == 0) {
-            int32_t n = (int8_t)by[below(p, sizeof by)];
+            uint32_t n = by[below(p, sizeof by)];
+            n |= n >= 0x80 ? UINT32_C(0xffffff00) : 0;
             byte(p, below(p, 2) == 0 ? 0x05 : 0x2d); /* add, sub */
             memcpy(p->code + p->n, &n, 4);
             p->n += 4;
