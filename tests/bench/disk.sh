@@ -4,8 +4,8 @@
 # against qcow2 (alone; over a backing file) served by qemu-nbd, with its threads and with its io_uring,
 # whichever is faster; the files in memory, all in the same run, in turns. The processor time of the
 # servers is in the notes.
-# Then a chain of ten layers against one, server and client on one core: on two, whether one of them
-# sleeps whenever the other is at it is luck, and changes the rate up to tenfold.
+# Then a chain of ten layers against one; at random with server and client on one core: on two, whether
+# one of them sleeps whenever the other is at it is luck, and changes the rate up to tenfold.
 . "$(dirname "$0")/lib.sh"
 for t in fio qemu-nbd qemu-img qemu-io; do command -v $t >/dev/null || die "$t is missing: make deps"; done
 mb=${MB:-256}
@@ -116,23 +116,26 @@ done
 "$pollux" disk convert --block 2M "$below" "$tmp/one.vhdx" || die "one layer"
 declare -A layers
 cores=$(taskset -pc $$ | sed 's/.*: //')
-on="taskset -c ${cores%%[,-]*}"
 for ((i = 0; i < 5; i++)); do
     for n in one ten; do
-        serve "$pollux" disk serve --readonly --socket "$sock" "$([ $n = one ] && echo "$tmp/one.vhdx" || echo "$below")"
-        [ $i = 0 ] && fio_rate read 1M 8 "$mb" >/dev/null
-        c=$(cpu_ms "$server")
-        layers["$n randread"]+=" $(fio_rate randread 4k 16 "$mb")"
-        layers["$n randread cpu"]+=" $(calc "print $(cpu_ms "$server") - $c")"
-        layers["$n read"]+=" $(fio_rate read 1M 8 $((4 * mb)))"
-        unserve
+        for w in randread read; do
+            on=
+            [ $w = read ] || on="taskset -c ${cores%%[,-]*}"
+            serve "$pollux" disk serve --readonly --socket "$sock" "$([ $n = one ] && echo "$tmp/one.vhdx" || echo "$below")"
+            [ $i$w = 0randread ] && fio_rate read 1M 8 "$mb" >/dev/null
+            c=$(cpu_ms "$server")
+            if [ $w = read ]; then v=$(fio_rate read 1M 8 $((4 * mb))); else v=$(fio_rate randread 4k 16 "$mb"); fi
+            layers["$n $w"]+=" $v"
+            layers["$n $w cpu"]+=" $(calc "print $(cpu_ms "$server") - $c")"
+            unserve
+        done
     done
 done
 # shellcheck disable=SC2086
 for w in randread read; do
     one=$(median ${layers["one $w"]}) ten=$(median ${layers["ten $w"]})
     note "one layer $w:${layers["one $w"]}; ten:${layers["ten $w"]}"
-    [ $w = read ] || note "server, ms of processor: one${layers["one $w cpu"]}; ten${layers["ten $w cpu"]}"
+    note "server, ms of processor: one${layers["one $w cpu"]}; ten${layers["ten $w cpu"]}"
     emit "disk, ten layers, $w" "$(calc "printf \"%.0f\", $ten * 100 / $one") % of one" ">= 90 %" \
         "$(met "$ten >= 0.9 * $one")" "one layer $one MiB/s"
 done
