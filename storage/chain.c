@@ -15,6 +15,54 @@ static struct chain *chain_of(struct disk *d)
     return (struct chain *)d;
 }
 
+/* Who answers for all of a unit (chain_int.h). */
+static uint8_t ask_layers(struct chain *c, uint64_t unit)
+{
+    uint64_t len = UINT64_C(1) << c->unit_shift;
+    struct vhdx_run run = {.where = VHDX_PARENT};
+    unsigned k = c->fixed;
+
+    for (; k < c->n; k++) {
+        if (vhdx_map(c->layers[k], unit << c->unit_shift, len, &run, NULL) != 0 || run.len < len) {
+            return CHAIN_MIXED;
+        }
+        if (run.where != VHDX_PARENT) {
+            break;
+        }
+    }
+    return k + CHAIN_ANSWER <= UINT8_MAX ? (uint8_t)(k + CHAIN_ANSWER) : CHAIN_MIXED;
+}
+
+static uint8_t answer_of(struct chain *c, uint64_t unit)
+{
+    uint8_t a = atomic_load_explicit(&c->answers[unit], memory_order_relaxed);
+
+    if (a == 0) {
+        a = ask_layers(c, unit);
+        atomic_store_explicit(&c->answers[unit], a, memory_order_relaxed);
+    }
+    return a;
+}
+
+/* The first fixed layer to ask about @off, which is the last one too if one answers for whole units
+ * from there on: reads of a deep chain would otherwise look into the bitmaps of every layer. */
+static unsigned first_fixed(struct chain *c, uint64_t off, uint64_t *len)
+{
+    uint64_t unit = off >> c->unit_shift, end = unit + 1;
+    uint8_t a = c->answers == NULL || unit >= c->units ? CHAIN_MIXED : answer_of(c, unit);
+
+    if (a == CHAIN_MIXED) {
+        return c->fixed;
+    }
+    while ((end << c->unit_shift) - off < *len && end < c->units && end - unit < CHAIN_UNITS_RUN &&
+           answer_of(c, end) == a) {
+        end++;
+    }
+    uint64_t left = (end << c->unit_shift) - off;
+    *len = *len < left ? *len : left;
+    return a - CHAIN_ANSWER;
+}
+
 /* The layer that answers for @off, and how far. VHDX_PARENT: the base does. */
 static int look(struct chain *c, uint64_t off, uint64_t len, struct vhdx_run *run, unsigned *depth,
                 struct plx_err *err)
@@ -23,6 +71,9 @@ static int look(struct chain *c, uint64_t off, uint64_t len, struct vhdx_run *ru
 
     run->len = len;
     for (*depth = 0; *depth < c->n; ++*depth) {
+        if (*depth == c->fixed && (*depth = first_fixed(c, off, &run->len)) == c->n) {
+            break;
+        }
         rc = vhdx_map(c->layers[*depth], off, run->len, run, err);
         if (rc != 0 || run->where != VHDX_PARENT) {
             return rc;
@@ -321,6 +372,7 @@ static int chain_close(struct disk *d, struct plx_err *err)
     }
     (void)disk_close(c->base, NULL);
     (void)pthread_mutex_destroy(&c->part_lock);
+    plx_free((void *)c->answers);
     plx_free(c->layers);
     plx_free(c->path);
     plx_free(c);

@@ -315,6 +315,21 @@ static int add_layer(struct chain *c, struct vhdx *v, struct plx_err *err)
     return 0;
 }
 
+/* Without memory for it every layer is asked. */
+static void remember_answers(struct chain *c)
+{
+    c->fixed = c->d.writable ? 1 : 0;
+    c->unit_shift = CHAIN_UNIT_SHIFT;
+    if (c->n < c->fixed + 2) {
+        return;
+    }
+    while (c->d.geo.bytes >> c->unit_shift > CHAIN_UNITS_MAX) {
+        c->unit_shift++;
+    }
+    c->units = c->d.geo.bytes >> c->unit_shift; /* the last one only if it is whole */
+    c->answers = plx_calloc(c->units + 1, 1);
+}
+
 int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk **out,
                struct plx_err *err)
 {
@@ -355,6 +370,7 @@ int chain_open(struct io_space *s, const char *path, unsigned flags, struct disk
     }
     vhdx_get_info(c->layers[0], &info);
     c->d.geo = info.geo;
+    remember_answers(c);
     *out = &c->d;
     return 0;
 }
