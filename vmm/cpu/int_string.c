@@ -114,16 +114,12 @@ static uint64_t movs_many(struct vcpu *v, const struct insn *in, unsigned size, 
 static uint64_t stos_run(struct vcpu *v, const struct insn *in, unsigned size, uint64_t room)
 {
     uint64_t di = v->c.gpr[RDI], end = PAGE_SIZE - PAGE_OFFSET(di);
-    uint8_t data[PAGE_SIZE];
 
     if (in->asz != 8 || end < 2UL * size) {
         return 0;
     }
     unsigned len = (unsigned)(room < end / size ? room * size : end & ~(size - 1UL));
-    for (unsigned i = 0; i < len; i += size) {
-        memcpy(data + i, &v->c.gpr[RAX], size);
-    }
-    len = mem_write_run(v, di, data, len, size);
+    len = mem_write_run(v, di, &v->c.gpr[RAX], len, size);
     v->c.gpr[RDI] = di + len;
     return len / size;
 }

@@ -724,23 +724,25 @@ void mem_probe_write(struct vcpu *v, unsigned seg, uint64_t off, unsigned len)
     span_of(v, seg_linear(v, seg, off, len, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
 }
 
-unsigned mem_write_run(struct vcpu *v, uint64_t off, const uint8_t *data, unsigned len,
-                       unsigned size)
+unsigned mem_write_run(struct vcpu *v, uint64_t off, const void *one, unsigned len, unsigned size)
 {
+    uint8_t data[PAGE_SIZE];
     struct mem_span s;
     unsigned n = 0;
 
-    if (v->owner != NULL || v->debug || (v->c.rflags & FLAG_AC) != 0 || !v->mem->is64 ||
+    if (v->parallel || v->debug || (v->c.rflags & FLAG_AC) != 0 || !v->mem->is64 ||
         PAGE_OFFSET(off) + len > PAGE_SIZE) {
         return 0;
     }
     span_of(v, seg_linear(v, SEG_ES, off, size, true), len, MEM_W, cpu_cpl(&v->c) == 3, false, &s);
     struct mem_piece p = s.piece[0];
-    if (p.hva == NULL || (v->use[(uint64_t)(p.hva - v->ram->hva) >> PAGE_SHIFT] & USE_CODE) != 0) {
-        return 0;
+    uint8_t use = p.hva == NULL ? USE_CODE : v->use[(uint64_t)(p.hva - v->ram->hva) >> PAGE_SHIFT];
+    if ((use & USE_ANY_CODE) != 0 || (use & USE_TABLE) == 0) {
+        return 0; /* one store, and perhaps the next ones are fast */
     }
     p.len = size;
-    while (n < len && !changes_entry(&p, data + n)) {
+    while (n < len && !changes_entry(&p, one)) {
+        memcpy(data + n, one, size);
         p.gpa += size;
         p.hva += size;
         n += size;

@@ -188,11 +188,10 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin);
  * checked path, one element at a time. Never raises. */
 unsigned mem_window(struct vcpu *v, unsigned seg, uint64_t off, unsigned len, bool write,
                     uint8_t **hva);
-/* Likewise for stores that mem_window does not serve since somebody derived something from the
- * page: stores of @size, the first of them at ES:@off, all of them in its page, one after the other
- * as long as nothing derived changes. How many of the @len bytes that were; 0: as above. May raise
- * what the first store would. */
-unsigned mem_write_run(struct vcpu *v, uint64_t off, const uint8_t *data, unsigned len,
-                       unsigned size);
+/* Likewise for stores that mem_window does not serve since the page is one of tables: of the @size
+ * bytes at @one over and over, the first of them at ES:@off, all of them in its page, as long as
+ * nothing derived changes. How many of the @len bytes that were; 0: as above. May raise what the
+ * first store would. */
+unsigned mem_write_run(struct vcpu *v, uint64_t off, const void *one, unsigned len, unsigned size);
 
 #endif
