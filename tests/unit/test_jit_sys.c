@@ -686,6 +686,34 @@ static void a_full_cache_is_emptied(void **state)
     close_world(&w);
 }
 
+/* Memory executed at two addresses in turns, as programs have a library, is translated for both. */
+static void a_page_is_translated_at_each_address(void **state)
+{
+    static const struct program p = {.bytes = "\x48\xff\xc0\xeb\xfb", .n = 5}; /* inc rax; jmp */
+    const struct engine_run how = {.part = PART_SERIAL, .t_end = UINT64_C(1) << 40, .rate = 65536};
+    struct world w;
+    uint64_t drops = 0, interpreted = 0;
+
+    (void)state;
+    open_world(&w, &engine_jit);
+    begin_loop(&w, &p);
+    set_cpl(&w.v->c, 0);
+    w.v->c.gpr[RAX] = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        w.v->c.rip = (i % 2 == 0 ? 0 : ALIAS) + CODE;
+        w.engine->state_changed(w.v);
+        (void)run_with(&w, how, 100);
+        if (i == 20) {
+            drops = w.v->jit->drops;
+            interpreted = w.v->jit->interpreted;
+        }
+    }
+    assert_int_equal(w.v->jit->drops, drops);
+    assert_int_equal(w.v->c.gpr[RAX], 100 * 50);
+    assert_in_range(w.v->jit->interpreted - interpreted, 0, 400);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -697,6 +725,7 @@ int main(void)
         cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_interp),
         cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test(a_full_cache_is_emptied),
+        cmocka_unit_test(a_page_is_translated_at_each_address),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,8 +34,8 @@ static inline unsigned code_kind(const struct vcpu *v)
 struct block {
     struct block *hash_next;
     struct block *page_next;
-    /* Of an engine that translates: what begins here, and what it goes on in or passes through.
-     * They go with the block (blocks_translated). */
+    /* Of an engine that translates: what begins here (several), and what it goes on in or passes
+     * through. They go with the block (blocks_translated). */
     void *translation, *within;
     uint32_t heat; /* how often such an engine found it without one */
     gpa_t gpa;

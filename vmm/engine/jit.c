@@ -328,7 +328,16 @@ static struct jit_jump *jump_of(const struct jit *j, uint64_t rip)
 /* It is none of its blocks' any more. */
 static void take_from_blocks(struct translation *t)
 {
-    t->block->translation = NULL;
+    struct translation *before = t->block->translation;
+
+    if (before == t) {
+        t->block->translation = t->places;
+    } else {
+        while (before->places != t) {
+            before = before->places;
+        }
+        before->places = t->places;
+    }
     for (unsigned i = 0; i < t->nparts; i++) {
         struct jit_part *first = t->part[i].block->within;
         if (first == &t->part[i]) {
@@ -388,16 +397,20 @@ static void translation_drop(struct jit *j, struct block *block)
 static struct translation *find(struct vcpu *v, struct block *block)
 {
     struct jit *j = v->jit;
-    struct translation *t = block->translation;
+    struct translation *t = jit_translation_at(block, v->c.rip);
+    unsigned n = 0;
 
-    if (t != NULL && t->rip == v->c.rip) {
+    if (t != NULL) {
         return t;
     }
     if (++block->heat < JIT_HEAT) {
         return NULL;
     }
     block->heat = 0;
-    if (t != NULL) { /* the same page at another address */
+    for (t = block->translation; t != NULL && ++n < JIT_PLACES;) {
+        t = t->places;
+    }
+    if (t != NULL) { /* the oldest */
         drop(j, t);
     }
     return jit_translate(v, j, block);

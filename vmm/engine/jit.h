@@ -29,13 +29,14 @@
  * host while the guest may still look at them, the chosen values (R6) are made from its result, or
  * the interpreter executes it.
  *
- * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address, and goes on
- * through others of the same page along the way that was hot (jit_trace.c); it goes with any of
- * them. Ways out in its middle give back the budget of the rest. It jumps to others in the same
- * page directly: whoever changes what RIP means there sets v->attention, which ends translated
- * code. On the way to another page it looks whether the fetch tag there still leads to the same
- * memory; where a return goes is looked up among the jumps. Nothing here is state (R1); a
- * translation is entered only if the budget lasts for all of it.
+ * A translation belongs to a decoded block (vmm/cpu/block.h) at one linear address (a block may
+ * have several, as programs have a library at different ones), and goes on through others of the
+ * same page along the way that was hot (jit_trace.c); it goes with any of them. Ways out in its
+ * middle give back the budget of the rest. It jumps to others in the same page directly: whoever
+ * changes what RIP means there sets v->attention, which ends translated code. On the way to another
+ * page it looks whether the fetch tag there still leads to the same memory; where a return goes is
+ * looked up among the jumps. Nothing here is state (R1); a translation is entered only if the
+ * budget lasts for all of it.
  *
  * Ownership: one per set of decoded blocks, a vCPU's own or the common ones; code finds the vCPU
  * that runs it by GS, and knows what all vCPUs of a VM have in common. Threading: as the blocks. */
@@ -71,7 +72,11 @@ struct jit_edge {
     uint32_t leave;      /* where it leaves translated code */
 };
 
-enum { JIT_BLOCKS_MAX = 8, JIT_HEAT = 8 /* visits, until a block is translated */ };
+enum {
+    JIT_BLOCKS_MAX = 8,
+    JIT_HEAT = 8,   /* visits, until a block is translated */
+    JIT_PLACES = 8, /* translations of a block at most, at different addresses */
+};
 
 /* A decoded block of which a translation consists. */
 struct jit_part {
@@ -90,7 +95,8 @@ struct jit_span {
 };
 
 struct translation {
-    struct block *block; /* the first */
+    struct block *block;        /* the first */
+    struct translation *places; /* the next one that begins with it, at another address */
     uint64_t rip;
     uint32_t entry, body; /* offsets: with and without a look at the budget */
     uint32_t n;           /* instructions: progress */
@@ -136,6 +142,17 @@ bool jit_x87_usable(const struct vcpu *v);
 int jit_x87_load(struct vcpu *v);
 /* And back; the host's are empty then, as C code expects. */
 void jit_x87_store(struct vcpu *v);
+
+/* What begins with @block at @rip; NULL: nothing does. */
+static inline struct translation *jit_translation_at(const struct block *block, uint64_t rip)
+{
+    struct translation *t = block->translation;
+
+    while (t != NULL && t->rip != rip) {
+        t = t->places;
+    }
+    return t;
+}
 
 /* For perf, if it asked (jit_perf_map): what was emitted since offset @from is @what at @rip. */
 void jit_perf_note(const struct jit_code *c, uint32_t from, const char *what, uint64_t rip);

@@ -355,6 +355,7 @@ static void give_to_blocks(struct jit_work *w)
     struct translation *t = w->t;
 
     t->block = w->block[0];
+    t->places = t->block->translation;
     t->block->translation = t;
     for (unsigned i = 0; i < w->nblocks; i++) {
         t->part[i] = (struct jit_part){t, w->block[i], w->block[i]->within};

@@ -71,7 +71,7 @@ static struct block *hot(const struct jit_work *w, uint64_t rip)
     }
     struct block *b =
         block_known(w->v, PAGE_BASE(w->block[0]->gpa) + PAGE_OFFSET(rip), w->block[0]->mode);
-    if (b == NULL || b->translation != NULL || b->heat < JIT_HEAT / 2 ||
+    if (b == NULL || jit_translation_at(b, rip) != NULL || b->heat < JIT_HEAT / 2 ||
         w->n + b->n > JIT_INSNS_MAX || !stays_canonical(b, rip)) {
         return NULL;
     }
