@@ -146,33 +146,32 @@ static inline __attribute__((always_inline)) void run_mmx(struct vcpu *v, const 
         run_mmx(v, in, mm_##name);                                                        \
     }
 
-#define DEFINE_BLENDV(M, name)                                                \
-    static void do_##name(struct vcpu *v, const struct insn *in)              \
-    {                                                                         \
-        union vec tmp, *d = sse_xmm(v, in->opd[0].reg);                       \
-        const union vec *s;                                                   \
-        register __m128i mask __asm__("xmm0");                                \
-                                                                              \
-        sse_check(v);                                                         \
-        s = sse_src(v, in, 1, &tmp, true);                                    \
-        mask = sse_xmm(v, 0)->x;                                              \
-        __asm__(#name " %%xmm0, %1, %0" : "+x"(d->x) : "x"(s->x), "x"(mask)); \
+#define DEFINE_BLENDV(M, name)                                                         \
+    static void do_##name(struct vcpu *v, const struct insn *in)                       \
+    {                                                                                  \
+        union vec tmp, *d = sse_xmm(v, in->opd[0].reg);                                \
+        const union vec *s;                                                            \
+                                                                                       \
+        sse_check(v);                                                                  \
+        s = sse_src(v, in, 1, &tmp, true);                                             \
+        __asm__(#name " %2, %1, %0" : "+x"(d->x) : "x"(s->x), "Yz"(sse_xmm(v, 0)->x)); \
     }
 
-#define DEFINE_VEX_BLENDV(M, name)                                                              \
-    static void do_v##name(struct vcpu *v, const struct insn *in)                               \
-    {                                                                                           \
-        struct ymm r, s, m;                                                                     \
-                                                                                                \
-        avx_check(v);                                                                           \
-        avx_src(v, in, 2, &s);                                                                  \
-        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);                                        \
-        avx_get(v, in->opd[3].reg, in->opd[0].size, &m);                                        \
-        for (unsigned i = 0; i < 2; i++) {                                                      \
-            register __m128i mask __asm__("xmm0") = m.lane[i].x;                                \
-            __asm__(#name " %%xmm0, %1, %0" : "+x"(r.lane[i].x) : "x"(s.lane[i].x), "x"(mask)); \
-        }                                                                                       \
-        avx_put(v, in, &r);                                                                     \
+#define DEFINE_VEX_BLENDV(M, name)                                \
+    static void do_v##name(struct vcpu *v, const struct insn *in) \
+    {                                                             \
+        struct ymm r, s, m;                                       \
+                                                                  \
+        avx_check(v);                                             \
+        avx_src(v, in, 2, &s);                                    \
+        avx_get(v, in->opd[1].reg, in->opd[0].size, &r);          \
+        avx_get(v, in->opd[3].reg, in->opd[0].size, &m);          \
+        for (unsigned i = 0; i < 2; i++) {                        \
+            __asm__(#name " %2, %1, %0"                           \
+                    : "+x"(r.lane[i].x)                           \
+                    : "x"(s.lane[i].x), "Yz"(m.lane[i].x));       \
+        }                                                         \
+        avx_put(v, in, &r);                                       \
     }
 
 #define DEFINE_SHIFT_IMM(M, name)                                                             \
