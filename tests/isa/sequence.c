@@ -94,6 +94,7 @@ struct draft {
     unsigned nprefix;
     uint8_t rex; /* 0: none */
     uint8_t map, op;
+    bool vex;
 };
 
 static void add_prefix(struct draft *d, uint8_t p)
@@ -101,6 +102,31 @@ static void add_prefix(struct draft *d, uint8_t p)
     if (p != 0) {
         d->prefix[d->nprefix++] = p;
     }
+}
+
+/* What pollux-v3 adds for general registers. */
+static void bmi_opcode(struct choices *c, struct draft *d)
+{
+    static const struct {
+        uint8_t prefix, map, op;
+        bool vex;
+    } ops[] = {
+        {0, 2, 0xf2, true},     {0, 2, 0xf3, true},     {0, 2, 0xf3, true},
+        {0, 2, 0xf5, true},     {0xf3, 2, 0xf5, true},  {0xf2, 2, 0xf5, true},
+        {0xf2, 2, 0xf6, true},  {0, 2, 0xf7, true},     {0x66, 2, 0xf7, true},
+        {0xf3, 2, 0xf7, true},  {0xf2, 2, 0xf7, true},  {0xf2, 3, 0xf0, true},
+        {0xf3, 1, 0xbc, false}, {0xf3, 1, 0xbd, false}, {0, 2, 0xf0, false},
+        {0, 2, 0xf1, false},
+    };
+    unsigned i = (unsigned)choose(c, PLX_COUNT(ops));
+
+    if (!ops[i].vex && one_in(c, 4)) {
+        add_prefix(d, 0x66);
+    }
+    add_prefix(d, ops[i].prefix);
+    d->map = ops[i].map;
+    d->op = ops[i].op;
+    d->vex = ops[i].vex;
 }
 
 /* What is translated, the commoner the more often. */
@@ -261,6 +287,8 @@ static void draft(struct maker *m, unsigned what, struct bytes *o)
         sse_opcode(c, &d);
     } else if (what == 3) {
         x87_opcode(c, &d);
+    } else if (isa_v3 && one_in(c, 6)) {
+        bmi_opcode(c, &d);
     } else {
         integer_opcode(c, &d);
     }
@@ -270,9 +298,10 @@ static void draft(struct maker *m, unsigned what, struct bytes *o)
         static const uint8_t more[] = {0x64, 0x65, 0x67, 0xf0, 0x2e};
         add_prefix(&d, more[choose(c, sizeof more)]);
     }
+    d.vex |= isa_v3 && d.map != 0 && what != 2 && !one_in(c, 4);
     rex = one_in(c, 2) ? (uint8_t)(0x40 | choose(c, 16)) : 0;
     operands(c, &rest, &rex, one_in(c, 2) || (d.map == 0 && d.op == 0x8d));
-    if (isa_v3 && d.map != 0 && what != 2) {
+    if (d.vex) {
         put_vex(c, &d, rex, o);
     } else {
         memcpy(o->b, d.prefix, d.nprefix);

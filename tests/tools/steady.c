@@ -5,8 +5,8 @@
  * progress, not how busy this host is.
  *
  *   steady KERNEL INITRD CMDLINE|load=STATE [engine=NAME] [vcpus=N] [threads=M] [memory=MIB]
- *          [rate=N] [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE] [every=N]
- *          [perf=map]
+ *          [cpu=MODEL] [rate=N] [chaos=SEED] [cache=N] [slices=N] [until=TEXT] [digests=FILE]
+ *          [every=N] [perf=map]
  *
  * rate: as in a record, by default that of 5 ns per progress; the guest's timers come as often as
  * on this host at what one progress takes here.
@@ -197,6 +197,9 @@ int main(int argc, char **argv)
             s.until = value + 1;
         } else if (strncmp(argv[i], "memory=", 7) == 0) {
             cfg.machine.memory = n << 20;
+        } else if (strncmp(argv[i], "cpu=", 4) == 0 &&
+                   cpu_model_find(value + 1, &cfg.machine.cpu)) {
+            continue;
         } else if (strncmp(argv[i], "chaos=", 6) == 0) {
             cfg.chaos = n;
         } else if (strncmp(argv[i], "cache=", 6) == 0) {

@@ -86,6 +86,22 @@ static void the_older_model_has_none_of_it(void **state)
     assert_int_equal(f->v.c.gpr[RAX], 0);
 }
 
+/* Knights Corner had VEX forms of POPCNT, TZCNT and LZCNT. */
+static void counts_have_no_vex_form(void **state)
+{
+    struct fixture *f = begin(state);
+    uint8_t code[] = {0xc4, 0xe1, 0x7a, 0, 0xc3};
+
+    for (unsigned w = 0; w < 2; w++, code[2] |= 0x80) {
+        code[3] = 0xb8;
+        assert_int_equal(GO(code), VEC_UD);
+        code[3] = 0xbc;
+        assert_int_equal(GO(code), VEC_UD);
+        code[3] = 0xbd;
+        assert_int_equal(GO(code), VEC_UD);
+    }
+}
+
 static void xcr0_takes_what_the_model_has(void **state)
 {
     struct fixture *f = begin(state);
@@ -256,6 +272,7 @@ int main(void)
         FX_TEST(avx_wants_its_state_enabled),
         FX_TEST(vex_wants_protected_mode),
         FX_TEST(the_older_model_has_none_of_it),
+        FX_TEST(counts_have_no_vex_form),
         FX_TEST(xcr0_takes_what_the_model_has),
         FX_TEST(a_gather_that_faults_keeps_what_it_did),
         cmocka_unit_test(software_multiplies_and_adds_like_the_host),

@@ -112,6 +112,11 @@ static int run(struct pair *p, uint64_t budget)
             printf("xmm%u %016llx%016llx %016llx%016llx\n", i, (unsigned long long)x[1],
                    (unsigned long long)x[0], (unsigned long long)y[1], (unsigned long long)y[0]);
         }
+        for (unsigned i = 0; i < 16; i++) {
+            if (memcmp(a->fpu.ymm_high[i], b->fpu.ymm_high[i], 16) != 0) {
+                printf("the upper halves of ymm%u differ\n", i);
+            }
+        }
         printf("mxcsr %x %x\n", a->fpu.mxcsr, b->fpu.mxcsr);
         printf("rip %llx %llx flags %llx %llx retired %llu %llu\n", (unsigned long long)a->rip,
                (unsigned long long)b->rip, (unsigned long long)a->rflags,
@@ -162,7 +167,7 @@ static void random_programs_end_alike(void **state)
     close_pair(&p);
 }
 
-/* With the instructions of pollux-v3 among them: those are interpreted, by either. */
+/* With the instructions of pollux-v3 among them. */
 static void random_programs_of_v3_end_alike(void **state)
 {
     isa_v3 = true;
@@ -182,6 +187,47 @@ static void undefined_flags_of_the_host_do_not_show(void **state)
         run_until_hot(&p);
     }
     close_pair(&p);
+}
+
+static void nor_do_those_of_v3(void **state)
+{
+    isa_v3 = true;
+    undefined_flags_of_the_host_do_not_show(state);
+    isa_v3 = false;
+}
+
+/* How often VEX was left to the interpreter, of what a host with AVX2 has. */
+static uint64_t called_for(const struct jit *j)
+{
+    return j->called[ZYDIS_MNEMONIC_VPADDB] + j->called[ZYDIS_MNEMONIC_VPUNPCKLBW] +
+           j->called[ZYDIS_MNEMONIC_VPXOR] + j->called[ZYDIS_MNEMONIC_SHLX] +
+           j->called[ZYDIS_MNEMONIC_LZCNT] + j->called[ZYDIS_MNEMONIC_MOVBE] +
+           j->called[ZYDIS_MNEMONIC_VZEROUPPER];
+}
+
+/* A guest of pollux-v3 on a host that has less is interpreted where it uses that, and on others
+ * hardly anywhere: instructions across pages, prefixes in odd order. */
+static void a_host_without_avx2_interprets(void **state)
+{
+    static struct pair p;
+
+    (void)state;
+    isa_v3 = true;
+    uint64_t called[2];
+    for (unsigned pass = 0; pass < 2; pass++) {
+        open_pair(&p, &engine_jit, 0, 0x6f6c64, 4);
+        p.b.vcpu->jit->v3 &= pass == 0;
+        for (uint64_t k = 0; k < p.programs; k++) {
+            run_until_hot(&p);
+        }
+        called[pass] = called_for(p.b.vcpu->jit);
+        close_pair(&p);
+    }
+    printf("called %llu and %llu times\n", (unsigned long long)called[0],
+           (unsigned long long)called[1]);
+    assert_true(called[1] > p.programs / 4);
+    assert_true(called[0] < called[1] / 16 || called[0] == called[1]); /* this host */
+    isa_v3 = false;
 }
 
 /* A budget that ends within a translation ends exactly (R1), and the run goes on from there. */
@@ -414,6 +460,8 @@ int main(void)
         cmocka_unit_test_prestate(random_programs_end_alike, (void *)(uintptr_t)&engine_switch),
         cmocka_unit_test_prestate(random_programs_of_v3_end_alike, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test(undefined_flags_of_the_host_do_not_show),
+        cmocka_unit_test(nor_do_those_of_v3),
+        cmocka_unit_test(a_host_without_avx2_interprets),
         cmocka_unit_test(budgets_of_a_few_end_alike),
         cmocka_unit_test(small_caches_end_alike),
         cmocka_unit_test(single_steps_end_alike),

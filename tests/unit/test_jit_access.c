@@ -101,6 +101,20 @@ static void sse(struct program *p)
     operand(p, reg, base, false, 16 * (int)below(p, 8) - 64 + (below(p, 60) == 0 ? 4 : 0));
 }
 
+/* Of 16 or 32 bytes, some aligned to that. */
+static void avx(struct program *p)
+{
+    static const uint8_t ops[] = {0x28, 0x29, 0x28, 0x11, 0x10, 0x11, 0x10, 0x58};
+    unsigned base = pointer(p), reg = (unsigned)below(p, 16), op = ops[below(p, sizeof ops)];
+    unsigned vvvv = op == 0x58 ? (unsigned)below(p, 16) : 0;
+
+    byte(p, 0xc4);
+    byte(p, (reg < 8 ? 0x80U : 0) | 0x40 | (base < 8 ? 0x20U : 0) | 1);
+    byte(p, (~vvvv & 15) << 3 | (unsigned)below(p, 2) << 2);
+    byte(p, op);
+    operand(p, reg, base, false, 32 * (int)below(p, 5) - 64 + (below(p, 60) == 0 ? 16 : 0));
+}
+
 static void move_pointer(struct program *p)
 {
     static const uint8_t by[] = {8, 16, 0xf0, 0xf8, 32, 4};
@@ -192,7 +206,11 @@ static void item(struct program *p)
     if (kind < 9) {
         memory_at(p, ops[below(p, PLX_COUNT(ops))], below(p, 2) == 0, value(p));
     } else if (kind < 12) {
-        sse(p);
+        if (isa_v3 && below(p, 3) != 0) {
+            avx(p);
+        } else {
+            sse(p);
+        }
     } else if (kind < 15) {
         move_pointer(p);
     } else if (kind < 18) {
@@ -276,6 +294,7 @@ static void registers(struct program *p, struct isa_state *in)
     for (unsigned i = 0; i < PLX_COUNT(pointers); i++) {
         uint64_t off = below(p, 2) == 0 ? 4096 * (1 + below(p, PAGES)) - 96 + 16 * below(p, 12)
                                         : 256 + 16 * below(p, DATA_SIZE / 16 - 64);
+        off &= isa_v3 && below(p, 4) != 0 ? ~UINT64_C(16) : UINT64_MAX;
         in->gpr[pointers[i]] = DATA_AT + off + (below(p, 8) == 0 ? below(p, 16) : 0);
     }
     if (below(p, 8) == 0) { /* the program, what it will run next too */
@@ -388,6 +407,13 @@ static void accesses_end_alike(void **state)
     ours_close(&b);
 }
 
+static void so_they_do_of_32_bytes(void **state)
+{
+    isa_v3 = true;
+    accesses_end_alike(state);
+    isa_v3 = false;
+}
+
 /* Entries of the shadow tables come and go with every second access. */
 static void so_they_do_with_two_entries(void **state)
 {
@@ -471,6 +497,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accesses_end_alike),
+        cmocka_unit_test(so_they_do_of_32_bytes),
         cmocka_unit_test(so_they_do_with_two_entries),
         cmocka_unit_test(so_they_do_with_flags_poisoned),
         cmocka_unit_test(a_turn_has_the_flags_of_the_last),

@@ -309,6 +309,14 @@ static void set_operands(enum decode_mode mode, const ZydisDecodedInstruction *z
     }
 }
 
+/* Zydis 4.0 knows VEX encodings of these, of Knights Corner, also where it is not to. */
+static bool of_knights_corner(const ZydisDecodedInstruction *z)
+{
+    return z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX &&
+           (z->mnemonic == ZYDIS_MNEMONIC_LZCNT || z->mnemonic == ZYDIS_MNEMONIC_TZCNT ||
+            z->mnemonic == ZYDIS_MNEMONIC_POPCNT);
+}
+
 static void bind(enum cpu_model model, const ZydisDecodedInstruction *z, struct insn *in)
 {
     const struct insn_bind *b = by_mnemonic[is_string(z) ? 0 : 1][z->mnemonic];
@@ -366,7 +374,8 @@ int decode_insn(enum cpu_model model, enum decode_mode mode, const uint8_t *byte
     in->osz = z.operand_width != 8              ? (uint8_t)(z.operand_width / 8)
               : (mode == DECODE_16) != prefix66 ? 2
                                                 : 4;
-    if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && model == CPU_POLLUX_V3) {
+    if (z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && model == CPU_POLLUX_V3 &&
+        !of_knights_corner(&z)) {
         in->flags |= INSN_VEX;
     } else if (z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY) {
         set_bad(in, raise_ud);

@@ -134,7 +134,7 @@ struct vcpu {
         void *jumps;
         uint64_t bias;       /* retired - progress */
         uint64_t rest;       /* instructions of the block behind the one that is called for */
-        uint8_t xmm_live;    /* the host has the XMM registers and MXCSR */
+        uint8_t vectors;     /* enum jit_vectors: what the host has; MXCSR with it */
         uint8_t x87_live;    /* likewise x87 registers, status and tags */
         uint32_t mxcsr_host; /* of C code */
         uint8_t overflow;   /* EFLAGS.OF, 0 or 1: c.rflags has it only outside of translated code */

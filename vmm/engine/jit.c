@@ -61,56 +61,106 @@ static void move_mxcsr(struct jit_code *c, unsigned n, size_t off)
     emit_op(c, (struct op){.map = 1, .op = 0xae}, n, rm_gs(off)); /* 2: ldmxcsr, 3: stmxcsr */
 }
 
-static void set_xmm_live(struct jit_code *c, bool live)
+static void set_vectors(struct jit_code *c, enum jit_vectors vectors)
 {
-    emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(OFF(jit_run.xmm_live)));
-    emit_1(c, live);
+    emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(OFF(jit_run.vectors)));
+    emit_1(c, vectors);
 }
 
-/* Back to the guest's state, if the host has them. */
-static void store_xmm(struct jit_code *c)
+/* The jump that is taken if the host has at most @vectors. */
+static uint32_t jump_if_at_most(struct jit_code *c, enum jit_vectors vectors)
 {
-    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(OFF(jit_run.xmm_live))); /* cmp */
-    emit_1(c, 0);
-    uint32_t none = emit_jump(c, 0x84, 0);
+    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(OFF(jit_run.vectors))); /* cmp */
+    emit_1(c, vectors);
+    return emit_jump(c, 0x86, 0); /* jbe */
+}
+
+/* The upper halves of the YMM registers, beside which the lower ones stay: VINSERTF128 (18H),
+ * VEXTRACTF128 (19H). */
+static void move_ymm_high(struct jit_code *c, unsigned op)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        emit_vex(c, (struct op){.map = 3, .op = (uint8_t)op, .p66 = true}, true, op == 0x18 ? i : 0,
+                 i, rm_gs(OFF(c.fpu.ymm_high) + 16UL * i));
+        emit_1(c, 1);
+    }
+}
+
+/* Back to the guest's state, as much as the host has. C code and the host's SSE are slow where
+ * upper halves are in use. */
+static void store_vectors(struct jit_code *c, bool v3)
+{
+    uint32_t none = jump_if_at_most(c, JIT_NO_VECTORS);
+
+    if (v3) {
+        uint32_t low = jump_if_at_most(c, JIT_XMM);
+        move_ymm_high(c, 0x19);
+        emit_bytes(c, "\xc5\xf8\x77", 3); /* vzeroupper */
+        emit_aim(c, low, c->at);
+    }
     move_xmm(c, 0x11);
     move_mxcsr(c, 3, OFF(c.fpu.mxcsr));
     move_mxcsr(c, 2, OFF(jit_run.mxcsr_host));
-    set_xmm_live(c, false);
+    set_vectors(c, JIT_NO_VECTORS);
     emit_aim(c, none, c->at);
 }
 
-/* What translated SSE relies on. */
-static bool sse_usable(const struct vcpu *v)
+/* What translated SSE and AVX rely on. */
+static uint64_t cr4_wanted(enum jit_vectors vectors)
 {
-    return (v->c.cr0 & (CR0_EM | CR0_TS)) == 0 && (v->c.cr4 & CR4_OSFXSR) != 0 &&
-           (v->c.fpu.mxcsr & MXCSR_MASKS) == MXCSR_MASKS;
+    return CR4_OSFXSR | (vectors == JIT_YMM ? CR4_OSXSAVE : 0);
+}
+
+static uint64_t xcr0_wanted(enum jit_vectors vectors)
+{
+    return vectors == JIT_YMM ? XCR0_SSE | XCR0_AVX : 0;
+}
+
+static bool usable(const struct vcpu *v, enum jit_vectors vectors)
+{
+    return vectors == JIT_NO_VECTORS ||
+           ((v->c.cr0 & (CR0_EM | CR0_TS)) == 0 && (~v->c.cr4 & cr4_wanted(vectors)) == 0 &&
+            (~v->c.xcr0 & xcr0_wanted(vectors)) == 0 && (~v->c.fpu.mxcsr & MXCSR_MASKS) == 0);
+}
+
+/* The jump that is taken if a bit of @mask is clear in the word at @off; uses T1. */
+static uint32_t jump_unless_all(struct jit_code *c, size_t off, uint64_t mask)
+{
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(off));
+    emit_d(c, 0xf7, 2, rm_reg(HOST_T1)); /* not */
+    emit_d(c, 0xf7, 0, rm_reg(HOST_T1)); /* test */
+    emit_4(c, (uint32_t)mask);
+    return emit_jump(c, 0x85, 0);
 }
 
 /* The same, and the registers to the host; ZF: they stay where they are. Uses T1. */
-static void emit_load_xmm(struct jit_code *c)
+static void emit_load_vectors(struct jit_code *c, enum jit_vectors vectors)
 {
-    uint32_t no[3];
+    uint32_t no[4], have = 0;
+    unsigned n = 0;
 
     emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.cr0)));
     emit_d(c, 0xf7, 0, rm_reg(HOST_T1)); /* test */
     emit_4(c, CR0_EM | CR0_TS);
-    no[0] = emit_jump(c, 0x85, 0);
-    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.cr4)));
-    emit_d(c, 0xf7, 0, rm_reg(HOST_T1));
-    emit_4(c, CR4_OSFXSR);
-    no[1] = emit_jump(c, 0x84, 0);
-    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.fpu.mxcsr)));
-    emit_d(c, 0xf7, 2, rm_reg(HOST_T1)); /* not */
-    emit_d(c, 0xf7, 0, rm_reg(HOST_T1));
-    emit_4(c, MXCSR_MASKS);
-    no[2] = emit_jump(c, 0x85, 0);
+    no[n++] = emit_jump(c, 0x85, 0);
+    no[n++] = jump_unless_all(c, OFF(c.cr4), cr4_wanted(vectors));
+    no[n++] = jump_unless_all(c, OFF(c.fpu.mxcsr), MXCSR_MASKS);
+    if (vectors == JIT_YMM) {
+        no[n++] = jump_unless_all(c, OFF(c.xcr0), xcr0_wanted(vectors));
+        uint32_t none = jump_if_at_most(c, JIT_NO_VECTORS);
+        have = emit_jump(c, JUMP, 0);
+        emit_aim(c, none, c->at);
+    }
     move_xmm(c, 0x10);
     move_mxcsr(c, 2, OFF(c.fpu.mxcsr));
-    set_xmm_live(c, true);
+    if (vectors == JIT_YMM) {
+        emit_aim(c, have, c->at);
+        move_ymm_high(c, 0x18);
+    }
+    set_vectors(c, vectors);
     emit_d(c, 0x85, RSP, rm_reg(RSP)); /* not zero */
     emit_1(c, 0xc3);
-    for (unsigned i = 0; i < PLX_COUNT(no); i++) {
+    for (unsigned i = 0; i < n; i++) {
         emit_aim(c, no[i], c->at);
     }
     emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T1));
@@ -134,10 +184,12 @@ static void add_rsp(struct jit_code *c, int n)
 }
 
 /* jit_x87_load; ZF: they stay where they are. XMM registers do then too. */
-static void emit_load_x87(struct jit_code *c)
+static void emit_load_x87(struct jit *j)
 {
+    struct jit_code *c = &j->code;
+
     move_pinned(c, OP_MOV_STORE);
-    store_xmm(c);
+    store_vectors(c, j->v3);
     emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
     add_rsp(c, -8);
     emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)jit_x87_load);
@@ -181,18 +233,17 @@ static int interpret_x87(struct vcpu *v, const struct insn *in)
     return interpret(v, in) || !jit_x87_load(v);
 }
 
-/* Execute instruction T0 in C; T1 is how many of the block are behind it, @back (JIT_CALL_*) what
- * they want back. */
-static void emit_call(struct jit *j, uint32_t out, unsigned back)
+/* Execute instruction T0 in C; T1 is how many of the block are behind it. They want @vectors and
+ * (@x87) x87 registers back. */
+static void emit_call(struct jit *j, uint32_t out, enum jit_vectors vectors, bool x87)
 {
     struct jit_code *c = &j->code;
-    int (*fn)(struct vcpu *, const struct insn *) =
-        (back & JIT_CALL_X87) != 0 ? interpret_x87 : interpret;
-    bool sse = (back & JIT_CALL_SSE) != 0;
+    int (*fn)(struct vcpu *, const struct insn *) = x87 ? interpret_x87 : interpret;
     uint32_t stop[3];
 
+    j->call[vectors][x87] = c->at;
     move_pinned(c, OP_MOV_STORE);
-    store_xmm(c);
+    store_vectors(c, j->v3);
     emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
     emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
     store_counts(c, HOST_T1);
@@ -208,15 +259,15 @@ static void emit_call(struct jit *j, uint32_t out, unsigned back)
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
     emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
     stop[1] = emit_jump(c, 0x88, 0); /* js: a REP took much */
-    if (sse) {
-        emit_jump(c, CALL, j->load_xmm);
+    if (vectors != JIT_NO_VECTORS) { /* at last: from here on the guest's are live */
+        emit_jump(c, CALL, j->load[vectors]);
         stop[2] = emit_jump(c, 0x84, 0);
     }
     move_pinned(c, OP_MOV_LOAD);
     emit_1(c, 0xc3);
     emit_aim(c, stop[0], c->at);
     emit_aim(c, stop[1], c->at);
-    if (sse) {
+    if (vectors != JIT_NO_VECTORS) {
         emit_aim(c, stop[2], c->at);
     }
     add_rsp(c, 8);
@@ -261,7 +312,7 @@ static void emit_shared(struct jit *j)
     /* leave: T0 is the edge, or 0; registers are live */
     j->leave = c->at;
     move_pinned(c, OP_MOV_STORE);
-    store_xmm(c);
+    store_vectors(c, j->v3);
     store_counts(c, HOST_BUDGET);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T0));
     uint32_t out = c->at;
@@ -272,13 +323,17 @@ static void emit_shared(struct jit *j)
     emit_1(c, 0xc3);
     j->go_on = c->at;
     emit_go_on(j);
-    j->load_xmm = c->at;
-    emit_load_xmm(c);
+    for (unsigned i = JIT_NO_VECTORS; i <= (j->v3 ? JIT_YMM : JIT_XMM); i++) {
+        j->load[i] = c->at;
+        if (i != JIT_NO_VECTORS) {
+            emit_load_vectors(c, i);
+        }
+    }
     j->load_x87 = c->at;
-    emit_load_x87(c);
-    for (unsigned i = 0; i < JIT_CALLS; i++) {
-        j->call[i] = c->at;
-        emit_call(j, out, i);
+    emit_load_x87(j);
+    for (unsigned i = JIT_NO_VECTORS; i <= (j->v3 ? JIT_YMM : JIT_XMM); i++) {
+        emit_call(j, out, i, false);
+        emit_call(j, out, i, true);
     }
 }
 
@@ -447,7 +502,7 @@ static const struct jit_jump *entered(struct vcpu *v)
         (void)mem_fetch(v, v->c.rip); /* which may have dropped it */
     }
     return !v->attention && e->xtag == PAGE_BASE(to->rip) && e->hva == to->hva &&
-                   to->n <= v->stop_progress - v->c.progress && (!to->sse || sse_usable(v)) &&
+                   to->n <= v->stop_progress - v->c.progress && usable(v, to->vectors) &&
                    (!to->x87 || jit_x87_usable(v))
                ? to
                : NULL;
@@ -464,7 +519,7 @@ static const struct jit_jump *enter_from_now_on(struct jit *j, const struct vcpu
         .hva = hva,
         .slot = (uint32_t)((t->rip >> PAGE_SHIFT & v->tlb_mask) * sizeof(struct tlb_entry)),
         .n = (uint16_t)t->n,
-        .sse = t->sse,
+        .vectors = t->vectors,
         .x87 = t->x87};
     return to;
 }
@@ -489,8 +544,8 @@ void jit_run_blocks(struct vcpu *v)
             const struct insn *first = block_at(v, &n);
             struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
             struct translation *t = block == NULL ? NULL : find(v, block);
-            if (t == NULL || t->n > v->stop_progress - v->c.progress ||
-                (t->sse && !sse_usable(v)) || (t->x87 && !jit_x87_usable(v))) {
+            if (t == NULL || t->n > v->stop_progress - v->c.progress || !usable(v, t->vectors) ||
+                (t->x87 && !jit_x87_usable(v))) {
                 uint64_t before = v->c.retired;
                 last = interp_block(v, first, n);
                 j->interpreted += v->c.retired - before;
@@ -590,7 +645,15 @@ static void destroy(struct jit *j)
     }
 }
 
-static int create(struct code *code, uint32_t size)
+/* What pollux-v3 adds and translated code uses. */
+static bool host_has_v3(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
+           __builtin_cpu_supports("movbe");
+}
+
+static int create(struct code *code, enum cpu_model model, uint32_t size)
 {
     struct jit *j = plx_calloc(1, sizeof *j);
 
@@ -600,6 +663,7 @@ static int create(struct code *code, uint32_t size)
         return PLX_ENOMEM;
     }
     j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    j->v3 = model == CPU_POLLUX_V3 && host_has_v3();
     emit_shared(j);
     j->shared_end = j->code.at;
     blocks_translated(code, j, translation_drop);
@@ -629,8 +693,8 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     if (rc != 0) {
         return rc;
     }
-    if (create(&v->own, size) != 0 ||
-        (v->common != NULL && v->common->code.jit == NULL && create(&v->common->code, size) != 0)) {
+    if (create(&v->own, v->model, size) != 0 || (v->common != NULL && v->common->code.jit == NULL &&
+                                                 create(&v->common->code, v->model, size) != 0)) {
         jit_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }

@@ -16,8 +16,9 @@
  *   GS base                                     struct vcpu
  *
  * XMM registers and MXCSR are the host's once a translation that uses them has begun
- * (jit_run.xmm_live), until C code is called or translated code is left. It begins only if nothing
- * there can fault: SSE is enabled and MXCSR masks everything; else the interpreter runs the block.
+ * (jit_run.vectors), until C code is called or translated code is left; their upper halves (YMM)
+ * with them, or once one begins that uses those. It begins only if nothing there can fault: SSE
+ * (and AVX) is enabled and MXCSR masks everything; else the interpreter runs the block.
  *
  * x87 registers, status and tags likewise (jit_run.x87_live); the control word is in struct vcpu
  * too, FIP is stored before what may look at it.
@@ -49,6 +50,9 @@
 
 struct translation;
 
+/* How much of the vector registers. */
+enum jit_vectors { JIT_NO_VECTORS, JIT_XMM, JIT_YMM, JIT_VECTORS };
+
 /* Where code at an address is, for jumps to addresses that are known late. */
 struct jit_jump {
     uint64_t rip; /* 0: free */
@@ -56,7 +60,8 @@ struct jit_jump {
     const uint8_t *hva; /* of its page, when this was entered */
     uint32_t slot;      /* offset of the page's entry in v->tlb_code */
     uint16_t n;         /* translation.n */
-    bool sse, x87;      /* translation.sse, .x87 */
+    uint8_t vectors;    /* translation.vectors, .x87 */
+    bool x87;
 };
 enum { JIT_JUMPS_BITS = 15, JIT_JUMPS = 1 << JIT_JUMPS_BITS, JIT_JUMPS_FOLD = 12 };
 
@@ -100,7 +105,8 @@ struct translation {
     uint64_t rip;
     uint32_t entry, body; /* offsets: with and without a look at the budget */
     uint32_t n;           /* instructions: progress */
-    bool sse, x87;        /* uses XMM registers, x87 registers */
+    uint8_t vectors;      /* enum jit_vectors: what it uses */
+    bool x87;             /* uses x87 registers */
     struct jit_edge *in;
     struct jit_part part[JIT_BLOCKS_MAX];
     unsigned nparts, nedges;
@@ -108,17 +114,15 @@ struct translation {
     struct jit_edge edge[];
 };
 
-/* A call to C: what is the host's after it. */
-enum { JIT_CALL_SSE = 1, JIT_CALL_X87 = 2, JIT_CALLS = 4 };
-
 struct jit {
     struct jit_code code;
-    /* Offsets of what all code shares. */
-    uint32_t leave, call[JIT_CALLS], load_xmm, load_x87, go_on, shared_end;
+    /* Offsets of what all code shares; call: without and with x87 registers back. */
+    uint32_t leave, call[JIT_VECTORS][2], load[JIT_VECTORS], load_x87, go_on, shared_end;
     struct jit_edge *(*enter)(const void *code); /* the edge it left by */
     struct jit_jump *jumps;
     struct jit_span *spans_gone; /* perhaps while they were executed */
     bool wrgsbase;               /* the host lets programs set GS base */
+    bool v3;                     /* the guest has pollux-v3, and the host what that adds */
     uint64_t drops;              /* of translations: pointers to edges from before may be stale */
     bool poison;        /* for tests: what the host may leave undefined in its flags is changed */
     bool x87_always;    /* for tests: however few they are, x87 instructions are translated */

@@ -264,23 +264,19 @@ static struct jit_group group_of(const struct known *k, const struct jit_access 
         .base_id = base,
         .index_id = index,
         .low = a->at,
-        .high = a->at + a->size};
+        .high = a->at + a->size,
+        .aligned = a->aligned,
+        .off = (uint8_t)((uint64_t)a->at & a->aligned)};
 }
 
-/* What the offset modulo 16 of an aligned access says of the group's 0. */
-static uint8_t alignment(const struct jit_access *a)
-{
-    return a->aligned ? (uint8_t)(1 + ((uint64_t)a->at & 15)) : 0;
-}
-
-static bool joins(const struct jit_group *g, const struct jit_group *h, uint8_t align)
+static bool joins(const struct jit_group *g, const struct jit_group *h)
 {
     int64_t low = h->low < g->low ? h->low : g->low;
     int64_t high = h->high > g->high ? h->high : g->high;
 
     if (g->base_id != h->base_id || g->index_id != h->index_id ||
         g->place.scale != h->place.scale || g->place.seg_off != h->place.seg_off ||
-        g->place.fixed != h->place.fixed || (align != 0 && g->align != 0 && align != g->align)) {
+        g->place.fixed != h->place.fixed || ((g->off ^ h->off) & g->aligned & h->aligned) != 0) {
         return false;
     }
     if (h->place.fixed) { /* the page is known */
@@ -295,8 +291,7 @@ static bool is_odd(const struct jit_access *a)
     const struct jit_place *p = &a->place;
     uint64_t off = PAGE_OFFSET((uint64_t)p->disp);
 
-    return p->narrow ||
-           (p->fixed && (off + a->size > PAGE_SIZE || (a->aligned && (off & 15) != 0)));
+    return p->narrow || (p->fixed && (off + a->size > PAGE_SIZE || (off & a->aligned) != 0));
 }
 
 /* Put access @a of instruction @i into a group; perhaps a new one. */
@@ -304,14 +299,13 @@ static void enter(struct jit_plan *p, const struct known *k, struct jit_access *
 {
     a->at = distance(k, &a->place);
     struct jit_group new = group_of(k, a, i), *g = p->group;
-    uint8_t align = alignment(a);
     /* Wherever it is checked, by what registers hold there or at the beginning, the displacement of
      * the group's low end fits. */
     if (!a->place.fixed &&
-        !(fits(new.low - 16) && fits(new.high + SPAN_MAX) && fits(a->place.disp - SPAN_MAX - 16))) {
+        !(fits(new.low - 32) && fits(new.high + SPAN_MAX) && fits(a->place.disp - SPAN_MAX - 32))) {
         return;
     }
-    while (g < p->group + p->ngroups && !joins(g, &new, align)) {
+    while (g < p->group + p->ngroups && !joins(g, &new)) {
         g++;
     }
     if (g == p->group + p->ngroups) {
@@ -325,7 +319,10 @@ static void enter(struct jit_plan *p, const struct known *k, struct jit_access *
     g->high = new.high > g->high ? new.high : g->high;
     g->write |= a->write;
     g->late |= a->late;
-    g->align = g->align != 0 ? g->align : align;
+    if (new.aligned > g->aligned) {
+        g->aligned = new.aligned;
+        g->off = new.off;
+    }
     g->n++;
     g->last = (uint8_t)i;
     a->group = (uint8_t)(g - p->group);
@@ -337,8 +334,8 @@ static void settle(struct jit_group *g, const bool *after_flags, bool loops)
 {
     g->early = g->entry && (loops || after_flags[g->first]);
     g->slot = g->early || g->n > 1;
-    if (g->align != 0 && !g->place.fixed) { /* so that the low end is to be aligned */
-        g->low -= (g->low - (g->align - 1)) & 15;
+    if (!g->place.fixed) { /* so that the low end is to be aligned */
+        g->low -= (g->low - g->off) & g->aligned;
     }
 }
 
@@ -370,6 +367,7 @@ static bool is_followed(enum form_kind kind)
 {
     switch (kind) {
     case FORM_NOTHING:
+    case FORM_ZERO_YMM:
     case FORM_MODRM:
     case FORM_FIXED:
     case FORM_LOW3:

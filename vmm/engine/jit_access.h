@@ -26,10 +26,11 @@ enum { JIT_ALONE = 0xfe, JIT_ODD = 0xff };
 struct jit_access {
     struct jit_place place;
     uint8_t size;
-    bool write, aligned;
-    bool late;     /* the address comes from memory: what is loaded by it waits for that */
-    uint8_t group; /* or JIT_ALONE, JIT_ODD */
-    int64_t at;    /* from what is known of the registers: how far from the group's 0 */
+    bool write;
+    uint8_t aligned; /* bits that the address must not have */
+    bool late;       /* the address comes from memory: what is loaded by it waits for that */
+    uint8_t group;   /* or JIT_ALONE, JIT_ODD */
+    int64_t at;      /* from what is known of the registers: how far from the group's 0 */
 };
 
 /* Accesses that differ by a distance known now, so that one check of all their bytes serves. */
@@ -40,7 +41,8 @@ struct jit_group {
     bool slot;              /* more than the one that checks use what it found */
     bool write, late;
     uint8_t n, first, last; /* accesses, the instructions of the first and the last */
-    uint8_t align;          /* 1 plus which offset modulo 16 must be aligned; 0: none */
+    uint8_t aligned;        /* bits that the address of its 0 plus @off must not have */
+    uint8_t off;
     uint16_t base_id, index_id;
     int64_t low, high; /* the bytes: from low, up to but not including high */
 };

@@ -104,7 +104,7 @@ static bool translate_one(struct jit_work *w)
     if (jit_spans(w, w->i)) {
         jit_span_check(w);
     }
-    bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF ||
+    bool in_memory = f->flags == FLAGS_CF_OF || f->flags == FLAGS_CF || f->flags == FLAGS_SOME ||
                      (f->kind >= FORM_SHIFT && f->kind <= FORM_SCAN);
 
     if (w->live[w->i] == 0) { /* nobody wants them */
@@ -133,6 +133,9 @@ static bool translate_one(struct jit_work *w)
     bool keep_no_af = f->flags == FLAGS_ZF && w->in_host && w->no_af;
     switch (f->kind) {
     case FORM_NOTHING:
+        break;
+    case FORM_ZERO_YMM:
+        jit_do_vex(w, f, bytes);
         break;
     case FORM_MODRM:
         jit_do_modrm(w, f, bytes);
@@ -282,16 +285,16 @@ static void emit_slow_paths(struct jit_work *w)
     }
 }
 
-/* The guest's XMM registers are in the host's, or the block is left to the interpreter by @undo. */
+/* As much of the guest's XMM registers as it uses is in the host's, or the block is left to the
+ * interpreter by @undo. */
 static void want_xmm(struct jit_work *w, uint32_t undo)
 {
     struct jit_code *c = w->c;
 
-    emit_op(c, (struct op){.op = 0x80}, 7,
-            rm_gs(offsetof(struct vcpu, jit_run.xmm_live))); /* cmp */
-    emit_1(c, 0);
-    uint32_t live = emit_jump(c, 0x85, 0);
-    emit_jump(c, CALL, w->j->load_xmm);
+    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(offsetof(struct vcpu, jit_run.vectors))); /* cmp */
+    emit_1(c, w->t->vectors - 1U);
+    uint32_t live = emit_jump(c, 0x87, 0); /* ja */
+    emit_jump(c, CALL, w->j->load[w->t->vectors]);
     emit_jump(c, 0x84, undo);
     emit_aim(c, live, c->at);
 }
@@ -389,7 +392,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     t->span = w.span;
     t->rip = rip;
     t->n = w.n;
-    t->sse = w.sse;
+    t->vectors = w.vectors;
     t->x87 = w.x87;
     plan(&w);
     jit_lend_choose(&w);
@@ -405,7 +408,7 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
     if (t->x87) {
         want_x87(&w, undo);
     }
-    if (t->sse) {
+    if (t->vectors != JIT_NO_VECTORS) {
         want_xmm(&w, undo);
     }
     jit_lend(&w);

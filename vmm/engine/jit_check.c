@@ -44,10 +44,11 @@ static void fail_from(struct jit_work *w, uint32_t from, bool skip)
     }
 }
 
-/* A 16-byte operand at T0 must be aligned. */
-static void check_aligned(struct jit_work *w, bool skip)
+/* The operand's address, in T0, must have none of the bits @aligned. */
+static void check_aligned(struct jit_work *w, uint8_t aligned, bool skip)
 {
-    emit_bytes(w->c, "\x41\xf6\xc3\x0f", 4); /* test r11b, 15 */
+    emit_op(w->c, (struct op){.op = 0xf6}, 0, rm_reg(HOST_T0)); /* test */
+    emit_1(w->c, aligned);
     fail_from(w, emit_jump(w->c, 0x85, 0), skip);
 }
 
@@ -58,8 +59,8 @@ static uint32_t compare(struct jit_work *w, const struct jit_miss *m)
     struct jit_code *c = w->c;
     uint32_t miss = jit_compare(w, m->span, m->write);
 
-    if (m->aligned) {
-        check_aligned(w, m->skip);
+    if (m->aligned != 0) {
+        check_aligned(w, m->aligned, m->skip);
     }
     if (!m->late) {
         emit_q(c, OP_ADD_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct tlb_entry, hva)));
@@ -167,7 +168,7 @@ static void check_group(struct jit_work *w, unsigned n, const struct jit_place *
                                 .disp = (int64_t)disp,
                                 .span = (unsigned)((uint64_t)g->high - (uint64_t)g->low),
                                 .write = g->write,
-                                .aligned = g->align != 0,
+                                .aligned = g->aligned,
                                 .late = g->late,
                                 .skip = true});
     w->checked |= 1U << n;
@@ -227,8 +228,8 @@ static struct rm look_up(struct jit_work *w, const struct jit_access *a)
         linear(w, &a->place, a->place.disp);
     }
     jit_lookup(w, a->size, a->write);
-    if (a->aligned) {
-        check_aligned(w, false);
+    if (a->aligned != 0) {
+        check_aligned(w, a->aligned, false);
     }
     return rm_at(HOST_T0, 0);
 }

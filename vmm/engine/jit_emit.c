@@ -122,6 +122,27 @@ void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm)
     emit_rm(c, reg, rm);
 }
 
+void emit_vex(struct jit_code *c, struct op op, bool wide, unsigned vvvv, unsigned reg,
+              struct rm rm)
+{
+    unsigned pp = op.rep == 0xf3 ? 2 : op.rep == 0xf2 ? 3 : op.p66 ? 1 : 0;
+    unsigned rest = (~vvvv & 15U) << 3 | (wide ? 4U : 0U) | pp, r = reg < 8 ? 0x80 : 0;
+
+    if (rm.kind == RM_GS) {
+        emit_1(c, 0x65);
+    }
+    if (op.map == 1 && !op.w && rm.index < 8 && rm.rm < 8) {
+        emit_1(c, 0xc5);
+        emit_1(c, r | rest);
+    } else {
+        emit_1(c, 0xc4);
+        emit_1(c, r | (rm.index < 8 ? 0x40U : 0U) | (rm.rm < 8 ? 0x20U : 0U) | op.map);
+        emit_1(c, (op.w ? 0x80U : 0U) | rest);
+    }
+    emit_1(c, op.op);
+    emit_rm(c, reg, rm);
+}
+
 void emit_mov_imm(struct jit_code *c, unsigned reg, uint64_t value)
 {
     if (value <= UINT32_MAX) {

@@ -86,6 +86,9 @@ struct op {
 };
 
 void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm);
+/* VEX-encoded, with 256 bits if @wide. @vvvv: the register of that field; 0: it names none. */
+void emit_vex(struct jit_code *c, struct op op, bool wide, unsigned vvvv, unsigned reg,
+              struct rm rm);
 /* A new word of data. What it holds at first is anything that another one held. */
 uint32_t emit_site(struct jit_code *c);
 

@@ -88,6 +88,16 @@ void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r)
 
 void jit_save_some(struct jit_code *c, const struct form *f)
 {
+    if (f->flags == FLAGS_SOME) {
+        emit_q(c, OP_MOV_LOAD, HOST_T1, rm_reg(RAX));
+        emit_bytes(c, "\x9f\x80\xe4", 3); /* lahf; and ah, imm8 */
+        emit_1(c, f->defined | (unsigned)FLAG_ONE);
+        jit_store_ah(c, false);
+        emit_op(c, (struct op){.op = 0xc6}, 0, JIT_OVERFLOW); /* mov */
+        emit_1(c, 0);
+        emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T1));
+        return;
+    }
     if (f->flags == FLAGS_CF_OF) {
         emit_op(c, (struct op){.map = 1, .op = 0x90}, 0, JIT_OVERFLOW); /* seto */
     }

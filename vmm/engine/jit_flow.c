@@ -35,7 +35,7 @@ void jit_call_out(struct jit_work *w, unsigned i)
     jit_set_rip(c, w->at[i]);
     emit_mov_imm(c, HOST_T0, (uint64_t)(uintptr_t)w->insn[i]);
     emit_mov_imm(c, HOST_T1, w->n - 1 - i);
-    emit_jump(c, CALL, w->j->call[(w->t->sse ? JIT_CALL_SSE : 0) | (w->x87 ? JIT_CALL_X87 : 0)]);
+    emit_jump(c, CALL, w->j->call[w->t->vectors][w->x87]);
 }
 
 void jit_count_called(struct jit_work *w, const struct insn *in)

@@ -8,6 +8,23 @@
 /* What multiplications leave undefined; rotates keep it. */
 enum { BUT_CF_OF = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, BUT_CF = BUT_CF_OF | FLAG_OF };
 
+/* The rest of a VEX prefix: REX. */
+static uint8_t parse_vex(const uint8_t *b, unsigned *at, struct form *f)
+{
+    static const uint8_t rep[] = {0, 0, 0xf3, 0xf2};
+    bool three = b[*at] == 0xc4;
+    uint8_t first = b[*at + 1], last = three ? b[*at + 2] : first;
+
+    f->vex = true;
+    f->map = three ? first & 31 : 1;
+    f->p66 = (last & 3) == 1;
+    f->rep = rep[last & 3];
+    f->wide = (last & 4) != 0;
+    f->vvvv = ~last >> 3 & 15;
+    *at += three ? 3 : 2;
+    return (uint8_t)(three ? (~first >> 5 & 7) | (last >> 4 & 8) : ~first >> 5 & 4);
+}
+
 /* Prefixes, opcode, ModRM: sets what does not depend on the opcode. Returns where the opcode's
  * rest begins. */
 static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm)
@@ -30,7 +47,9 @@ static unsigned parse(const uint8_t *b, struct form *f, uint8_t *modrm)
         rex = b[at++];
         f->has_rex = true;
     }
-    if (b[at] == 0x0f) {
+    if (b[at] == 0xc4 || b[at] == 0xc5) {
+        rex = parse_vex(b, &at, f);
+    } else if (b[at] == 0x0f) {
         at++;
         f->map = 1;
         if (b[at] == 0x38 || b[at] == 0x3a) {
@@ -269,7 +288,7 @@ static void two_bytes(const struct insn *in, struct form *f, uint8_t modrm, uint
         arith(f, 0, FLAGS_WHOLE);
     } else if (op == 0xc7 && n == 1 && f->mem) { /* CMPXCHG8B, CMPXCHG16B: ZF alone */
         modrm_form(f, USE_NONE, USE_BOTH, f->w ? 16 : 8);
-        f->aligned = f->w;
+        f->aligned = f->w ? 15 : 0;
         f->also = 1U << RAX | 1U << RDX;
         arith(f, FLAGS_ARITH, FLAGS_ZF);
     } else if (op >= 0xc8 && op < 0xd0 && !f->p66) {
@@ -301,24 +320,8 @@ unsigned form_register(const struct form *f, unsigned reg, unsigned size)
     return size == 1 && !f->has_rex && reg >= 4 ? reg - 4 : reg;
 }
 
-void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain)
+static void integer_form(const struct insn *in, uint8_t modrm, struct form *f, uint32_t *uncertain)
 {
-    uint8_t modrm;
-
-    *f = (struct form){.kind = FORM_CALL};
-    *uncertain = 0;
-    if ((in->flags & (INSN_BAD | INSN_SINGLE | INSN_VEX)) != 0) {
-        return;
-    }
-    f->kind = jit_sys_kind(in);
-    if (f->kind != FORM_CALL || (in->flags & INSN_ENDS_BLOCK) != 0) {
-        return;
-    }
-    if (in->fn == int_nop) {
-        f->kind = FORM_NOTHING;
-        return;
-    }
-    unsigned at = parse(bytes, f, &modrm);
     if (f->map == 0 && (f->rep == 0 || f->op == 0xc3)) {
         one_byte(in, modrm, f, uncertain);
     } else if (f->map == 1 && (f->rep == 0 || (f->op == 0xb8 && f->rep == 0xf3) ||
@@ -330,6 +333,37 @@ void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32
     }
     if (f->p66 && (f->kind >= FORM_JCC)) {
         f->kind = FORM_CALL;
+    }
+}
+
+void form_of(const struct insn *in, const uint8_t *bytes, bool v3, struct form *f,
+             uint32_t *uncertain)
+{
+    uint8_t modrm;
+
+    *f = (struct form){.kind = FORM_CALL};
+    *uncertain = 0;
+    if ((in->flags & (INSN_BAD | INSN_SINGLE)) != 0) {
+        return;
+    }
+    f->kind = jit_sys_kind(in);
+    if (f->kind != FORM_CALL || (in->flags & INSN_ENDS_BLOCK) != 0) {
+        return;
+    }
+    if (in->fn == int_nop) {
+        f->kind = FORM_NOTHING;
+        return;
+    }
+    unsigned at = parse(bytes, f, &modrm);
+    /* parse takes a REX for the last prefix; one that more prefixes follow is ignored. */
+    if (f->op != in->opcode || (f->vex && !v3)) {
+        return;
+    }
+    if (v3) {
+        bmi_form(in, f);
+    }
+    if (f->kind == FORM_CALL && !f->vex) {
+        integer_form(in, modrm, f, uncertain);
     }
     if (f->kind == FORM_CALL) {
         sse_form(in, f);

@@ -9,9 +9,10 @@
 enum form_kind {
     FORM_CALL, /* the interpreter's function */
     FORM_NOTHING,
-    FORM_MODRM, /* an operand in ModRM.rm, perhaps one in ModRM.reg */
-    FORM_FIXED, /* operands in RAX and RDX, perhaps an immediate */
-    FORM_LOW3,  /* the register in the opcode */
+    FORM_ZERO_YMM, /* VZEROUPPER, VZEROALL */
+    FORM_MODRM,    /* an operand in ModRM.rm, perhaps one in ModRM.reg */
+    FORM_FIXED,    /* operands in RAX and RDX, perhaps an immediate */
+    FORM_LOW3,     /* the register in the opcode */
     FORM_LEA,
     FORM_PUSH, /* of a register */
     FORM_PUSH_IMM,
@@ -57,6 +58,7 @@ enum form_flags {
     FLAGS_CF_OF, /* these two are the host's, the others stay */
     FLAGS_CF,    /* likewise */
     FLAGS_ZF,    /* this one is the host's, and so are the others, as they were before */
+    FLAGS_SOME,  /* those of @defined are the host's, the others are 0 */
     FLAGS_SHL,   /* as FLAGS_NO_AF, and what OF is follows from the result and @count */
     FLAGS_SHR,
     FLAGS_SAR,
@@ -75,7 +77,11 @@ struct form {
     uint8_t reg_size, rm_size; /* bytes */
     bool sse;                  /* on XMM registers, which are the host's; also: */
     bool reg_xmm, rm_xmm;      /* reg, rm are such */
-    bool aligned;              /* the memory operand must be */
+    uint8_t aligned;           /* bits that the memory operand's address must not have */
+    bool vex, wide;            /* VEX-encoded; VEX.L */
+    uint8_t vvvv;              /* the register of VEX.vvvv, 0 if it names none */
+    uint8_t vvvv_use;          /* USE_NONE: it names no general register */
+    uint8_t defined;           /* flags */
     bool x87;                  /* on x87 registers, likewise; what is not memory is rm_xmm; and */
     bool fip;                  /* its address is FIP after it */
     uint8_t imm_at, imm_len;   /* in the instruction's bytes */
@@ -86,9 +92,11 @@ struct form {
     enum form_flags flags;
 };
 
-/* @bytes are those of @in. Flags that the host leaves undefined are in @uncertain: if one of them
- * is still wanted, FORM_SHIFT serves (careful), or FORM_CALL. */
-void form_of(const struct insn *in, const uint8_t *bytes, struct form *f, uint32_t *uncertain);
+/* @bytes are those of @in; without @v3 the host has not what pollux-v3 adds. Flags that the host
+ * leaves undefined are in @uncertain: if one of them is still wanted, FORM_SHIFT serves (careful),
+ * or FORM_CALL. */
+void form_of(const struct insn *in, const uint8_t *bytes, bool v3, struct form *f,
+             uint32_t *uncertain);
 
 /* The register that operand @reg of @size bytes is, or (AH, CH, DH, BH) is part of. */
 unsigned form_register(const struct form *f, unsigned reg, unsigned size);
@@ -99,6 +107,9 @@ void sse_form(const struct insn *in, struct form *f);
 
 /* The same for x87 (jit_x87.c). */
 void x87_form(struct form *f);
+
+/* form_of's part for general registers of what pollux-v3 adds (jit_vex.c); likewise. */
+void bmi_form(const struct insn *in, struct form *f);
 
 /* form_of's part for system instructions (jit_sys.c): FORM_CALL: not one of its. */
 enum form_kind jit_sys_kind(const struct insn *in);

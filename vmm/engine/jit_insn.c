@@ -11,6 +11,10 @@ void jit_do_modrm(struct jit_work *w, const struct form *f, const uint8_t *bytes
     bool rm_temp = false, reg_temp = false;
     struct rm rm;
 
+    if (f->vex) {
+        jit_do_vex(w, f, bytes);
+        return;
+    }
     if (f->mem) {
         rm = jit_access(w);
     } else if (f->rm_xmm || jit_high_byte(f, f->rm, f->rm_size)) {

@@ -38,6 +38,7 @@ static void count_uses(const struct insn *in, const struct form *f, unsigned *us
     uses[RBX] +=
         in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG8B || in->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B;
     uses[RSP] += stack;
+    uses[f->vvvv_use == USE_NONE ? BUDGET : f->vvvv]++;
     uses[RBP] += f->kind == FORM_LEAVE;
     if (modrm && f->mem) {
         uses[in->base == REG_NONE ? BUDGET : in->base]++;

@@ -99,6 +99,7 @@ static uint32_t changed(const struct insn *in, const struct form *f)
 
     switch (f->kind) {
     case FORM_NOTHING:
+    case FORM_ZERO_YMM:
     case FORM_JCC:
     case FORM_JMP:
     case FORM_X87_CW:
@@ -150,7 +151,7 @@ static bool wants_memory(const struct jit_work *w, unsigned i)
 {
     const struct form *f = &w->form[i];
 
-    return f->kind == FORM_CALL || jit_spans(w, i) ||
+    return f->kind == FORM_CALL || f->flags == FLAGS_SOME || jit_spans(w, i) ||
            (f->kind >= FORM_SYS && f->kind <= FORM_SCAN) ||
            (f->writes != 0 && f->writes != FLAGS_ARITH);
 }

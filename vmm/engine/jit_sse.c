@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/jit_sse.c - which SSE instructions are the host's own (SDM Vol. 2, "SSE Instruction
  * Formats and Encodings"): those for which the interpreter, too, takes the host's instruction.
- * Reciprocals, horizontal sums, MMX and what touches MXCSR or many registers are not among them. */
+ * Reciprocals, horizontal sums, MMX and what touches MXCSR or many registers are not among them.
+ * Their VEX-encoded twins are the host's own too, and so are those of AVX and AVX2 that have none
+ * and access memory as a whole; not FMA, since which NaN survives is not the host's choice, nor
+ * F16C.
+ */
+#include "base/check.h"
 #include "vmm/cpu/cpu.h"
 #include "vmm/engine/jit_form.h"
 
@@ -146,6 +151,23 @@ static const struct row rows[] = {
     {3, 0x66, 0x42, 0x42, XX, A16},
 };
 
+/* VEX only. The decoder says how much memory. */
+static const struct row vex_rows[] = {
+    {2, 0x66, 0x0c, 0x0f, XX, A16}, {2, 0x66, 0x16, 0x16, XX, A16}, {2, 0x66, 0x18, 0x1a, XX, A16},
+    {2, 0x66, 0x36, 0x36, XX, A16}, {2, 0x66, 0x45, 0x47, XX, A16}, {2, 0x66, 0x58, 0x5a, XX, A16},
+    {2, 0x66, 0x78, 0x79, XX, A16}, {3, 0x66, 0x00, 0x02, XX, A16}, {3, 0x66, 0x04, 0x06, XX, A16},
+    {3, 0x66, 0x18, 0x18, XX, A16}, {3, 0x66, 0x19, 0x19, ST, A16}, {3, 0x66, 0x38, 0x38, XX, A16},
+    {3, 0x66, 0x39, 0x39, ST, A16}, {3, 0x66, 0x46, 0x46, XX, A16}, {3, 0x66, 0x4a, 0x4c, XX, A16},
+};
+
+/* The operand of these is aligned, VEX-encoded too. */
+static bool is_aligned_move(const struct form *f)
+{
+    return (f->map == 1 && (f->op == 0x28 || f->op == 0x29 || f->op == 0x2b)) ||
+           (f->map == 1 && f->p66 && (f->op == 0x6f || f->op == 0x7f || f->op == 0xe7)) ||
+           (f->map == 2 && f->op == 0x2a);
+}
+
 /* Stores and loads that are not to be kept in caches are ordered like all others here: they are the
  * plain ones. */
 static void plain_form(struct form *f)
@@ -163,21 +185,21 @@ static void plain_form(struct form *f)
 /* The interpreter looks at the defined bits of an immediate only. */
 static bool odd_immediate(const struct form *f, unsigned imm)
 {
-    return (f->map == 1 && f->op == 0xc2 && imm > 7) ||
+    return (f->map == 1 && f->op == 0xc2 && imm > (f->vex ? 31U : 7U)) ||
            (f->map == 3 && f->op >= 0x08 && f->op <= 0x0b && imm > 15);
 }
 
 static bool compares(const struct form *f)
 {
-    return (f->map == 1 && (f->op & 0xfe) == 0x2e) || (f->map == 2 && f->op == 0x17);
+    return (f->map == 1 && (f->op & 0xfe) == 0x2e) || (f->map == 2 && f->op == 0x17) ||
+           (f->map == 2 && f->vex && (f->op & 0xfe) == 0x0e);
 }
 
-static const struct row *row_of(const struct form *f)
+static const struct row *row_in(const struct row *r, size_t n, const struct form *f)
 {
     uint8_t prefix = f->rep != 0 ? f->rep : f->p66 ? 0x66 : 0;
 
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        const struct row *r = &rows[i];
+    for (; n > 0; r++, n--) {
         if (r->map == f->map && r->prefix == prefix && r->first <= f->op && f->op <= r->last) {
             return r;
         }
@@ -185,8 +207,42 @@ static const struct row *row_of(const struct form *f)
     return NULL;
 }
 
+static const struct row *row_of(const struct form *f)
+{
+    const struct row *r = row_in(rows, PLX_COUNT(rows), f);
+
+    return r == NULL && f->vex ? row_in(vex_rows, PLX_COUNT(vex_rows), f) : r;
+}
+
+static bool w_matters(const struct form *f)
+{
+    return (f->map == 1 && ((f->op >= 0x2a && f->op <= 0x2d) || f->op == 0x6e || f->op == 0x7e)) ||
+           (f->map == 2 && f->op >= 0x45 && f->op <= 0x47) ||
+           (f->map == 3 && (f->op < 2 || f->op == 0x16 || f->op == 0x22));
+}
+
+/* What VEX says is what the operands say: bits that processors ignore, or should, are 0. */
+static void canonical(const struct insn *in, struct form *f)
+{
+    f->wide = false;
+    for (unsigned i = 0; i < in->nopd; i++) {
+        bool mem = in->opd[i].kind == OPD_MEM;
+        f->wide |= (mem || in->opd[i].kind == OPD_XMM) && in->opd[i].size == 32;
+        f->rm_size = mem ? (uint8_t)in->opd[i].size : f->rm_size;
+    }
+    f->w &= w_matters(f);
+    if (f->mem) {
+        f->aligned = is_aligned_move(f) ? f->rm_size - 1 : 0;
+    }
+}
+
 void sse_form(const struct insn *in, struct form *f)
 {
+    if (f->vex && f->map == 1 && f->op == 0x77) {
+        f->kind = FORM_ZERO_YMM;
+        f->sse = true;
+        return;
+    }
     const struct row *r = f->map == 0 || (f->rep != 0 && f->p66) ? NULL : row_of(f);
 
     if (r == NULL || odd_immediate(f, (unsigned)in->imm & 0xff)) {
@@ -199,13 +255,19 @@ void sse_form(const struct insn *in, struct form *f)
     }
     f->kind = FORM_MODRM;
     f->sse = true;
-    f->aligned = f->mem && memory == A16;
+    f->aligned = f->mem && memory == A16 ? 15 : 0;
     f->reg_xmm = r->operands != RX;
     f->rm_xmm = !f->mem && r->operands != XG && r->operands != GX;
     f->reg_use = r->operands == RX ? USE_WRITE : USE_NONE;
     f->reg_size = r->operands == RX ? wide : 16;
     f->rm_use = r->operands == ST || r->operands == GX ? USE_WRITE : USE_READ;
     f->rm_size = !f->mem || memory == GPR ? wide : memory == A16 ? 16 : memory;
+    if (f->vex) {
+        canonical(in, f);
+    }
+    if (f->map == 1 && f->op >= 0x71 && f->op <= 0x73) { /* part of the opcode */
+        f->reg &= 7;
+    }
     if (compares(f)) {
         f->writes = FLAGS_ARITH;
     }

@@ -41,11 +41,14 @@ static bool stays_canonical(const struct block *block, uint64_t rip)
 static void append_one(struct jit_work *w, const struct insn *in, const uint8_t *bytes,
                        uint64_t rip)
 {
+    struct form *f = &w->forms[w->n];
+
     w->insn[w->n] = in;
     w->at[w->n] = rip;
     w->bytes[w->n] = bytes;
-    form_of(in, bytes, &w->forms[w->n], &w->uncertain[w->n]);
-    w->sse |= w->forms[w->n].sse;
+    form_of(in, bytes, w->j->v3, f, &w->uncertain[w->n]);
+    uint8_t vectors = !f->sse ? JIT_NO_VECTORS : f->vex ? JIT_YMM : JIT_XMM;
+    w->vectors = vectors > w->vectors ? vectors : w->vectors;
     w->n++;
 }
 

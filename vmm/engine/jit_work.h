@@ -43,10 +43,11 @@ struct jit_miss {
     struct jit_place place;
     int64_t disp; /* for place.disp */
     unsigned span, insn;
-    bool write, aligned;
-    bool late;     /* what is loaded by the address waits for it */
-    uint8_t maker; /* as in jit_slow */
-    bool skip;     /* if it fails the instruction is executed the plain way */
+    bool write;
+    uint8_t aligned; /* bits that the address must not have */
+    bool late;       /* what is loaded by the address waits for it */
+    uint8_t maker;   /* as in jit_slow */
+    bool skip;       /* if it fails the instruction is executed the plain way */
     uint32_t from[2], back;
     uint32_t site; /* the word that knows where that was */
 };
@@ -76,9 +77,10 @@ struct jit_work {
     struct block *block[JIT_BLOCKS_MAX];
     unsigned nblocks;
     struct jit_span *span;
-    bool loops, sse, x87; /* it leads to itself; it uses XMM registers, x87 registers */
-    unsigned n, i;        /* instructions, the one under way */
-    uint64_t next;        /* the address behind it */
+    bool loops, x87; /* it leads to itself; it uses x87 registers */
+    uint8_t vectors; /* enum jit_vectors */
+    unsigned n, i;   /* instructions, the one under way */
+    uint64_t next;   /* the address behind it */
     const struct insn *insn[JIT_INSNS_MAX];
     uint64_t at[JIT_INSNS_MAX]; /* their addresses */
     const uint8_t *bytes[JIT_INSNS_MAX];
@@ -140,7 +142,8 @@ void jit_save_but_cf(struct jit_code *c);
 /* CF and OF of a rotated register, of 32 or 64 bits in host register @r; uses T0 and T1. OF is that
  * of a rotation by 1, whatever the count (undefined.h). */
 void jit_save_rotated(struct jit_code *c, const struct form *f, unsigned r);
-/* CF and OF, or CF alone, from the host's flags; the others are in memory and stay. Uses T1. */
+/* What @f leaves in the host's flags: CF and OF, or CF alone, the others being in memory already;
+ * or those that are defined, zeros for the others. Uses T1. */
 void jit_save_some(struct jit_code *c, const struct form *f);
 /* For flags of shifts in AH: T0 = OF of a left shift by 1, SF unlike CF, bits 15 and 8 of EAX; and
  * OF in T0 and AH to memory, RAX back from T1. */
@@ -270,6 +273,9 @@ void jit_do_scan(struct jit_work *w, const struct form *f, bool wanted);
 void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm);
 void jit_do_push_mem(struct jit_work *w, const struct form *f);
 void jit_do_leave(struct jit_work *w);
+
+/* jit_vex.c: FORM_MODRM and FORM_ZERO_YMM, VEX-encoded. */
+void jit_do_vex(struct jit_work *w, const struct form *f, const uint8_t *bytes);
 
 /* jit_bit.c. */
 
