@@ -260,14 +260,29 @@ static struct open_pack *hold_pack(struct store_dir *d, uint32_t number, struct 
     return found;
 }
 
-static void drop_pack(struct store_dir *d, struct open_pack *p, const struct open_pack *own)
+/* @gone: nobody is to find it any more. */
+static void drop_pack(struct store_dir *d, struct open_pack *p, const struct open_pack *own,
+                      bool gone)
 {
     (void)pthread_mutex_lock(&d->lock);
     p->users--;
-    if (p == own) {
+    p->number = gone ? 0 : p->number;
+    if (p == own || (p->number == 0 && p->users == 0)) {
         close_pack(p);
     }
     (void)pthread_mutex_unlock(&d->lock);
+}
+
+/* Has the file of this name become another one since @fd was opened? The number of the newest pack
+ * is used again when a sweep has removed it. */
+static bool replaced(const struct store_dir *d, uint32_t number, int fd)
+{
+    char path[DIR_PATH_MAX];
+    struct stat now, then;
+
+    store_dir_pack_path(d, number, path);
+    return fstat(fd, &then) == 0 &&
+           (stat(path, &now) != 0 || now.st_ino != then.st_ino || now.st_dev != then.st_dev);
 }
 
 void store_dir_forget_pack(struct store_dir *d, uint32_t number)
@@ -284,14 +299,18 @@ void store_dir_forget_pack(struct store_dir *d, uint32_t number)
 int store_dir_read(struct store_dir *d, const struct index_entry *e, struct wbuf *out,
                    struct seg_form *form, struct plx_err *err)
 {
-    struct open_pack own = {.fd = -1};
-    struct open_pack *p = hold_pack(d, e->pack, &own);
+    bool gone = true;
+    int rc = 0;
 
-    if (p == NULL) {
-        int rc = plx_fail_errno(err, "cannot open %s/packs/%08x", d->path, e->pack);
-        return rc;
+    for (int tries = 0; tries < 2 && gone; tries++) {
+        struct open_pack own = {.fd = -1};
+        struct open_pack *p = hold_pack(d, e->pack, &own);
+        if (p == NULL) {
+            return plx_fail_errno(err, "cannot open %s/packs/%08x", d->path, e->pack);
+        }
+        rc = pack_read(p->fd, e->pack, e->off, e->stored_len, &e->id, out, form, err);
+        gone = rc == PLX_ECORRUPT && replaced(d, e->pack, p->fd);
+        drop_pack(d, p, &own, gone);
     }
-    int rc = pack_read(p->fd, e->pack, e->off, e->stored_len, &e->id, out, form, err);
-    drop_pack(d, p, &own);
     return rc != 0 ? plx_err_wrap(err, rc, "store %s", d->path) : 0;
 }

@@ -500,6 +500,38 @@ static void a_cache_stays_within_its_limit_and_keeps_what_is_used(void **state)
     store_close(c);
 }
 
+/* Sweeps and writers of other processes take a pack away that we have open, and use its number
+ * again. */
+static void a_pack_that_took_anothers_number_is_read(void **state)
+{
+    struct store_fixture *f = *state;
+    struct plx_err err = {{0}};
+    struct seg_sweep swept;
+    struct store *other;
+    struct prng g;
+    uint8_t data[5000], back[sizeof data];
+    char first[96], second[96];
+
+    (void)snprintf(first, sizeof first, "%s/packs/00000001", f->path);
+    (void)snprintf(second, sizeof second, "%s/packs/00000002", f->path);
+    prng_seed(&g, 6);
+    for (size_t len = 3000; len < sizeof data; len += 500) {
+        struct seg_id id;
+        prng_fill(&g, data, len);
+        must(store_open(f->path, false, &other, &err), &err);
+        must(store_put(other, data, len, &id, NULL, &err), &err);
+        must(store_commit(other, &err), &err);
+        store_close(other);
+        assert_true(access(first, F_OK) == 0 && access(second, F_OK) != 0);
+        must(store_get(f->s, &id, back, len, &err), &err);
+        assert_memory_equal(back, data, len);
+        must(store_open(f->path, false, &other, &err), &err);
+        must(image_gc(other, &swept, &err), &err);
+        assert_int_equal(swept.dropped, 1);
+        store_close(other);
+    }
+}
+
 /* Every operation on memory fails in turn: nothing else breaks, and it works again. */
 static void faults_are_told(void **state)
 {
@@ -535,6 +567,7 @@ int main(void)
         DIR_ONLY(a_killed_writer_loses_nothing_committed),
         DIR_ONLY(the_index_is_made_again_from_the_packs),
         DIR_ONLY(every_flipped_bit_is_found),
+        DIR_ONLY(a_pack_that_took_anothers_number_is_read),
         DIR_ONLY(readers_go_on_while_packs_are_written_again),
         DIR_ONLY(a_cache_stays_within_its_limit_and_keeps_what_is_used),
         {"faults_are_told", faults_are_told, setup_mem, fixture_teardown, NULL},
