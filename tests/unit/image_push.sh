@@ -136,6 +136,14 @@ for _ in $(seq 100); do
     sleep 0.05
 done
 image push a.img c:2 $(at writer) --quiet || fail "a right that was given back is missing"
+touch -r clients then # a copy of the same length and age, as cp -p makes, is a change too
+sed "s/$(sed -n 's/^public = //p' reader.key)/$(sed -n 's/^public = //p' stranger.key)/" clients.was >clients.new
+touch -r then clients.new && cp -p clients.new clients
+for _ in $(seq 100); do
+    [ "$(grep -c "names 2 keys now" serve.log)" = 3 ] && break
+    sleep 0.05
+done
+image search g: $(at stranger) | grep -q ^g:3 || fail "a change that left length and age alone is not seen"
 
 echo "$kills kills"
 mistakes_told
