@@ -714,6 +714,51 @@ static void a_page_is_translated_at_each_address(void **state)
     close_world(&w);
 }
 
+/* An STI before an instruction that spans two pages: if that is not what was translated any more,
+ * it is executed all the same in the STI's shadow, and may stop there. */
+static void a_shadow_reaches_the_next_page(void **state)
+{
+    static const uint8_t code[] = {
+        0xfa,                         /* cli */
+        0x48, 0xff, 0xc0,             /* inc rax */
+        0xfb,                         /* sti */
+        0x41, 0x8b, 0x90, 0, 0, 0, 0, /* mov edx, [r8 + 0]: spans two pages */
+        0xeb, 0xf2,                   /* jmp back */
+    };
+    enum { PAGE_2 = CODE + 4096, AT = PAGE_2 - 9, DISP = AT + 8 };
+    static const struct program p = {.bytes = {0x90}, .n = 1};
+    static const uint64_t foreign = (2 << 20) | 0x83; /* at 4 MiB what is behind RAM */
+    static const uint8_t disp = 8;
+    struct engine_run how = {.part = PART_SERIAL, .t_end = UINT64_C(1) << 40, .rate = 65536};
+    struct world a, b, *both[] = {&a, &b};
+
+    (void)state;
+    open_world(&a, &engine_interp);
+    open_world(&b, &engine_jit);
+    for (unsigned i = 0; i < 2; i++) {
+        struct world *w = both[i];
+        begin_loop(w, &p);
+        assert_int_equal(ram_write(w->ram, TABLES + 0x2010, &foreign, 8), 0);
+        assert_int_equal(ram_write(w->ram, AT, code, sizeof code), 0);
+        w->v->c.rip = AT;
+        w->v->c.gpr[R8] = DATA;
+        w->engine->state_changed(w->v);
+        how.part = PART_SERIAL;
+        assert_int_equal(run_with(w, how, 1000), VCPU_BUDGET);
+        assert_int_equal(w->v->c.rip, AT);
+        assert_int_equal(ram_write(w->ram, DISP + 1, &disp, 1), 0);
+        w->v->c.gpr[R8] = 4 << 20;
+        w->engine->state_changed(w->v);
+        how.part = PART_PARALLEL;
+        assert_int_equal(run_with(w, how, 1000), VCPU_SERIAL);
+        assert_int_equal(w->v->c.rip, AT + 5);
+        assert_int_equal(w->v->c.sti_shadow, 1);
+    }
+    same(&a, &b, &p, 0);
+    close_world(&a);
+    close_world(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -725,6 +770,7 @@ int main(void)
         cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_interp),
         cmocka_unit_test_prestate(fetches_pass_no_smap_table, (void *)(uintptr_t)&engine_jit),
         cmocka_unit_test(a_full_cache_is_emptied),
+        cmocka_unit_test(a_shadow_reaches_the_next_page),
         cmocka_unit_test(a_page_is_translated_at_each_address),
     };
 

@@ -86,13 +86,15 @@ static struct block *hot(const struct jit_work *w, uint64_t rip)
     return b;
 }
 
-/* The instruction at @rip, if it spans two pages. */
+/* The instruction at @rip, if it spans two pages; not behind an STI, whose shadow would be lost
+ * where the translation ends before it after all. */
 static bool append_spanning(struct jit_work *w, uint64_t rip)
 {
     const struct block *first = w->block[0];
     const uint8_t *page = ram_page_hva(w->v->ram, first->gpa);
 
-    if (w->span != NULL || w->n == JIT_INSNS_MAX || PAGE_BASE(rip) != PAGE_BASE(w->at[0])) {
+    if (w->span != NULL || w->n == JIT_INSNS_MAX || PAGE_BASE(rip) != PAGE_BASE(w->at[0]) ||
+        w->forms[w->n - 1].kind == FORM_STI) {
         return false;
     }
     w->span = jit_span_find(w->v, page + PAGE_OFFSET(rip), rip);
