@@ -62,6 +62,7 @@ static void register_form(struct form *f, unsigned n)
     if ((f->op == 0xdb || f->op == 0xdf) && (n == 5 || n == 6)) {
         f->kind = FORM_X87_FLAGS;
         f->writes = FLAGS_ARITH;
+        f->flags = FLAGS_NO_AF;
     } else if ((f->op == 0xda || f->op == 0xdb) && n < 4) { /* FCMOVcc */
         f->reads = FLAGS_ARITH;
     }
@@ -141,10 +142,13 @@ void jit_do_x87_cw(struct jit_work *w)
     emit_d(c, 0xd9, 5, fcw);
 }
 
-/* C1 is 0 afterwards on all processors: FDECSTP and FINCSTP see to that where FCOMI does not. */
+/* C1 is 0 afterwards on all processors: FDECSTP and FINCSTP see to that where FCOMI does not; and
+ * so are OF and SF, which not every manual says that it clears: XOR has cleared them before. AF of
+ * XOR is undefined (FLAGS_NO_AF). */
 void jit_do_x87_flags(struct jit_work *w, const struct form *f)
 {
     emit_bytes(w->c, "\xd9\xf6\xd9\xf7", 4);
+    emit_d(w->c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0));
     emit_d(w->c, f->op, f->reg & 7U, rm_reg(f->rm));
 }
 
