@@ -19,25 +19,28 @@ static void name_user(struct authoriser_key *k, bool push)
                    AUTHORISER_USER - 2, curve_hex(k->key, hex));
 }
 
-static int parse_line(const char *line, const char *path, struct image_clients *out,
-                      struct plx_err *err)
+/* KEY [NAME] [push]; a name is for who reads the file. */
+static int parse_line(char *line, const char *path, struct image_clients *out, struct plx_err *err)
 {
-    char hex[CURVE_KEY_HEX] = "", name[28] = "", word[8] = "", more[2] = "";
+    enum { KEY, NAME, WORD, FIELDS };
+    static const char blanks[] = " \t\r";
+    char *field[FIELDS + 1] = {NULL}, *save = NULL;
     struct authoriser_key k = {.key = {0}};
-    unsigned i = 0;
+    unsigned i = 0, n = 0;
 
-    int n = sscanf(line, "%64s %27s %7s %1s", hex, name, word, more);
-    if (n == 2 && strcmp(name, "push") == 0) {
-        (void)strcpy(word, "push");
+    for (char *f = strtok_r(line, blanks, &save); f != NULL && n <= FIELDS;
+         f = strtok_r(NULL, blanks, &save)) {
+        field[n++] = f;
     }
-    bool push = strcmp(word, "push") == 0;
-    if (!curve_from_hex(hex, k.key)) {
+    bool push = n > 1 && strcmp(field[n - 1], "push") == 0;
+    if (!curve_from_hex(field[KEY], k.key)) {
         return plx_fail(err, PLX_EINVAL, "%s: '%.20s...' is no public key (64 hex digits)", path,
-                        line);
+                        field[KEY]);
     }
-    if (n > 3 || (word[0] != '\0' && !push)) {
-        return plx_fail(err, PLX_EINVAL, "%s: after key and name only 'push' may stand, not '%s'",
-                        path, n > 3 ? more : word);
+    if (n > FIELDS || (n == FIELDS && !push)) {
+        return plx_fail(err, PLX_EINVAL,
+                        "%s: after key and name only 'push' may stand, not '%.20s'", path,
+                        field[n > FIELDS ? FIELDS : WORD]);
     }
     while (i < out->n && memcmp(out->keys[i].key, k.key, sizeof k.key) != 0) {
         i++;

@@ -109,7 +109,8 @@ mistake "what changes images goes to one place" image push a.img x:1 $(at writer
 mistake "give --key" image push a.img x:1 --server tcp://127.0.0.1:1,server.key
 mistake "is not NAME[:TAG]" image push a.img ../x $(at writer)
 mistake "none.img" image push none.img x:1 $(at writer)
-for line in "00 short" "$(printf '%064d' 0) name pull" "$(printf '%064d' 0) name push more"; do
+for line in "00 short" "$(printf '%064d' 0) name pull" "$(printf '%064d' 0) name push more" \
+    "$(printf '%066d' 0) name" "$(printf '%064d' 0) $(printf 'n%.0s' {1..27})push more"; do
     echo "$line" >bad
     mistake "bad" image serve --store store --listen tcp://127.0.0.1:$((port + 1)) --key server.key --clients bad
 done
