@@ -296,13 +296,18 @@ static void add_piece(struct disk_request *r, enum io_kind kind, struct io_file 
                                            .ctx = r};
 }
 
+/* A large read in more pieces than this goes the blocking way: one thread of the queue copies them
+ * all, as it would a read in one piece, while this one goes on. */
+enum { READ_PIECES = 4 };
+
 static bool plan_read(struct chain *c, struct disk_request *r)
 {
+    unsigned most = r->len > IO_AT_ONCE ? READ_PIECES : DISK_PIECES;
+
     for (uint64_t done = 0; done < r->len;) {
         struct vhdx_run run;
         unsigned depth;
-        if (r->left == DISK_PIECES ||
-            look(c, r->off + done, r->len - done, &run, &depth, NULL) != 0 ||
+        if (r->left == most || look(c, r->off + done, r->len - done, &run, &depth, NULL) != 0 ||
             run.where == VHDX_PARENT) {
             return false;
         }

@@ -160,6 +160,9 @@ enum io_queue_kind {
     IO_QUEUE_THREADS, /* always there */
 };
 
+/* Larger reads and writes are given to a thread, so that several copy at a time. */
+enum { IO_AT_ONCE = 128 << 10 };
+
 struct io_queue; /* opaque; one thread */
 
 int io_queue_create(enum io_queue_kind kind, unsigned depth, struct io_queue **out,

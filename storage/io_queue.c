@@ -23,7 +23,7 @@
 #include "base/io.h"
 #include "storage/io.h"
 
-enum { WORKERS = 4, AT_ONCE = 128 << 10 };
+enum { WORKERS = 4 };
 
 struct list {
     struct io_request *first, **last;
@@ -171,7 +171,7 @@ static void prepare(struct io_uring_sqe *e, struct io_request *r)
         io_uring_prep_fsync(e, r->file->fd, IORING_FSYNC_DATASYNC);
         break;
     }
-    io_uring_sqe_set_flags(e, left > AT_ONCE ? IOSQE_ASYNC : 0);
+    io_uring_sqe_set_flags(e, left > IO_AT_ONCE ? IOSQE_ASYNC : 0);
     io_uring_sqe_set_data(e, r);
 }
 
@@ -181,7 +181,7 @@ static bool at_once(struct io_queue *q, struct io_request *r)
     struct iovec v = {(uint8_t *)r->buf + r->moved, r->len - r->moved};
     ssize_t n = 0;
 
-    if (r->kind == IO_KIND_SYNC || v.iov_len > AT_ONCE ||
+    if (r->kind == IO_KIND_SYNC || v.iov_len > IO_AT_ONCE ||
         (r->kind == IO_KIND_READ && q->no_nowait)) {
         return false;
     }

@@ -102,18 +102,24 @@ for kind in dynamic differencing; do
     done
 done
 
-# Ten layers: each holds another tenth of all blocks of 64 KiB, so that every layer is asked.
+# Ten layers: each holds another tenth of all blocks of 64 KiB, so that every layer is asked. They are
+# only read, out of the page cache of a file system on a disk, where chains live: tmpfs does not say
+# what is in memory, so there each piece of a read takes a thread of the kernel.
 rm -f "$tmp"/t.* "$tmp/base.qcow2"
-below=$tmp/base.vhdx
+layered=$(mktemp -d "$BUILD/bench-layers-XXXXXX")
+trap 'bench_cleanup; rm -rf "$layered"' EXIT
+below=$layered/base.vhdx
+mv "$tmp/base.vhdx" "$below"
 for ((l = 1; l < 10; l++)); do
-    "$pollux" disk create --parent "$below" "$tmp/l$l.vhdx" || die "layer $l"
-    below=$tmp/l$l.vhdx
+    "$pollux" disk create --parent "$below" "$layered/l$l.vhdx" || die "layer $l"
+    below=$layered/l$l.vhdx
     serve "$pollux" disk serve --socket "$sock" "$below"
     for ((k = l; k < mb * 16; k += 10)); do echo "write -P $l $((k * 64))k 64k"; done |
         qemu-io -f raw "nbd+unix:///?socket=$sock" >/dev/null || die "layer $l"
     unserve
 done
-"$pollux" disk convert --block 2M "$below" "$tmp/one.vhdx" || die "one layer"
+"$pollux" disk convert --block 2M "$below" "$layered/one.vhdx" || die "one layer"
+sync "$layered"/* # what is being written meanwhile would be in the way
 declare -A layers
 cores=$(taskset -pc $$ | sed 's/.*: //')
 for ((i = 0; i < 5; i++)); do
@@ -121,7 +127,7 @@ for ((i = 0; i < 5; i++)); do
         for w in randread read; do
             on=
             [ $w = read ] || on="taskset -c ${cores%%[,-]*}"
-            serve "$pollux" disk serve --readonly --socket "$sock" "$([ $n = one ] && echo "$tmp/one.vhdx" || echo "$below")"
+            serve "$pollux" disk serve --readonly --socket "$sock" "$([ $n = one ] && echo "$layered/one.vhdx" || echo "$below")"
             [ $i$w = 0randread ] && fio_rate read 1M 8 "$mb" >/dev/null
             c=$(cpu_ms "$server")
             if [ $w = read ]; then v=$(fio_rate read 1M 8 $((4 * mb))); else v=$(fio_rate randread 4k 16 "$mb"); fi
