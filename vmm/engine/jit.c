@@ -4,6 +4,7 @@
 #include "vmm/engine/jit.h"
 
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -648,9 +649,12 @@ static void destroy(struct jit *j)
 /* What pollux-v3 adds and translated code uses. */
 static bool host_has_v3(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-           __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("lzcnt") &&
-           __builtin_cpu_supports("movbe");
+    unsigned a, b, basic = 0, extended = 0, d;
+
+    return __get_cpuid(1, &a, &b, &basic, &d) != 0 && (basic & bit_MOVBE) != 0 &&
+           __get_cpuid(0x80000001, &a, &b, &extended, &d) != 0 && (extended & bit_LZCNT) != 0 &&
+           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+           __builtin_cpu_supports("bmi2");
 }
 
 static int create(struct code *code, enum cpu_model model, uint32_t size)
