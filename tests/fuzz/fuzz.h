@@ -11,4 +11,15 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* For inputs that are a sequence: takes the length in front of @data (2 bytes, the high one first),
+ * which is at most what is left behind it. The caller takes as many bytes. */
+static inline size_t fuzz_length(const uint8_t **data, size_t *size)
+{
+    size_t len = (size_t)(*data)[0] << 8 | (*data)[1];
+
+    *data += 2;
+    *size -= 2;
+    return len < *size ? len : *size;
+}
+
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/fuzz/fuzz_cluster.c - what other nodes say in Raft's name. First byte: which.
  *
- *   0  messages about tunnels, while Raft opens one of its own: who (2, 3; 4: Raft opens one),
- * length (2 bytes), bytes. An acknowledgement of stream 1 is one of the stream opened last. 1
- * commands, as entries of the log: length (2 bytes), bytes 2  the state, as a snapshot */
+ *   0  messages about tunnels, while Raft opens some of its own: who (2, 3; 4: Raft opens one),
+ *      length (2 bytes), bytes; an acknowledgement of stream 1 is one of that opened last
+ *   1  commands, as entries of the log: length (2 bytes), bytes
+ *   2  the state, as a snapshot */
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,10 +133,9 @@ static void hear_tunnels(const uint8_t *data, size_t size)
     PLX_CHECK(t != NULL && transport.listen(&transport, on_accept) == 0);
     for (int i = 0; i < MESSAGES_MAX && size >= 3; i++) {
         uint32_t who = 2 + data[0] % 3U;
-        size_t len = (size_t)data[1] << 8 | data[2];
-        data += 3;
-        size -= 3;
-        len = len < size ? len : size;
+        data++;
+        size--;
+        size_t len = fuzz_length(&data, &size);
         if (who == 4) {
             connect_one();
         } else {
@@ -180,13 +180,10 @@ static void apply_commands(const uint8_t *data, size_t size)
     roles_init(&s);
     wbuf_init(&scratch);
     for (int i = 0; i < MESSAGES_MAX && size >= 2; i++) {
-        size_t len = (size_t)data[0] << 8 | data[1];
+        size_t len = fuzz_length(&data, &size);
         struct plx_err err = {0};
         const struct roles_vm *vm;
         struct roles_cmd cmd;
-        data += 2;
-        size -= 2;
-        len = len < size ? len : size;
         if (roles_cmd_decode(data, len, &cmd, &scratch, &err) == 0) {
             PLX_CHECK(roles_apply(&s, &cmd, &vm) < ROLES_RES_END);
         } else {

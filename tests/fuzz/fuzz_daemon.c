@@ -360,10 +360,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     start_vm(&the_daemon, &state.vms[0], "", "", false, started, &the_daemon);
     for (int i = 0; i < MESSAGES_MAX && size >= 3; i++) {
         unsigned who = data[0] % SPEAKERS;
-        size_t len = (size_t)data[1] << 8 | data[2];
-        data += 3;
-        size -= 3;
-        len = len < size ? len : size;
+        data++;
+        size--;
+        size_t len = fuzz_length(&data, &size);
         if (who < 2 && len > 0) {
             (void)packet_send(ends[who], data, len, NULL, 0);
         } else if (who < 4) {

@@ -165,11 +165,10 @@ static void put_entries(const uint8_t *data, size_t len, bool fits)
         uint8_t key[KEY_LEN] = {0};
         unsigned table = data[0] % 3;
         uint64_t seq = (uint64_t)data[1] << 8 | data[2];
-        size_t n = (size_t)data[3] << 8 | data[4];
         struct wbuf v;
-        data += 5;
-        len -= 5;
-        n = n < len ? n : len;
+        data += 3;
+        len -= 3;
+        size_t n = fuzz_length(&data, &len);
         seq = fits && table != 1 ? last + 1 : seq;
         key[KEY_LEN - 2] = (uint8_t)(seq >> 8);
         key[KEY_LEN - 1] = (uint8_t)seq;
