@@ -490,6 +490,13 @@ static bool translates(const struct vcpu *v)
            ((v->c.rflags & FLAG_AC) == 0 || (v->c.cr0 & CR0_AM) == 0 || cpu_cpl(&v->c) != 3);
 }
 
+/* May what counts for @n and wants @vectors and (@x87) x87 registers be entered now? */
+static bool enterable(const struct vcpu *v, unsigned n, enum jit_vectors vectors, bool x87)
+{
+    return n <= v->stop_progress - v->c.progress && usable(v, vectors) &&
+           (!x87 || jit_x87_usable(v));
+}
+
 /* What has been entered at RIP before, if it can be now; else NULL. May raise what a fetch does. */
 static const struct jit_jump *entered(struct vcpu *v)
 {
@@ -503,8 +510,7 @@ static const struct jit_jump *entered(struct vcpu *v)
         (void)mem_fetch(v, v->c.rip); /* which may have dropped it */
     }
     return !v->attention && e->xtag == PAGE_BASE(to->rip) && e->hva == to->hva &&
-                   to->n <= v->stop_progress - v->c.progress && usable(v, to->vectors) &&
-                   (!to->x87 || jit_x87_usable(v))
+                   enterable(v, to->n, to->vectors, to->x87)
                ? to
                : NULL;
 }
@@ -545,8 +551,7 @@ void jit_run_blocks(struct vcpu *v)
             const struct insn *first = block_at(v, &n);
             struct block *block = v->attention || !translates(v) ? NULL : block_of(first);
             struct translation *t = block == NULL ? NULL : find(v, block);
-            if (t == NULL || t->n > v->stop_progress - v->c.progress || !usable(v, t->vectors) ||
-                (t->x87 && !jit_x87_usable(v))) {
+            if (t == NULL || !enterable(v, t->n, t->vectors, t->x87)) {
                 uint64_t before = v->c.retired;
                 last = interp_block(v, first, n);
                 j->interpreted += v->c.retired - before;
