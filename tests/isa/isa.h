@@ -2,9 +2,10 @@
  * tests/isa/isa.h - every instruction form of the model against the processor of this host.
  *
  * enumerate.c lists forms with Zydis; native.c executes instructions on the host, in a child under
- * ptrace; ours.c executes them on an engine; values.c makes operands; main.c compares one
- * instruction at a time, and prints the table; sequence.c makes programs. Both sides see the same
- * addresses: code, data and stack at fixed places. */
+ * ptrace; ours.c executes them on an engine; values.c makes operands; exempt.c says
+ * what need not be equal; main.c compares one instruction at a time, and prints the table;
+ * sequence.c makes programs. Both sides see the same addresses: code, data and stack at fixed
+ * places. */
 #ifndef TESTS_ISA_ISA_H
 #define TESTS_ISA_ISA_H
 
@@ -91,17 +92,6 @@ void random_float(struct prng *g, uint8_t *at, unsigned size);
 void random_x87(struct prng *g, uint8_t *at);
 void random_fx(struct prng *g, uint8_t *fx);
 
-/* Where equality with this host is not asked for (ARCHITECTURE.md, R6); NULL: it is. */
-struct exemption {
-    ZydisMnemonic mnemonic;
-    enum { SKIP_RESULT, SKIP_FSW, SKIP_C1, SKIP_FORM } what;
-    const char *why;
-};
-const struct exemption *exemption_of(const struct form *f);
-
-/* MXCSR @a of the host is as @b here, but for a difference that is known. */
-bool same_mxcsr(uint32_t a, uint32_t b);
-
 /* An instruction as it is executed. */
 struct isa_code {
     uint8_t bytes[20];
@@ -120,6 +110,31 @@ struct isa_outcome {
     uint64_t address;         /* of a #PF, else 0 */
     struct isa_state s;
 };
+
+/* --- exempt.c: where equality with this host is not asked for (ARCHITECTURE.md, R6) ------------
+ */
+
+struct exemption {
+    ZydisMnemonic mnemonic;
+    enum { SKIP_RESULT, SKIP_FSW, SKIP_C1, SKIP_NAN, SKIP_FORM } what;
+    const char *why;
+};
+/* What is so whatever the operands; NULL: nothing. */
+const struct exemption *exemption_of(const struct form *f);
+
+/* MXCSR @a of the host is as @b here, but for a difference that is known. */
+bool same_mxcsr(uint32_t a, uint32_t b);
+
+/* Nothing is asked for, because one of them raises an exception, or another one, or what they do is
+ * undefined. @in: before the instruction. */
+bool exempt_fault(const struct form *f, const struct isa_state *in, const struct isa_code *code,
+                  const struct isa_outcome *host, const struct isa_outcome *here);
+/* Both ended alike: what is not asked for becomes in @host what it is in @here. */
+void exempt_results(const struct form *f, const struct isa_code *code, struct isa_outcome *host,
+                    const struct isa_outcome *here);
+
+/* --- native.c: the host ------------------------------------------------------------------------
+ */
 
 int native_open(void);
 void native_close(void);

@@ -8,7 +8,6 @@
  * Exit 1 when a form differs, is in no column or in "privileged" without a test (witness.c), 77
  * when this host cannot be single-stepped. */
 #include <getopt.h>
-#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,24 +115,17 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, size_t len, const cha
     return true;
 }
 
-static bool same_fp(const uint8_t *a, const uint8_t *b, bool results, bool fsw,
-                    struct difference *d)
+static bool same_fp(const uint8_t *a, const uint8_t *b, struct difference *d)
 {
     uint32_t mx[2];
 
     memcpy(&mx[0], a + 24, 4);
     memcpy(&mx[1], b + 24, 4);
-    if (!same_bytes(a, b, 2, "fcw", d) ||
+    if (!same_bytes(a, b, 2, "fcw", d) || !same_bytes(a + 2, b + 2, 3, "fsw/ftw", d) ||
         (!same_mxcsr(mx[0], mx[1]) && !same_bytes(a + 24, b + 24, 4, "mxcsr", d))) {
         return false;
     }
-    if (!results) {
-        return true;
-    }
-    if (fsw && !same_bytes(a + 2, b + 2, 3, "fsw/ftw", d)) {
-        return false;
-    }
-    for (int i = 0; fsw && i < 8; i++) {
+    for (int i = 0; i < 8; i++) {
         if (!same_bytes(a + 32 + i * 16, b + 32 + i * 16, 10, "st", d)) {
             return false;
         }
@@ -141,138 +133,11 @@ static bool same_fp(const uint8_t *a, const uint8_t *b, bool results, bool fsw,
     return same_bytes(a + 160, b + 160, 256, "xmm", d);
 }
 
-/* SHLD and SHRD of 16 bits by more than 16: flags and result are undefined. */
-static bool undefined_shift(const struct form *f, const struct isa_state *in,
-                            const struct isa_code *code)
-{
-    bool shift = f->mnemonic == ZYDIS_MNEMONIC_SHLD || f->mnemonic == ZYDIS_MNEMONIC_SHRD;
-    uint64_t count = f->imm_len[0] != 0 ? code->bytes[code->imm_at] : in->gpr[RCX];
-
-    return shift && strstr(f->name, "16, r16") != NULL && (count & 31) > 16;
-}
-
-/* MASKMOVQ and MASKMOVDQU with a mask that selects nothing. */
-static bool empty_mask(const struct form *f, const struct isa_state *in,
-                       const struct isa_code *code)
-{
-    unsigned modrm = code->bytes[code->len - 1], rm = modrm & 7, top = in->fx[3] >> 3 & 7;
-    const uint8_t *mask = in->fx + 32 + ((rm - top) & 7) * 16;
-    unsigned bytes = 8;
-
-    if (f->mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && f->mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU) {
-        return false;
-    }
-    if (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU) {
-        unsigned rex = f->mode == ISA_64 ? code->bytes[code->len - 4] : 0;
-        mask = in->fx + 160 + (rm + ((rex & 0xf1) == 0x41 ? 8 : 0)) * 16;
-        bytes = 16;
-    }
-    for (unsigned i = 0; i < bytes; i++) {
-        if ((mask[i] & 0x80) != 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool x87_store(ZydisMnemonic m)
-{
-    return m == ZYDIS_MNEMONIC_FST || m == ZYDIS_MNEMONIC_FSTP || m == ZYDIS_MNEMONIC_FIST ||
-           m == ZYDIS_MNEMONIC_FISTP || m == ZYDIS_MNEMONIC_FISTTP || m == ZYDIS_MNEMONIC_FBSTP;
-}
-
-/* Faults that the SDM leaves to the implementation, or where vendors differ:
- * - of a store that is not done in the end: for a mask of zeros; ARPL, of which the SDM names only
- * the segment's, and AMD's writes only what changes; x87 stores that an unmasked exception stops,
- * for which Intel's do not look at the address;
- * - VCVTPS2PH's order of floating-point exception and page fault;
- * - an access that wraps around a segment of 4 GiB ("Limit Checking"); in flat 32-bit code nothing
- * else is beyond a stack segment. */
-static bool fault_undefined(const struct form *f, const struct isa_state *in,
-                            const struct isa_code *code, const struct isa_outcome *host,
-                            const struct isa_outcome *here)
-{
-    bool bad_address = here->signal == SIGSEGV || here->signal == SIGBUS;
-
-    return (here->signal == 0 && host->signal != 0 && empty_mask(f, in, code)) ||
-           (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0) ||
-           (x87_store(f->mnemonic) && host->signal == 0 && bad_address &&
-            (host->s.fx[2] & 0x80) != 0 /* ES */) ||
-           (f->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && bad_address && host->signal != 0) ||
-           (f->mode == ISA_32 && here->signal == SIGBUS && host->signal == SIGSEGV);
-}
-
-/* What an instruction that faults has written or changed by then, where vendors differ: Intel's
- * push the return address of a CALL to a bad target, and the half of an 80-bit number that fits the
- * page before a bad one; and leave the MMX state alone when a store of an MMX register faults, or
- * not. */
-static bool memory_undefined(const struct form *f, const struct isa_outcome *host)
-{
-    return host->signal != 0 && (f->mnemonic == ZYDIS_MNEMONIC_CALL || x87_store(f->mnemonic));
-}
-
-static bool mmx_undefined(const struct form *f, const struct isa_outcome *host)
-{
-    return host->signal != 0 &&
-           (f->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || f->mnemonic == ZYDIS_MNEMONIC_MOVNTQ ||
-            ((f->mnemonic == ZYDIS_MNEMONIC_MOVQ || f->mnemonic == ZYDIS_MNEMONIC_MOVD) &&
-             strstr(f->name, ", mm") != NULL));
-}
-
-/* Of several NaNs a dot product may return any; Intel's return others in other elements. */
-static void same_nan(unsigned size, struct isa_state *host, const struct isa_state *here)
-{
-    for (unsigned at = 0; at < 512; at += size) {
-        uint8_t *a = at < 256 ? host->fx + 160 + at : host->ymm_high + at - 256;
-        const uint8_t *b = at < 256 ? here->fx + 160 + at : here->ymm_high + at - 256;
-        double x = 0, y = 0;
-        float fx, fy;
-        if (size == 8) {
-            memcpy(&x, a, 8);
-            memcpy(&y, b, 8);
-        } else {
-            memcpy(&fx, a, 4);
-            memcpy(&fy, b, 4);
-            x = fx;
-            y = fy;
-        }
-        if (isnan(x) && isnan(y)) {
-            memcpy(a, b, size);
-        }
-    }
-}
-
-/* When a gather faults, the SDM has the rest of its mask extended from the sign bits and what is
- * above it zeroed; AMD's processors leave that as it was. And it has what is above the result
- * zeroed in the end, Intel's do so first. */
-static void after_gather(enum isa_mode mode, const struct isa_code *code, struct isa_state *host,
-                         const struct isa_state *here)
-{
-    const uint8_t *vex = memchr(code->bytes, 0xc4, code->len);
-    unsigned reg = ~(unsigned)vex[2] >> 3 & (mode == ISA_64 ? 15 : 7);
-    unsigned size = (vex[2] & 0x80) != 0 ? 8 : 4, wide = (vex[2] & 4) != 0 ? 32 : 16;
-    unsigned n = wide / ((vex[3] & 1) != 0 || size == 8 ? 8 : 4);
-    unsigned to = (code->bytes[(size_t)(vex - code->bytes) + 4] >> 3 & 7) |
-                  (mode == ISA_64 && (vex[1] & 0x80) == 0 ? 8 : 0);
-
-    if (wide == 16) {
-        memcpy(host->ymm_high + to * 16, here->ymm_high + to * 16, 16);
-    }
-    for (unsigned i = 0; i < 32 / size; i++) {
-        uint8_t *half = i * size < 16 ? host->fx + 160 + reg * 16 : host->ymm_high + reg * 16;
-        uint8_t *at = half + i * size % 16;
-        memset(at, i < n && (at[size - 1] & 0x80) != 0 ? 0xff : 0, size);
-    }
-}
-
 /* Is the state equal where the SDM defines it? */
 static bool same(const struct form *f, const struct isa_code *code, struct isa_outcome *host,
                  const struct isa_outcome *here, struct difference *d)
 {
-    const struct exemption *ex = exemption_of(f);
-    bool results = ex == NULL || ex->what == SKIP_FSW || ex->what == SKIP_C1;
-    bool fsw = ex == NULL || ex->what == SKIP_C1;
-    uint64_t mask = FLAGS_ARITH | FLAG_DF;
+    const uint64_t mask = FLAGS_ARITH | FLAG_DF;
     unsigned regs = f->mode == ISA_64 ? 16 : 8;
 
     if (host->signal != here->signal) {
@@ -281,13 +146,8 @@ static bool same(const struct form *f, const struct isa_code *code, struct isa_o
                        here->signal == 0 ? "no exception" : strsignal(here->signal));
         return false;
     }
-    if (f->vsib && host->signal == SIGSEGV) {
-        after_gather(f->mode, code, &host->s, &here->s);
-    }
-    if (host->signal == 0) {
-        mask &= ~(uint64_t)f->flags_undefined;
-    }
-    for (unsigned i = 0; i < regs && results; i++) {
+    exempt_results(f, code, host, here);
+    for (unsigned i = 0; i < regs; i++) {
         uint64_t a = host->s.gpr[i], b = here->s.gpr[i];
         if (f->mode != ISA_64) {
             a &= UINT32_MAX;
@@ -305,26 +165,15 @@ static bool same(const struct form *f, const struct isa_code *code, struct isa_o
         return false;
     }
     if (((host->s.rflags ^ here->s.rflags) & mask) != 0) {
-        (void)snprintf(d->text, sizeof d->text, "flags: host %llx, here %llx (compared: %llx)",
+        (void)snprintf(d->text, sizeof d->text, "flags: host %llx, here %llx (undefined: %x)",
                        (unsigned long long)(host->s.rflags & mask),
-                       (unsigned long long)(here->s.rflags & mask), (unsigned long long)mask);
+                       (unsigned long long)(here->s.rflags & mask), f->flags_undefined);
         return false;
     }
-    if (f->mnemonic == ZYDIS_MNEMONIC_DPPS || f->mnemonic == ZYDIS_MNEMONIC_VDPPS) {
-        same_nan(4, &host->s, &here->s);
-    } else if (f->mnemonic == ZYDIS_MNEMONIC_DPPD || f->mnemonic == ZYDIS_MNEMONIC_VDPPD) {
-        same_nan(8, &host->s, &here->s);
-    }
-    fsw = fsw && !mmx_undefined(f, host);
-    if (ex != NULL && ex->what == SKIP_C1) {
-        host->s.fx[3] = (uint8_t)((host->s.fx[3] & ~2) | (here->s.fx[3] & 2));
-    }
-    return same_fp(host->s.fx, here->s.fx, results, fsw, d) &&
-           (!results || same_bytes(host->s.ymm_high, here->s.ymm_high, sizeof host->s.ymm_high,
-                                   "ymm high", d)) &&
-           (!results || memory_undefined(f, host) ||
-            (same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
-             same_bytes(host->s.stack, here->s.stack, STACK_SIZE, "stack", d)));
+    return same_fp(host->s.fx, here->s.fx, d) &&
+           same_bytes(host->s.ymm_high, here->s.ymm_high, sizeof host->s.ymm_high, "ymm high", d) &&
+           same_bytes(host->s.data, here->s.data, DATA_SIZE, "data", d) &&
+           same_bytes(host->s.stack, here->s.stack, STACK_SIZE, "stack", d);
 }
 
 static void report(const struct form *f, const uint8_t *code, unsigned len, unsigned trial,
@@ -370,8 +219,7 @@ static void check_form(struct ours *o, struct form *f)
         native_step(f->mode, code.bytes, code.len, f->rep || f->vsib, &in, &host);
         ours_step(o, f->mode, code.bytes, code.len, f->rep, &in, &here);
         f->trials++;
-        if (!undefined_shift(f, &in, &code) && !fault_undefined(f, &in, &code, &host, &here) &&
-            !same(f, &code, &host, &here, &d)) {
+        if (!exempt_fault(f, &in, &code, &host, &here) && !same(f, &code, &host, &here, &d)) {
             if (f->differ++ == 0) {
                 report(f, code.bytes, code.len, t, &in, &d);
             }

@@ -218,6 +218,12 @@ bool ours_ended(const struct ours *o)
     return o->vcpu->c.halted != 0;
 }
 
+/* The pages beside the program's: to it they are as absent as on the other side. */
+static bool is_system(uint64_t at)
+{
+    return at >= SYS_AT && at < HLT_AT + PAGE_SIZE;
+}
+
 /* Ring 0 was entered: what the exception pushed is where the program was. */
 static void unwind_exception(struct ours *o, struct isa_outcome *out)
 {
@@ -234,7 +240,7 @@ static void unwind_exception(struct ours *o, struct isa_outcome *out)
     out->signal = signal_of(vector);
     out->page_fault = vector == VEC_PF;
     out->address = vector == VEC_PF ? c->cr2 : 0;
-    out->present = vector == VEC_PF && (frame[0] & PF_P) != 0;
+    out->present = vector == VEC_PF && (frame[0] & PF_P) != 0 && !is_system(c->cr2);
     c->rip = frame[1];
     c->rflags = frame[3];
     c->gpr[RSP] = frame[4];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/isa/values.c - random operands, and what of their results need not equal the host's. */
+ * tests/isa/values.c - random operands. */
 #include <string.h>
 
 #include "base/check.h"
@@ -104,67 +104,4 @@ void random_fx(struct prng *g, uint8_t *fx)
         random_x87(g, fx + 32 + i * 16);
     }
     random_float(g, fx + 160, 256);
-}
-
-static const struct exemption exemptions[] = {
-    {ZYDIS_MNEMONIC_RCPPS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_RCPSS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_RSQRTPS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_RSQRTSS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_VRCPPS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_VRCPSS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_VRSQRTPS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_VRSQRTSS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FSIN, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FCOS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FSINCOS, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FPTAN, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FPATAN, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_F2XM1, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FYL2X, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FYL2XP1, SKIP_RESULT, "one algorithm of ours"},
-    {ZYDIS_MNEMONIC_FCOMI, SKIP_C1, "the SDM clears C1, AMD processors leave it"},
-    {ZYDIS_MNEMONIC_FCOMIP, SKIP_C1, "the SDM clears C1, AMD processors leave it"},
-    {ZYDIS_MNEMONIC_FUCOMI, SKIP_C1, "the SDM clears C1, AMD processors leave it"},
-    {ZYDIS_MNEMONIC_FUCOMIP, SKIP_C1, "the SDM clears C1, AMD processors leave it"},
-    {ZYDIS_MNEMONIC_FFREE, SKIP_FSW, "the SDM leaves C0-C3 undefined"},
-    {ZYDIS_MNEMONIC_FFREEP, SKIP_FSW, "the SDM leaves C0-C3 undefined"},
-    {ZYDIS_MNEMONIC_CVTPI2PS, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_CVTPI2PD, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_CVTPS2PI, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_CVTPD2PI, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_CVTTPS2PI, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_CVTTPD2PI, SKIP_FSW, "vendors differ in when the MMX state is entered"},
-    {ZYDIS_MNEMONIC_FNSTENV, SKIP_RESULT, "FIP, FDP and FOP have one chosen value"},
-    {ZYDIS_MNEMONIC_FNSAVE, SKIP_RESULT, "FIP, FDP and FOP have one chosen value"},
-    {ZYDIS_MNEMONIC_FXSAVE, SKIP_RESULT, "FIP, FDP and FOP have one chosen value"},
-    {ZYDIS_MNEMONIC_FXSAVE64, SKIP_RESULT, "FIP, FDP and FOP have one chosen value"},
-    {ZYDIS_MNEMONIC_XSAVE, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XSAVE64, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XSAVEOPT, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XSAVEOPT64, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XRSTOR, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XRSTOR64, SKIP_FORM, "components of the model, not of the host"},
-    {ZYDIS_MNEMONIC_XGETBV, SKIP_FORM, "components of the model, not of the host"},
-};
-
-const struct exemption *exemption_of(const struct form *f)
-{
-    for (size_t i = 0; i < PLX_COUNT(exemptions); i++) {
-        if (exemptions[i].mnemonic == f->mnemonic) {
-            return &exemptions[i];
-        }
-    }
-    return NULL;
-}
-
-enum { MX_OVERFLOW = 0x08, MX_UNDERFLOW = 0x10, MX_PRECISION = 0x20, MX_MASKS_AT = 7 };
-
-/* After an unmasked overflow or underflow PE says whether rounding with an unbounded exponent was
- * inexact. The model computes with exceptions masked and always sets it. */
-bool same_mxcsr(uint32_t a, uint32_t b)
-{
-    uint32_t fired = a & ~(a >> MX_MASKS_AT) & (MX_OVERFLOW | MX_UNDERFLOW);
-
-    return a == b || (fired != 0 && (a | MX_PRECISION) == b);
 }
