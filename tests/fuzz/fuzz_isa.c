@@ -7,6 +7,8 @@
  *
  *   byte 0     what kind of program, and where in its pages it begins; F0-F3, F8-FB: much of x87
  *   byte 1, 2  seed of registers and memory
+ *   byte 3     bit 0: for pollux-v3
+ *              bit 1: translated code spoils the flags that the host leaves undefined (R6)
  *   the rest   choices of the program's maker */
 #include <signal.h>
 #include <stdio.h>
@@ -17,13 +19,31 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
-#include "vmm/cpu/cpu.h"
+#include "vmm/engine/jit.h"
 
-enum { HEADER = 3, ITEMS = 40, ANY_BUDGET = 260, HOST_BUDGET = 20000 };
+enum { HEADER = 4, SEED_LEN = 3, MODEL_V3 = 1, POISON = 2 };
+enum { ITEMS = 40, ANY_BUDGET = 260, NATIVE_BUDGET = 20000 };
 enum { RUNS = 11, EDGES_FROM = RUNS - 2, PORTIONS_AT = RUNS - 3 };
 
-static struct ours interp, jit;
-static bool host;
+/* Of each model. */
+static struct side {
+    struct ours interp, jit;
+    bool host;
+} sides[2], *now;
+
+/* A host that has pollux-v3 serves for both. */
+static void open_sides(void)
+{
+    isa_v3 = true;
+    sides[1].host = native_open() == 0;
+    isa_v3 = false;
+    sides[0].host = sides[1].host || native_open() == 0;
+    for (unsigned i = 0; i < PLX_COUNT(sides); i++) {
+        isa_v3 = i == 1;
+        ours_open(&sides[i].interp, &engine_interp, 0);
+        ours_open(&sides[i].jit, &engine_jit, 0);
+    }
+}
 
 static void report(const uint8_t *data, size_t size, const struct sequence *s,
                    const struct isa_state *in, unsigned run)
@@ -166,6 +186,7 @@ static bool same_as_host(const struct sequence *s, const struct isa_outcome *a,
 
     return same_fault(s, a, b) && ((a->s.rflags ^ b->s.rflags) & flags) == 0 &&
            memcmp(a->s.gpr, b->s.gpr, sizeof a->s.gpr) == 0 && same_fx(a->s.fx, b->s.fx) &&
+           memcmp(a->s.ymm_high, b->s.ymm_high, sizeof a->s.ymm_high) == 0 &&
            memcmp(a->s.data, b->s.data, DATA_SIZE) == 0 &&
            memcmp(a->s.stack, b->s.stack, STACK_SIZE) == 0;
 }
@@ -173,7 +194,7 @@ static bool same_as_host(const struct sequence *s, const struct isa_outcome *a,
 /* The program is still what the host may be given: it changed only what it says it does. */
 static bool is_own(const struct sequence *s)
 {
-    const uint8_t *code = ours_code(&interp);
+    const uint8_t *code = ours_code(&now->interp);
 
     for (unsigned i = 0; i < CODE_SIZE; i++) {
         if (code[i] != s->code[i] && !s->own[i]) {
@@ -188,12 +209,13 @@ static void run_in_portions(struct prng *g, uint64_t budget)
     static const uint64_t portions[] = {1, 2, 3, 7, 30, 100};
 
     while (budget > 0) {
-        uint64_t n = portions[prng_below(g, PLX_COUNT(portions))], before = ours_at(&jit).progress;
+        uint64_t n = portions[prng_below(g, PLX_COUNT(portions))];
+        uint64_t before = ours_at(&now->jit).progress;
         n = n < budget ? n : budget;
-        if (ours_run(&jit, n) != 0) {
+        if (ours_run(&now->jit, n) != 0) {
             break;
         }
-        uint64_t went = ours_at(&jit).progress - before;
+        uint64_t went = ours_at(&now->jit).progress - before;
         budget -= went < budget ? went : budget;
     }
 }
@@ -206,7 +228,7 @@ static void run_host(const uint8_t *data, size_t size, const struct sequence *s,
     if (!is_own(s)) {
         return;
     }
-    ours_outcome(&interp, &here);
+    ours_outcome(&now->interp, &here);
     if (!native_run(s->code, in, &there)) {
         report(data, size, s, in, run);
         printf("the host does not end, at %llx\n", (unsigned long long)there.s.rip);
@@ -231,42 +253,43 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size <= HEADER) {
         return 0;
     }
-    if (interp.engine == NULL) {
-        ours_open(&interp, &engine_interp, 0);
-        ours_open(&jit, &engine_jit, 0);
-        host = native_open() == 0;
+    if (now == NULL) {
+        open_sides();
     }
+    isa_v3 = (data[3] & MODEL_V3) != 0;
+    now = &sides[isa_v3 ? 1 : 0];
+    now->jit.vcpu->jit->poison = (data[3] & POISON) != 0;
     enum sequence_kind kind = (data[0] & 3) == 0 ? SEQUENCE_ANY : SEQUENCE_HOST;
     unsigned start = (data[0] & 4) == 0 ? 0x100 : 0x1000U - (data[0] >> 3) * 4;
-    uint64_t budget = kind == SEQUENCE_ANY ? ANY_BUDGET : HOST_BUDGET;
+    uint64_t budget = kind == SEQUENCE_ANY ? ANY_BUDGET : NATIVE_BUDGET;
 
-    prng_seed_bytes(&c.g, data, HEADER);
+    prng_seed_bytes(&c.g, data, SEED_LEN);
     bool x87 = (data[0] & 0xf4) == 0xf0;
     sequence_make(&c, kind | (x87 ? SEQUENCE_X87 : 0), start, ITEMS, &s);
-    ours_forget(&interp);
-    ours_forget(&jit);
+    ours_forget(&now->interp);
+    ours_forget(&now->jit);
     prng_seed_bytes(&g, data + 1, 2);
     sequence_memory(&g, &in);
     for (unsigned run = 0; run < RUNS; run++) {
         sequence_registers(&g, &s, run >= EDGES_FROM, &in);
-        ours_begin(&interp, s.code, &in);
-        ours_begin(&jit, s.code, &in);
-        (void)ours_run(&interp, budget);
+        ours_begin(&now->interp, s.code, &in);
+        ours_begin(&now->jit, s.code, &in);
+        (void)ours_run(&now->interp, budget);
         if (run == PORTIONS_AT) {
             run_in_portions(&g, budget);
         } else {
-            (void)ours_run(&jit, budget);
+            (void)ours_run(&now->jit, budget);
         }
-        if (!ours_equal(&interp, &jit)) {
+        if (!ours_equal(&now->interp, &now->jit)) {
             report(data, size, &s, &in, run);
-            ours_outcome(&interp, &a);
-            ours_outcome(&jit, &b);
+            ours_outcome(&now->interp, &a);
+            ours_outcome(&now->jit, &b);
             printf("the interpreter and (here) the translator differ\n");
             print_both(&a, &b);
             differs();
         }
-        bool with_host = host && kind == SEQUENCE_HOST && (run == 0 || run >= EDGES_FROM);
-        if (with_host && ours_ended(&interp)) {
+        bool with_host = now->host && kind == SEQUENCE_HOST && (run == 0 || run >= EDGES_FROM);
+        if (with_host && ours_ended(&now->interp)) {
             run_host(data, size, &s, &in, run);
         }
     }

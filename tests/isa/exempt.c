@@ -117,22 +117,25 @@ static bool x87_store(ZydisMnemonic m)
 }
 
 /* For x87 stores that an unmasked exception stops Intel's do not look at the address: the exception
- * is raised by the next instruction of x87. And they store 80 bits in two pieces, which matters
+ * is raised by the next instruction of x87. And they move 80 bits in two pieces, which matters
  * where the second is not canonical. */
-static bool store_fault(const struct isa_outcome *host, const struct isa_outcome *here)
+static bool x87_fault(const struct form *f, const struct isa_outcome *host,
+                      const struct isa_outcome *here)
 {
+    bool bad_address = here->signal == SIGSEGV || here->signal == SIGBUS;
     bool stopped = (host->s.fx[2] & 0x80) != 0 /* ES */;
 
-    return ((here->signal == SIGSEGV || here->signal == SIGBUS) && stopped &&
+    return (x87_store(f->mnemonic) && bad_address && stopped &&
             (host->signal == 0 || host->signal == SIGFPE)) ||
-           (here->signal == SIGBUS && host->signal == SIGSEGV);
+           (strstr(f->name, " m80") != NULL && bad_address && !here->page_fault &&
+            host->page_fault);
 }
 
 /* Results undefined by count; and faults that the SDM leaves to the implementation, or where
  * vendors differ:
  * - of a store that is not done in the end: for a mask of zeros; ARPL, of which the SDM names only
  * the segment's, and AMD's writes only what changes;
- * - x87 stores;
+ * - x87 stores, and moves of 80 bits;
  * - which comes first, #GP of what is not aligned or #SS of what is not canonical;
  * - MOVSXD of 16 bits, for which Intel's read 16 bits of memory and AMD's 32;
  * - VCVTPS2PH's order of floating-point exception and page fault;
@@ -146,7 +149,7 @@ bool exempt_fault(const struct form *f, const struct isa_state *in, const struct
     return undefined_shift(f, in, code) ||
            (here->signal == 0 && host->signal != 0 && empty_mask(f, in, code)) ||
            (f->mnemonic == ZYDIS_MNEMONIC_ARPL && host->signal == 0 && here->signal != 0) ||
-           (x87_store(f->mnemonic) && store_fault(host, here)) ||
+           x87_fault(f, host, here) ||
            ((f->fp || f->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B) && here->signal == SIGBUS &&
             host->signal == SIGSEGV && !host->page_fault) ||
            (f->mnemonic == ZYDIS_MNEMONIC_MOVSXD && strstr(f->name, " r16") != NULL &&
@@ -279,5 +282,21 @@ void exempt_results(const struct form *f, const struct isa_code *code, struct is
     } else if (ex->what == SKIP_NAN) {
         bool single = f->mnemonic == ZYDIS_MNEMONIC_DPPS || f->mnemonic == ZYDIS_MNEMONIC_VDPPS;
         same_nan(single ? 4 : 8, a, b);
+    }
+}
+
+/* W says nothing to AMD's VPERMQ and VPERMPD, where W0 is #UD by the SDM; and is #UD to its VPEXTRD
+ * and VPINSRD outside of 64-bit mode, where the SDM has it ignored. */
+bool exempt_vex(const struct form *f)
+{
+    switch (f->mnemonic) {
+    case ZYDIS_MNEMONIC_VPERMQ:
+    case ZYDIS_MNEMONIC_VPERMPD:
+        return true;
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+        return f->mode != ISA_64;
+    default:
+        return false;
     }
 }

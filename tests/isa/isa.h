@@ -3,9 +3,9 @@
  *
  * enumerate.c lists forms with Zydis; native.c executes instructions on the host, in a child under
  * ptrace; ours.c executes them on an engine; values.c makes operands; exempt.c says
- * what need not be equal; main.c compares one instruction at a time, and prints the table;
- * sequence.c makes programs. Both sides see the same addresses: code, data and stack at fixed
- * places. */
+ * what need not be equal; main.c compares one instruction at a time, and prints the table; draft.c
+ * makes single instructions, sequence.c makes programs. Both sides see the same addresses: code,
+ * data and stack at fixed places. */
 #ifndef TESTS_ISA_ISA_H
 #define TESTS_ISA_ISA_H
 
@@ -17,7 +17,8 @@
 #include "base/prng.h"
 
 /* The model is pollux-v3 instead of pollux-v2: VEX-encoded forms too, and the upper halves of the
- * YMM registers. Set before anything is opened. */
+ * YMM registers. What was opened while it was set (ours.h) is used while it is; a host opened so
+ * (native_open) serves both. */
 extern bool isa_v3;
 
 enum isa_mode { ISA_64, ISA_32, ISA_16, ISA_MODES };
@@ -125,6 +126,8 @@ const struct exemption *exemption_of(const struct form *f);
 /* MXCSR @a of the host is as @b here, but for a difference that is known. */
 bool same_mxcsr(uint32_t a, uint32_t b);
 
+/* With another W of VEX it need not be refused, nor executed. */
+bool exempt_vex(const struct form *f);
 /* Nothing is asked for, because one of them raises an exception, or another one, or what they do is
  * undefined. @in: before the instruction. */
 bool exempt_fault(const struct form *f, const struct isa_state *in, const struct isa_code *code,

@@ -15,25 +15,6 @@ enum { ITEM_MAX = 128, INNER_TURNS = 12, OUTER_TURNS = 24, TRIES = 8 };
 #define COUNTER_AT  (STACK_AT + STACK_SIZE - 64)
 #define COUNTER2_AT (COUNTER_AT + 8)
 
-uint64_t choose(struct choices *c, uint64_t n)
-{
-    uint64_t v = 0;
-
-    if (c->bytes == NULL || c->left == 0) {
-        return prng_below(&c->g, n);
-    }
-    for (uint64_t seen = 1; seen < n && c->left > 0; seen <<= 8) {
-        v = v << 8 | *c->bytes++;
-        c->left--;
-    }
-    return v % n;
-}
-
-static bool one_in(struct choices *c, unsigned n)
-{
-    return choose(c, n) == 0;
-}
-
 /* --- emission --------------------------------------------------------------------------------- */
 
 struct maker {
@@ -88,241 +69,6 @@ static void needs_flags(struct maker *m, uint32_t flags)
 }
 
 /* --- single instructions ---------------------------------------------------------------------- */
-
-struct draft {
-    uint8_t prefix[4];
-    unsigned nprefix;
-    uint8_t rex; /* 0: none */
-    uint8_t map, op;
-    bool vex;
-};
-
-static void add_prefix(struct draft *d, uint8_t p)
-{
-    if (p != 0) {
-        d->prefix[d->nprefix++] = p;
-    }
-}
-
-/* What pollux-v3 adds for general registers. */
-static void bmi_opcode(struct choices *c, struct draft *d)
-{
-    static const struct {
-        uint8_t prefix, map, op;
-        bool vex;
-    } ops[] = {
-        {0, 2, 0xf2, true},     {0, 2, 0xf3, true},     {0, 2, 0xf3, true},
-        {0, 2, 0xf5, true},     {0xf3, 2, 0xf5, true},  {0xf2, 2, 0xf5, true},
-        {0xf2, 2, 0xf6, true},  {0, 2, 0xf7, true},     {0x66, 2, 0xf7, true},
-        {0xf3, 2, 0xf7, true},  {0xf2, 2, 0xf7, true},  {0xf2, 3, 0xf0, true},
-        {0xf3, 1, 0xbc, false}, {0xf3, 1, 0xbd, false}, {0, 2, 0xf0, false},
-        {0, 2, 0xf1, false},
-    };
-    unsigned i = (unsigned)choose(c, PLX_COUNT(ops));
-
-    if (!ops[i].vex && one_in(c, 4)) {
-        add_prefix(d, 0x66);
-    }
-    add_prefix(d, ops[i].prefix);
-    d->map = ops[i].map;
-    d->op = ops[i].op;
-    d->vex = ops[i].vex;
-}
-
-/* What is translated, the commoner the more often. */
-static void integer_opcode(struct choices *c, struct draft *d)
-{
-    static const uint8_t one[] = {
-        0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x09, 0x0b, 0x10, 0x11, 0x13, 0x19, 0x1b, 0x21,
-        0x23, 0x29, 0x2b, 0x28, 0x30, 0x31, 0x33, 0x39, 0x3b, 0x38, 0x3c, 0x3d, 0x50, 0x53,
-        0x56, 0x5b, 0x58, 0x5f, 0x63, 0x69, 0x6b, 0x72, 0x74, 0x75, 0x7c, 0x7f, 0x78, 0x7a,
-        0x70, 0x80, 0x81, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x8b, 0x8d, 0x98,
-        0x99, 0xa8, 0xa9, 0xb0, 0xb4, 0xb8, 0xbd, 0xc0, 0xc1, 0xc1, 0xc6, 0xc7, 0xd0, 0xd1,
-        0xd2, 0xd3, 0xf6, 0xf7, 0xfe, 0xff, 0x68, 0x6a, 0xc9, 0xff, 0x01, 0x29, 0x39, 0x85,
-        0x89, 0xd3, 0xd3, 0xf5, 0xf8, 0xf9, 0x9e, 0x9f, 0xfc, 0xfd};
-    static const uint8_t two[] = {0x42, 0x44, 0x4c, 0x4f, 0x92, 0x95, 0x9e, 0x90, 0xa3, 0xab,
-                                  0xb3, 0xbb, 0xba, 0xa4, 0xad, 0xaf, 0xb0, 0xb1, 0xb6, 0xb7,
-                                  0xbe, 0xbf, 0xbc, 0xbd, 0xc0, 0xc1, 0xc8, 0xcd, 0xb8, 0xac,
-                                  0xa5, 0xad, 0xc7, 0xa3, 0xab, 0xb3, 0xbb};
-
-    add_prefix(d, one_in(c, 6) ? 0x66 : 0);
-    d->map = one_in(c, 3);
-    if (d->map == 0) {
-        d->op = one[choose(c, sizeof one)];
-        return;
-    }
-    d->op = two[choose(c, sizeof two)];
-    if (d->op == 0xb8 || ((d->op & 0xfe) == 0xbc && one_in(c, 2))) {
-        add_prefix(d, 0xf3);
-    }
-}
-
-/* Anything of the maps that hold SSE. */
-static void sse_opcode(struct choices *c, struct draft *d)
-{
-    static const uint8_t prefix[] = {0, 0x66, 0x66, 0xf2, 0xf3};
-    static const uint8_t two[] = {0x10, 0x50, 0x60, 0x70, 0xd0, 0xe0, 0xf0};
-    static const uint8_t others[] = {0x28, 0x29, 0x2a, 0x2b, 0x2c, 0x2d, 0x2e,
-                                     0x2f, 0xc2, 0xc4, 0xc5, 0xc6, 0xae};
-    unsigned map = (unsigned)choose(c, 8);
-
-    add_prefix(d, prefix[choose(c, sizeof prefix)]);
-    if (map == 0) {
-        d->map = 2;
-        d->op = (uint8_t)choose(c, isa_v3 ? 0xf8 : 0x42);
-    } else if (map == 1) {
-        d->map = 3;
-        d->op = (uint8_t)(isa_v3 ? choose(c, 0x64) : 8 + choose(c, 0x1b));
-    } else {
-        d->map = 1;
-        d->op = one_in(c, 4) ? others[choose(c, sizeof others)]
-                             : (uint8_t)(two[choose(c, sizeof two)] + choose(c, 16));
-    }
-}
-
-/* Any opcode, of x87 half of the time. */
-static void any_opcode(struct choices *c, struct draft *d)
-{
-    static const uint8_t prefix[] = {0, 0, 0, 0x66, 0xf2, 0xf3, 0xf0, 0x67};
-
-    add_prefix(d, prefix[choose(c, sizeof prefix)]);
-    if (one_in(c, 2)) {
-        d->op = (uint8_t)(0xd8 + choose(c, 8));
-    } else {
-        d->map = (uint8_t)choose(c, 4);
-        d->op = (uint8_t)choose(c, 256);
-    }
-}
-
-/* Any of x87. */
-static void x87_opcode(struct choices *c, struct draft *d)
-{
-    add_prefix(d, one_in(c, 16) ? 0x66 : 0);
-    d->op = (uint8_t)(0xd8 + choose(c, 8));
-}
-
-/* Bytes with room for 15, and where in them a displacement from RIP is (0: nowhere). */
-struct bytes {
-    uint8_t b[32];
-    unsigned n, relative_at;
-};
-
-static void put(struct bytes *o, uint64_t v, unsigned n)
-{
-    memcpy(o->b + o->n, &v, n);
-    o->n += n;
-}
-
-/* ModRM and what it asks for. Bases are pointers (sequence.h) at first. */
-static void operands(struct choices *c, struct bytes *o, uint8_t *rex, bool memory)
-{
-    static const uint8_t bases[] = {3, 6, 3, 5, 7, 11, 13, 15, 12, 4};
-    unsigned reg = (unsigned)choose(c, 8), base = bases[choose(c, sizeof bases)];
-    unsigned index = (unsigned)choose(c, 16), form = (unsigned)choose(c, 8);
-    int32_t disp = (int32_t)choose(c, 256) - 128;
-
-    if (!memory) {
-        put(o, 0xc0 | reg << 3 | choose(c, 8), 1);
-        return;
-    }
-    if (*rex == 0 && base >= 8) {
-        *rex = 0x40;
-    }
-    if (*rex != 0) {
-        *rex = (uint8_t)((*rex & 0xfe) | base >> 3);
-    }
-    if (form == 0) { /* relative to RIP: the address, for now */
-        put(o, reg << 3 | 5, 1);
-        o->relative_at = o->n;
-        put(o, DATA_AT + choose(c, DATA_SIZE), 4);
-    } else if (form == 1) { /* an address of 32 bits */
-        put(o, reg << 3 | 4, 1);
-        put(o, 0x25, 1);
-        put(o, DATA_AT + choose(c, DATA_SIZE), 4);
-    } else if (form < 4 || (base & 7) == 4) { /* a SIB */
-        unsigned scale = (unsigned)choose(c, 4);
-        bool wide = one_in(c, 4);
-        if (*rex != 0) {
-            *rex = (uint8_t)((*rex & 0xfd) | (index >> 3) << 1);
-        }
-        put(o, (wide ? 0x80U : 0x40U) | reg << 3 | 4, 1);
-        put(o, scale << 6 | (one_in(c, 3) && *rex < 0x42 ? 4U : index & 7) << 3 | (base & 7), 1);
-        put(o, (uint64_t)(int64_t)disp, wide ? 4 : 1);
-    } else if (form == 4 && (base & 7) != 5) {
-        put(o, reg << 3 | (base & 7), 1);
-    } else if (form == 5) {
-        put(o, 0x80 | reg << 3 | (base & 7), 1);
-        put(o, (uint64_t)(int64_t)disp, 4);
-    } else {
-        put(o, 0x40 | reg << 3 | (base & 7), 1);
-        put(o, choose(c, 8) * 16 + (one_in(c, 12) ? choose(c, 16) : 0), 1);
-    }
-}
-
-/* The same opcode, VEX-encoded, of any length, width and register besides. */
-static void put_vex(struct choices *c, const struct draft *d, uint8_t rex, struct bytes *o)
-{
-    unsigned pp = 0;
-
-    for (unsigned i = 0; i < d->nprefix; i++) {
-        pp = d->prefix[i] == 0x66 ? 1 : d->prefix[i] == 0xf3 ? 2 : d->prefix[i] == 0xf2 ? 3 : pp;
-    }
-    put(o, 0xc4, 1);
-    put(o, (~(unsigned)rex & 7) << 5 | d->map, 1);
-    put(o, (rex & 8U) << 4 | (one_in(c, 2) ? 15U : choose(c, 16)) << 3 | choose(c, 2) << 2 | pp, 1);
-}
-
-/* An instruction at random, at m->at; bytes behind it are an immediate, or too many. */
-static void draft(struct maker *m, unsigned what, struct bytes *o)
-{
-    struct choices *c = m->c;
-    struct draft d = {.nprefix = 0};
-    struct bytes rest = {.n = 0};
-    uint8_t rex;
-
-    *o = (struct bytes){.n = 0};
-    if (what == 0) {
-        any_opcode(c, &d);
-    } else if (what == 1) {
-        sse_opcode(c, &d);
-    } else if (what == 3) {
-        x87_opcode(c, &d);
-    } else if (isa_v3 && one_in(c, 6)) {
-        bmi_opcode(c, &d);
-    } else {
-        integer_opcode(c, &d);
-    }
-    if (d.map == 0 && d.op == 0x8d && one_in(c, 4)) {
-        add_prefix(&d, 0x67); /* LEA */
-    } else if (one_in(c, 24)) {
-        static const uint8_t more[] = {0x64, 0x65, 0x67, 0xf0, 0x2e};
-        add_prefix(&d, more[choose(c, sizeof more)]);
-    }
-    d.vex |= isa_v3 && d.map != 0 && what != 2 && !one_in(c, 4);
-    rex = one_in(c, 2) ? (uint8_t)(0x40 | choose(c, 16)) : 0;
-    operands(c, &rest, &rex, one_in(c, 2) || (d.map == 0 && d.op == 0x8d));
-    if (d.vex) {
-        put_vex(c, &d, rex, o);
-    } else {
-        memcpy(o->b, d.prefix, d.nprefix);
-        o->n = d.nprefix;
-        if (rex != 0) {
-            put(o, rex, 1);
-        }
-        if (d.map != 0) {
-            put(o, 0x0f, 1);
-        }
-        if (d.map > 1) {
-            put(o, d.map == 2 ? 0x38 : 0x3a, 1);
-        }
-    }
-    put(o, d.op, 1);
-    if (rest.relative_at != 0) {
-        o->relative_at = o->n + rest.relative_at;
-    }
-    memcpy(o->b + o->n, rest.b, rest.n);
-    o->n += rest.n;
-}
 
 /* Its immediate, whose length the decoder tells. Its length. */
 static unsigned complete(struct maker *m, struct bytes *o)
@@ -399,6 +145,10 @@ static bool in_any_order(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR:
     case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
         return true;
     default:
         return false;
@@ -417,24 +167,26 @@ static bool host_does(const struct form *f)
            !(double_shift && strstr(f->name, "16, r16") != NULL) &&
            !(scan && memchr(f->bytes, 0xf3, f->opcode_at) != NULL) &&
            f->mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && f->mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU &&
-           f->mnemonic != ZYDIS_MNEMONIC_ENTER;
+           f->mnemonic != ZYDIS_MNEMONIC_VMASKMOVDQU && f->mnemonic != ZYDIS_MNEMONIC_ENTER;
 }
 
 /* @percent_sse of those that are not any. */
 static void instruction(struct maker *m, unsigned percent_sse)
 {
     struct choices *c = m->c;
-    unsigned what = one_in(c, 6) ? 0 : choose(c, 100) < percent_sse ? 1 : 2;
+    enum draft_kind kind = one_in(c, 6)                   ? DRAFT_ANY
+                           : choose(c, 100) < percent_sse ? DRAFT_SSE
+                                                          : DRAFT_INTEGER;
     struct bytes o;
     struct form f;
 
     if (m->x87 && !one_in(c, 4)) {
-        what = 3;
+        kind = DRAFT_X87;
     }
     if (m->kind == SEQUENCE_ANY) {
         unsigned len = 0;
         for (unsigned tries = 0; tries < (isa_v3 ? TRIES : 1) && len <= 1; tries++) {
-            draft(m, what, &o);
+            draft(c, kind, true, &o);
             len = complete(m, &o); /* 1: mostly, there is none; VEX has many gaps */
         }
         /* Now and then bytes too many, or too few. */
@@ -442,7 +194,7 @@ static void instruction(struct maker *m, unsigned percent_sse)
         return;
     }
     for (unsigned tries = 0; tries < TRIES; tries++) {
-        draft(m, what, &o);
+        draft(c, kind, false, &o);
         (void)complete(m, &o);
         if (!form_of_bytes(ISA_64, o.b, &f) || !host_does(&f)) {
             continue;
@@ -457,6 +209,30 @@ static void instruction(struct maker *m, unsigned percent_sse)
         }
         return;
     }
+}
+
+/* What no processor has for an instruction: VEX with a length, a width or a register that it does
+ * not take. false: nothing came of it. */
+static bool refused(struct maker *m)
+{
+    struct bytes o;
+    struct form f;
+
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        draft(m->c, one_in(m->c, 3) ? DRAFT_INTEGER : DRAFT_SSE, false, &o);
+        (void)complete(m, &o);
+        unsigned last = o.vex_at + (o.b[o.vex_at] == 0xc4 ? 2 : 1);
+        if (!form_of_bytes(ISA_64, o.b, &f) || !f.vex || !host_does(&f) || exempt_vex(&f)) {
+            continue;
+        }
+        o.b[last] ^=
+            (uint8_t)(choose(m->c, 32) << 2 | (last - o.vex_at == 2 ? choose(m->c, 2) << 7 : 0));
+        if (!form_of_bytes(ISA_64, o.b, &f)) {
+            place(m, &o, INSN_BYTES_MAX, INSN_BYTES_MAX);
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- short sequences -------------------------------------------------------------------------- */
@@ -725,7 +501,9 @@ void sequence_make(struct choices *c, unsigned kind, unsigned start, unsigned it
         EMIT_RELATIVE(&m, CODE_AT + head, 0, 0, 0xe9);
     } else {
         turn(&m, COUNTER_AT, head);
-        EMIT(&m, 0x0f, 0x0b); /* ud2 */
+        if (!isa_v3 || !one_in(c, 2) || !refused(&m)) {
+            EMIT(&m, 0x0f, 0x0b); /* ud2 */
+        }
     }
     s->end = m.at;
 }

@@ -9,16 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/prng.h"
+#include "tests/isa/draft.h"
 #include "tests/isa/isa.h"
-
-/* Where choices come from: the bytes of a fuzzer as long as there are any, then @g. */
-struct choices {
-    const uint8_t *bytes; /* NULL: @g alone */
-    size_t left;
-    struct prng g;
-};
-uint64_t choose(struct choices *c, uint64_t n); /* 0 .. n-1 */
 
 enum sequence_kind {
     /* Anything: what is no instruction, what only the model has, flags the SDM leaves undefined,

@@ -184,22 +184,6 @@ static void choose_vsib(struct prng *g, const struct form *f, struct draft *d, s
     }
 }
 
-/* W says nothing to AMD's VPERMQ and VPERMPD, where W0 is #UD by the SDM; and is #UD to its VPEXTRD
- * and VPINSRD outside of 64-bit mode, where the SDM has it ignored. */
-static bool vendors_differ_in_w(const struct form *f)
-{
-    switch (f->mnemonic) {
-    case ZYDIS_MNEMONIC_VPERMQ:
-    case ZYDIS_MNEMONIC_VPERMPD:
-        return true;
-    case ZYDIS_MNEMONIC_VPEXTRD:
-    case ZYDIS_MNEMONIC_VPINSRD:
-        return f->mode != ISA_64;
-    default:
-        return false;
-    }
-}
-
 /* The bytes of a VEX prefix: R, X and B are inverted, as is vvvv. */
 static void set_vex(const struct draft *d, uint8_t *vex)
 {
@@ -242,7 +226,7 @@ void make_variant(struct prng *g, const struct form *f, struct isa_state *s, str
     }
     if (f->vex) {
         d.vvvv = f->vvvv_free ? (uint8_t)prng_below(g, 16) : 0;
-        d.flip = one_in(g, 12) && !vendors_differ_in_w(f) ? 0x80 : one_in(g, 12) ? 0x04 : 0;
+        d.flip = one_in(g, 12) && !exempt_vex(f) ? 0x80 : one_in(g, 12) ? 0x04 : 0;
         set_vex(&d, bytes + opcode);
     }
     emit(out, d.prefix, d.nprefix);
