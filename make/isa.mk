@@ -15,11 +15,13 @@ $(B)/tests/unit/test_jit_x87: $(ISA_SEQUENCE:%=$(B)/%)
 $(B)/tests/fuzz/replay_isa: $(patsubst %,$(B)/%,$(ISA_SEQUENCE) tests/isa/native.o)
 build/fuzz/fuzz_isa: $(patsubst %,build/fuzz/%,$(ISA_SEQUENCE) tests/isa/native.o)
 
-# A program of its own, counted on the host and on the engine.
-ISA_PROGRAM := build/tests/isa/mixed
-$(ISA_PROGRAM): tests/isa/program/mixed.c tests/isa/program/program.ld
+# Programs of their own, counted on the host and on the engines.
+ISA_PROGRAM := build/tests/isa/mixed build/tests/isa/vector
+build/tests/isa/mixed: ISA_MARCH := x86-64-v2
+build/tests/isa/vector: ISA_MARCH := x86-64-v3
+$(ISA_PROGRAM): build/tests/isa/%: tests/isa/program/%.c tests/isa/program/program.ld
 	@mkdir -p $(@D)
-	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -march=x86-64-v2 -fno-math-errno -ffreestanding -nostdlib -static -fno-pic -no-pie \
+	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -march=$(ISA_MARCH) -fno-math-errno -ffreestanding -nostdlib -static -fno-pic -no-pie \
 		-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 		-Wl,-T,tests/isa/program/program.ld -Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ $<
 

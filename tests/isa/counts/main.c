@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/isa/counts/main.c - counts the instructions of tests/isa/program/mixed.c: on the host by
- * single-stepping it, on the interpreter by its retired count. Counts, registers, data and stack
- * must be equal at the end; and any division of the budget must lead to the same digest.
+ * tests/isa/counts/main.c - counts the instructions of a program of tests/isa/program: on the host
+ * by single-stepping it, on the interpreter by its retired count. Counts, registers, data and stack
+ * must be equal at the end; and any division of the budget must lead to the same digest, by the
+ * translator too.
  *
- *   counts PROGRAM      exit 1 when something differs, 77 when this host cannot be single-stepped
- */
+ *   counts [--v3] PROGRAM
+ *
+ * --v3: under the model pollux-v3 instead of pollux-v2. Exit 1 when something differs, 77 when this
+ * host cannot be single-stepped, or lacks what pollux-v3 has. */
 #include <elf.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -22,7 +25,10 @@
 #include "base/check.h"
 #include "tests/isa/ours.h"
 
-enum { STEPS_MAX = 4000000, PROGRAM_MAX = 1 << 20 };
+enum { STEPS_MAX = 4000000, PROGRAM_MAX = 1 << 20, VEX = 0xc4 };
+
+/* The standard format of the XSAVE area (SDM Vol. 1, "XSAVE Area"). */
+enum { XSTATE_BV_AT = 512, XSTATE_AVX = 4, YMM_HIGH_AT = 576, XSTATE_MAX = 16384 };
 
 static struct {
     union {
@@ -74,6 +80,19 @@ static const size_t reg_at[16] = {REG(rax), REG(rcx), REG(rdx), REG(rbx), REG(rs
                                   REG(rsi), REG(rdi), REG(r8),  REG(r9),  REG(r10), REG(r11),
                                   REG(r12), REG(r13), REG(r14), REG(r15)};
 
+static void ymm_high_of(pid_t child, uint8_t out[256])
+{
+    static uint8_t area[XSTATE_MAX];
+    struct iovec io = {area, sizeof area};
+
+    PLX_CHECK(ptrace(PTRACE_GETREGSET, child, NT_X86_XSTATE, &io) == 0);
+    if ((area[XSTATE_BV_AT] & XSTATE_AVX) != 0) {
+        memcpy(out, area + YMM_HIGH_AT, 256);
+    } else {
+        memset(out, 0, 256);
+    }
+}
+
 static void state_of(pid_t child, struct isa_state *s)
 {
     struct user_regs_struct r;
@@ -87,8 +106,20 @@ static void state_of(pid_t child, struct isa_state *s)
     s->rip = r.rip;
     s->rflags = r.eflags;
     memcpy(s->fx, &fp, sizeof fp);
+    if (isa_v3) {
+        ymm_high_of(child, s->ymm_high);
+    }
     peek(child, DATA_AT, s->data, DATA_SIZE);
     peek(child, STACK_AT, s->stack, STACK_SIZE);
+}
+
+/* A gather is traced element by element, like a REP, but is one instruction. */
+static bool is_vex(pid_t child, uint64_t rip)
+{
+    uint8_t first;
+
+    peek(child, rip, &first, 1);
+    return first == VEX;
 }
 
 /* Steps from the first instruction to program_end; UINT64_MAX: this host does not let us. */
@@ -108,12 +139,14 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
         return UINT64_MAX;
     }
     state_of(child, first);
-    for (uint64_t rip = first->rip; rip != elf.end && steps < STEPS_MAX; steps++) {
+    for (uint64_t rip = first->rip, before; rip != elf.end && steps < STEPS_MAX;) {
         PLX_CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
         PLX_CHECK(waitpid(child, &status, 0) == child);
         PLX_CHECK(WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP);
+        before = rip;
         rip =
             (uint64_t)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
+        steps += rip == before && is_vex(child, rip) ? 0 : 1;
     }
     state_of(child, last);
     (void)kill(child, SIGKILL);
@@ -124,9 +157,9 @@ static uint64_t count_native(const char *path, struct isa_state *first, struct i
 /* --- the engine ---------------------------------------------------------------------------------
  */
 
-static void start(struct ours *o, const struct isa_state *first)
+static void start(struct ours *o, const struct engine_ops *engine, const struct isa_state *first)
 {
-    ours_open(o, &engine_interp, 0);
+    ours_open(o, engine, 0);
     for (unsigned i = 0; i < elf.eh.e_phnum; i++) {
         Elf64_Phdr *ph = (Elf64_Phdr *)(elf.bytes + elf.eh.e_phoff) + i;
         PLX_CHECK(ph->p_type == PT_LOAD && ph->p_filesz == ph->p_memsz);
@@ -154,19 +187,21 @@ static unsigned compare(const struct isa_state *a, const struct isa_state *b)
         bad++;
     }
     bad += memcmp(a->fx, b->fx, 5) != 0 || memcmp(a->fx + 24, b->fx + 24, 4) != 0 ||
-           memcmp(a->fx + 160, b->fx + 160, 256) != 0;
+           memcmp(a->fx + 160, b->fx + 160, 256) != 0 ||
+           memcmp(a->ymm_high, b->ymm_high, sizeof a->ymm_high) != 0;
     bad += memcmp(a->data, b->data, DATA_SIZE) != 0;
     bad += memcmp(a->stack, b->stack, STACK_SIZE) != 0;
     return bad;
 }
 
 /* From @first to @progress in portions of @portion. */
-static struct hash128 run_in(const struct isa_state *first, uint64_t progress, uint64_t portion)
+static struct hash128 run_in(const struct engine_ops *engine, const struct isa_state *first,
+                             uint64_t progress, uint64_t portion)
 {
     struct ours o;
     struct hash128 h;
 
-    start(&o, first);
+    start(&o, engine, first);
     for (uint64_t left = progress; left > 0;) {
         uint64_t n = left < portion ? left : portion;
         PLX_CHECK(ours_run(&o, n) == 0);
@@ -178,26 +213,47 @@ static struct hash128 run_in(const struct isa_state *first, uint64_t progress, u
     return h;
 }
 
+/* How many digests are not @whole, by @engine with budgets of several sizes. */
+static unsigned divide(const struct engine_ops *engine, const char *name,
+                       const struct isa_state *first, uint64_t progress, struct hash128 whole)
+{
+    const uint64_t portions[] = {1, 2, 3, 7, 64, 1000, progress};
+    unsigned bad = 0;
+
+    for (size_t i = 0; i < PLX_COUNT(portions); i++) {
+        if (!hash128_eq(run_in(engine, first, progress, portions[i]), whole)) {
+            printf("%s, budgets of %llu: another digest\n", name, (unsigned long long)portions[i]);
+            bad++;
+        }
+    }
+    return bad;
+}
+
 int main(int argc, char **argv)
 {
-    static const uint64_t portions[] = {1, 2, 3, 7, 64, 1000};
     static struct isa_state first, host, here;
     struct ours o;
     struct ours_at at;
     uint64_t native;
     unsigned bad;
 
-    if (argc != 2) {
-        (void)fprintf(stderr, "counts PROGRAM\n");
+    isa_v3 = argc == 3 && strcmp(argv[1], "--v3") == 0;
+    if (argc != (isa_v3 ? 3 : 2)) {
+        (void)fprintf(stderr, "counts [--v3] PROGRAM\n");
         return 2;
     }
-    read_program(argv[1]);
-    native = count_native(argv[1], &first, &host);
+    if (isa_v3 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("bmi2"))) {
+        printf("this host has no AVX2\n");
+        return 77;
+    }
+    read_program(argv[argc - 1]);
+    native = count_native(argv[argc - 1], &first, &host);
     if (native == UINT64_MAX) {
         printf("this host cannot be single-stepped\n");
         return 77;
     }
-    start(&o, &first);
+    start(&o, &engine_interp, &first);
     for (at = ours_at(&o); at.rip != elf.end && at.retired < STEPS_MAX; at = ours_at(&o)) {
         PLX_CHECK(ours_run(&o, 1) == 0);
     }
@@ -207,13 +263,9 @@ int main(int argc, char **argv)
     bad = compare(&host, &here) + (native != at.retired);
     ours_close(&o);
 
-    struct hash128 whole = run_in(&first, at.progress, at.progress);
-    for (size_t i = 0; i < PLX_COUNT(portions); i++) {
-        if (!hash128_eq(run_in(&first, at.progress, portions[i]), whole)) {
-            printf("budgets of %llu: another digest\n", (unsigned long long)portions[i]);
-            bad++;
-        }
-    }
+    struct hash128 whole = run_in(&engine_interp, &first, at.progress, at.progress);
+    bad += divide(&engine_interp, "interpreter", &first, at.progress, whole);
+    bad += divide(&engine_jit, "translator", &first, at.progress, whole);
     printf("%u differ\n", bad);
     return bad == 0 ? 0 : 1;
 }
