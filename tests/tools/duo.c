@@ -5,7 +5,7 @@
  *   duo KERNEL INITRD CMDLINE [--mem MiB] [--mark TEXT] [--kill primary|backup] [--stop-ms N]
  *       [--after-ms N] [--vcpus N] [--disk F] [--chaos SEED] [--digest N] [--timeout S] [--state F]
  *       [--net] [--engines NAME,NAME] [--scrub-ms N] [--flip SEED] [--flip-disk SEED]
- *       [--taps NAME,NAME] [--exec COMMAND]
+ *       [--taps NAME,NAME] [--exec COMMAND] [--cpu MODEL]
  *
  * Console output of the primary goes to stdout. At the mark (default "redis ready") it waits
  * --after-ms, does what --kill says, and ends well when the survivor runs on (or, without --kill,
@@ -58,7 +58,7 @@ struct side {
 static struct {
     uint64_t memory;
     uint32_t vcpus;
-    const char *mark, *kill, *disk, *state, *taps, *exec;
+    const char *mark, *kill, *disk, *state, *taps, *exec, *cpu;
     char *engine[2];
     uint64_t after_ms, stop_ms, chaos, timeout_s, scrub_ms, flip, flip_disk;
     bool net;
@@ -259,6 +259,9 @@ static void start(int i, char **argv)
     s.bind_endpoint = side[i].endpoint;
     s.memory = opt.memory << 20;
     s.vcpus = opt.vcpus;
+    if (opt.cpu != NULL) {
+        s.cpu = (char *)(uintptr_t)opt.cpu;
+    }
     s.kernel = argv[0];
     s.initrd = argv[1];
     s.cmdline = argv[2];
@@ -637,25 +640,16 @@ static int judge(uint64_t now)
 
 static void parse(int argc, char **argv)
 {
-    static const struct option longs[] = {{"mem", 1, NULL, 'm'},
-                                          {"vcpus", 1, NULL, 'v'},
-                                          {"mark", 1, NULL, 'k'},
-                                          {"kill", 1, NULL, 'x'},
-                                          {"stop-ms", 1, NULL, 's'},
-                                          {"after-ms", 1, NULL, 'a'},
-                                          {"disk", 1, NULL, 'd'},
-                                          {"chaos", 1, NULL, 'c'},
-                                          {"digest", 1, NULL, 'g'},
-                                          {"timeout", 1, NULL, 't'},
-                                          {"state", 1, NULL, 'S'},
-                                          {"net", 0, NULL, 'n'},
-                                          {"flip", 1, NULL, 'f'},
-                                          {"scrub-ms", 1, NULL, 'u'},
-                                          {"flip-disk", 1, NULL, 'F'},
-                                          {"taps", 1, NULL, 'T'},
-                                          {"exec", 1, NULL, 'e'},
-                                          {"engines", 1, NULL, 'E'},
-                                          {0}};
+    static const struct option longs[] = {{"mem", 1, NULL, 'm'},       {"vcpus", 1, NULL, 'v'},
+                                          {"mark", 1, NULL, 'k'},      {"kill", 1, NULL, 'x'},
+                                          {"stop-ms", 1, NULL, 's'},   {"after-ms", 1, NULL, 'a'},
+                                          {"disk", 1, NULL, 'd'},      {"chaos", 1, NULL, 'c'},
+                                          {"digest", 1, NULL, 'g'},    {"timeout", 1, NULL, 't'},
+                                          {"state", 1, NULL, 'S'},     {"net", 0, NULL, 'n'},
+                                          {"flip", 1, NULL, 'f'},      {"scrub-ms", 1, NULL, 'u'},
+                                          {"flip-disk", 1, NULL, 'F'}, {"taps", 1, NULL, 'T'},
+                                          {"exec", 1, NULL, 'e'},      {"engines", 1, NULL, 'E'},
+                                          {"cpu", 1, NULL, 'C'},       {0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
@@ -713,6 +707,9 @@ static void parse(int argc, char **argv)
             break;
         case 'F':
             opt.flip_disk = n;
+            break;
+        case 'C':
+            opt.cpu = optarg;
             break;
         case 'u':
             opt.scrub_ms = n;
