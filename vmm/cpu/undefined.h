@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/undefined.h - the flags that the SDM leaves undefined in the integer set, and the one
- * value each has here (R6). Checks against a host mask them. A table for tests and readers: the
- * semantics in int_*.c are what keeps it true. */
+ * value each has here (R6). Checks against a host mask them, and in a test translated code spoils
+ * them. A table for tests and readers: the semantics in int_*.c are what keeps it true. */
 #ifndef VMM_CPU_UNDEFINED_H
 #define VMM_CPU_UNDEFINED_H
 

@@ -184,7 +184,7 @@ static bool translate_one(struct jit_work *w)
         jit_do_bit(w, in, f, (w->live[w->i + 1] & FLAG_CF) != 0);
         break;
     case FORM_SCAN:
-        jit_do_scan(w, f, w->live[w->i + 1] != 0);
+        jit_do_scan(w, in, f, w->live[w->i + 1] != 0);
         break;
     case FORM_JCC:
         if (!last) {
@@ -224,6 +224,9 @@ static bool translate_one(struct jit_work *w)
         }
         jit_lend(w);
         return false;
+    }
+    if (f->kind == FORM_MODRM || f->kind == FORM_FIXED) {
+        jit_poison_undefined(w, in);
     }
     if (keep_cf) {
         jit_save_but_cf(c);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/jit_flags.c - the guest's arithmetic flags between host flags and memory. See
  * jit_work.h. */
+#include "vmm/cpu/undefined.h"
 #include "vmm/engine/jit_work.h"
 
 /* RAX to T1, and the host's flags to AH, OF to memory. They stay. */
@@ -152,6 +153,37 @@ void jit_poison(struct jit_work *w, uint32_t flags)
         emit_bytes(w->c, "\x9c\x81\x34\x24", 4); /* pushfq; xor dword [rsp], flags; popfq */
         emit_4(w->c, flags);
         emit_1(w->c, 0x9d);
+    }
+}
+
+static bool is_undefined(enum undefined_when when, bool late, unsigned count, unsigned bits)
+{
+    switch (when) {
+    case WHEN_SHIFTED:
+        return late || count != 0;
+    case WHEN_COUNT_NOT_1:
+        return late || count > 1;
+    case WHEN_COUNT_ABOVE_SIZE:
+        return !late && count >= bits;
+    default:
+        return true;
+    }
+}
+
+void jit_poison_undefined(struct jit_work *w, const struct insn *in)
+{
+    bool late = in->nopd == 0 || in->opd[in->nopd - 1].kind != OPD_IMM;
+    unsigned bits = in->opd[0].size * 8U, count = (unsigned)in->imm & (bits == 64 ? 63 : 31);
+    uint32_t flags = 0;
+
+    for (const struct undefined_flags *u = undefined_flags; u->mnemonic != ZYDIS_MNEMONIC_INVALID;
+         u++) {
+        if (u->mnemonic == in->mnemonic && is_undefined(u->when, late, count, bits)) {
+            flags |= u->flags;
+        }
+    }
+    if (flags != 0) {
+        jit_poison(w, flags);
     }
 }
 

@@ -155,6 +155,8 @@ void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result
 void jit_want_host_flags(struct jit_work *w);
 /* In a test: host flags that nobody may rely on become others. */
 void jit_poison(struct jit_work *w, uint32_t flags);
+/* In a test, right behind the host's instruction: those that the SDM leaves undefined do. */
+void jit_poison_undefined(struct jit_work *w, const struct insn *in);
 
 /* jit_remake.c: flags made again instead of saved. */
 
@@ -268,7 +270,7 @@ void jit_do_pop(struct jit_work *w, const struct form *f);
 /* DIV and IDIV, if the quotient certainly fits. */
 void jit_do_div(struct jit_work *w, const struct insn *in, const struct form *f);
 /* BSF and BSR. Flags go to memory if they are @wanted: ZF, and zeros (undefined.h). */
-void jit_do_scan(struct jit_work *w, const struct form *f, bool wanted);
+void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f, bool wanted);
 /* Pushes what was kept, or (else) @imm. */
 void jit_push_kept(struct jit_work *w, bool kept, uint64_t imm);
 void jit_do_push_mem(struct jit_work *w, const struct form *f);
