@@ -4,8 +4,10 @@
 # same VM unprotected on node 1, while an unconnected copy on node 2 runs the same load. Primary and
 # control run on one core of the host, backup and copy on another. All of them stand all the time,
 # and the two are loaded in short turns (TURNS), so that what else the host does meets both alike.
-# Also what an idle pair costs, and what this host takes for a bare message and its answer between the
-# two nodes: no output can leave earlier than that after its record was shipped.
+# Also what an idle pair costs, what processor time a request takes (looking for the next one
+# included), and what this host takes for a bare message and its answer between the two nodes: no
+# output can leave earlier than that after its record was shipped. The floor that latencies are
+# compared with is the control's and one such round trip of two processes that look for it.
 . "$(dirname "$0")/lib.sh"
 . tests/net/lab.sh
 LAB_PREFIX=plxbench
@@ -60,8 +62,8 @@ answers() { lab_ns "$1" timeout 2 redis-cli -h 10.0.2.15 ping; }
 lab_ns 2 taskset -c $(($(nproc) > 1)) "$BUILD/tests/tools/roundtrip" serve 10.77.0.2 7399 >&2 &
 bench_pids+=($!)
 sleep 0.5
-read -r trip sending < <(lab_ns 1 taskset -c 0 "$BUILD/tests/tools/roundtrip" 10.77.0.2 7399)
-[ -n "$trip" ] || die "no bare round trip"
+read -r trip sending looked look_sending < <(lab_ns 1 taskset -c 0 "$BUILD/tests/tools/roundtrip" 10.77.0.2 7399)
+[ -n "$looked" ] || die "no bare round trip"
 
 lab_cli 1 start pair --primary n1 --backup n2 >&2 || die "the pair does not start"
 lab_wait 10 answers c || die "no answer from the pair"
@@ -77,6 +79,7 @@ idle_d=$(calc "print ($(cpu_ms "${LAB_PID[1]}") - $d) / 100")
 lab_cli 1 start control --primary n1 >&2 || die "the control does not start"
 lab_cli 1 start copy --primary n2 >&2 || die "the copy does not start"
 lab_wait 10 answers 3 || die "no answer from the control"
+for pc in $(replica 1); do [ "$pc" = "$p1" ] || break; done
 lab_wait 10 answers 2 || die "no answer from the copy"
 pin 1 0
 pin 2 1
@@ -84,13 +87,15 @@ pin 2 1
 # load NODE CLIENTS REQUESTS: the CSV lines of SET and GET
 load() { lab_ns "$1" timeout 120 redis-benchmark -h 10.0.2.15 -t set,get -c "$2" -n "$3" --csv 2>/dev/null | grep -E '"(SET|GET)"' | tr -d '"'; }
 
-# turn KEY NODE: one turn of each load; appends to the arrays of KEY: throughput with 10 clients,
-# median latency with one. The copy has the control's load as long as the control has it.
+# turn KEY NODE PID...: one turn of each load; appends to the arrays of KEY: throughput with 10
+# clients, median latency with one, the processor time of each process per request of either. The
+# copy has the control's load as long as the control has it.
 declare -A got
 turn() {
-    local name rps p50 clients n copy=
+    local name rps p50 clients n p copy= before
     for clients in 10 1; do
         n=$((clients == 1 ? requests / 4 : requests))
+        before=$(for p in "${@:3}"; do cpu_ms "$p"; done)
         if [ "$1" = control ]; then
             ip netns exec "$LAB_PREFIX-2" redis-benchmark -h 10.0.2.15 -t set,get -c $clients -n $n -l --csv >/dev/null 2>&1 &
             copy=$!
@@ -98,6 +103,8 @@ turn() {
         fi
         load "$2" $clients "$n" >"$tmp/lines"
         [ -z "$copy" ] || stop $copy
+        p=$(paste <(echo "$before") <(for p in "${@:3}"; do cpu_ms "$p"; done) | awk -v n=$n '{ printf "%s%.0f", s, 500 * ($2 - $1) / n; s = "+" }')
+        got[$1.cpu.$clients]+=" $p"
         while IFS=, read -r name rps _ _ p50 _ _ _; do
             if [ $clients = 1 ]; then got[$1.lat.$name]+=" $p50"; else got[$1.rps.$name]+=" $rps"; fi
         done <"$tmp/lines"
@@ -105,8 +112,8 @@ turn() {
 }
 
 for ((i = 0; i < turns; i++)); do
-    turn pair c
-    turn control 3
+    turn pair c "$p1" "$p2"
+    turn control 3 "$pc"
     [ -z "${TURN_HOOK:-}" ] || . "$TURN_HOOK"
 done
 lab_cli 3 info pair --json | tr -d ' \n' | grep -q '"protection":"protected"' || die "the pair was lost: $(lab_cli 3 info pair)"
@@ -116,7 +123,7 @@ ratio() { # WHAT KEY UNIT GOOD: GOOD is 1 if more is better, -1 if less is
     local p c r more=
     p=$(median ${got[pair.$2]}) c=$(median ${got[control.$2]})
     r=$(median $(paste -d' ' <(printf '%s\n' ${got[pair.$2]}) <(printf '%s\n' ${got[control.$2]}) | awk '{ print $1 / $2 }'))
-    [ "$4" -gt 0 ] || more=$(calc "d = 1000 * ($p - $c); printf \", adds %.0f us, %.2f of a bare round trip\", d, d / $trip")
+    [ "$4" -gt 0 ] || more=$(calc "f = $c + $looked / 1000; printf \", floor %.3f ms, ratio to it %.2f\", f, $p / f")
     emit "$1" "$p $3" "within 10 %" "$(met "$4 > 0 ? $r >= 0.9 : $r <= 1.1")" \
         "$(calc "printf \"control %s %s, ratio %.2f\", \"$c\", \"$3\", $r")$more"
 }
@@ -124,5 +131,13 @@ ratio "redis SET, pair, 10 clients" rps.SET "/s" 1
 ratio "redis GET, pair, 10 clients" rps.GET "/s" 1
 ratio "redis SET, pair, latency of one client" lat.SET ms -1
 ratio "redis GET, pair, latency of one client" lat.GET ms -1
-emit "bare round trip between the nodes" "$trip us" "" "" "$sending us of it in send, which wakes the other"
+processor() { # CLIENTS: the middle one of what each turn took
+    local p b c
+    p=$(median $(printf '%s\n' ${got[pair.cpu.$1]} | cut -d+ -f1)) b=$(median $(printf '%s\n' ${got[pair.cpu.$1]} | cut -d+ -f2))
+    c=$(median ${got[control.cpu.$1]})
+    emit "pair, processor time of a request, clients: $1" "$p us" "" "" "backup $b us, control $c us"
+}
+processor 10
+processor 1
+emit "bare round trip between the nodes" "$looked us" "" "" "$look_sending us of it in send; $trip us if both sleep, $sending us in send, which wakes the other"
 emit "idle pair, primary" "$idle_p % of a core" "" "" "backup $idle_b %, daemon $idle_d %"

@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/tools/roundtrip.c - what this host charges for a message and its answer between two
- * processes that sleep until they hear one another, over TCP as between replicas: the least that a
- * primary and its backup can pay for a record and its acknowledgement.
+ * processes, over TCP as between replicas: the least that a primary and its backup can pay for a
+ * record and its acknowledgement. Once with both asleep until they hear one another, and once with
+ * both looking for it all the time.
  *
  *   roundtrip serve ADDRESS PORT    answers one client
- *   roundtrip ADDRESS PORT          prints the median round trip, and the median time in send alone
- *                                   (what waking a sleeper costs the one who wakes it), in us */
+ *   roundtrip ADDRESS PORT          prints in us, of sleepers, the median round trip and the median
+ *                                   time in send alone (what waking a sleeper costs the one who
+ *                                   wakes it), and the same of those who look */
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,14 +36,25 @@ static int complain(const char *what)
     return 1;
 }
 
-static int all(int fd, char *buf, size_t len)
+enum how { SLEEP, LOOK, HOWS }; /* the first byte of a record tells the server of the next one */
+
+static bool all(int fd, char *buf, size_t len, enum how how)
 {
-    return recv(fd, buf, len, MSG_WAITALL) == (ssize_t)len;
+    size_t have = 0;
+
+    while (have < len) {
+        ssize_t n = recv(fd, buf + have, len - have, how == LOOK ? MSG_DONTWAIT : 0);
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            return false;
+        }
+        have += n > 0 ? (size_t)n : 0;
+    }
+    return true;
 }
 
 static int serve(const struct sockaddr_in *a)
 {
-    char buf[RECORD] = {0};
+    char buf[RECORD] = {SLEEP};
     int on = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
 
     (void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -48,39 +63,49 @@ static int serve(const struct sockaddr_in *a)
     }
     int fd = accept(listener, NULL, NULL);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    while (all(fd, buf, RECORD) && send(fd, buf, ACK, 0) == ACK) {
+    while (all(fd, buf, RECORD, buf[0] == LOOK ? LOOK : SLEEP) && send(fd, buf, ACK, 0) == ACK) {
     }
     (void)close(fd);
     (void)close(listener);
     return 0;
 }
 
-static int ask(const struct sockaddr_in *a)
+static int measure(int fd, enum how how)
 {
     static uint64_t trip[TURNS], sending[TURNS];
-    char buf[RECORD] = {0};
-    int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+    char buf[RECORD] = {(char)how};
 
-    if (connect(fd, (const struct sockaddr *)a, sizeof *a) != 0) {
-        return complain("roundtrip: cannot connect");
-    }
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     for (unsigned i = 0; i < TURNS; i++) {
         uint64_t from = clock_mono_ns();
         if (send(fd, buf, RECORD, 0) != RECORD) {
             return complain("roundtrip: send");
         }
         sending[i] = clock_mono_ns() - from;
-        if (!all(fd, buf, ACK)) {
+        if (!all(fd, buf, ACK, how)) {
             return complain("roundtrip: receive");
         }
         trip[i] = clock_mono_ns() - from;
     }
-    (void)close(fd);
     qsort(trip, TURNS, sizeof trip[0], by_value);
     qsort(sending, TURNS, sizeof sending[0], by_value);
-    (void)printf("%.1f %.1f\n", (double)trip[TURNS / 2] / 1e3, (double)sending[TURNS / 2] / 1e3);
+    (void)printf("%.1f %.1f%c", (double)trip[TURNS / 2] / 1e3, (double)sending[TURNS / 2] / 1e3,
+                 how + 1 == HOWS ? '\n' : ' ');
     return 0;
+}
+
+static int ask(const struct sockaddr_in *a)
+{
+    int on = 1, rc = 0, fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (connect(fd, (const struct sockaddr *)a, sizeof *a) != 0) {
+        return complain("roundtrip: cannot connect");
+    }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    for (unsigned how = SLEEP; how < HOWS && rc == 0; how++) {
+        rc = measure(fd, (enum how)how);
+    }
+    (void)close(fd);
+    return rc;
 }
 
 int main(int argc, char **argv)
