@@ -10,15 +10,12 @@
 #include "base/clock.h"
 #include "storage/client.h"
 #include "storage/server.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/store_fixture.h"
 
 /* To the thread sanitizer every byte that libzmq gives us is a race, which takes long to suppress.
  */
-#ifdef __SANITIZE_THREAD__
-enum { LEN = 256 << 10, WAIT_MS = 60000 };
-#else
-enum { LEN = 6 << 20, WAIT_MS = 8000 };
-#endif
+enum { LEN = AMOUNT(6 << 20, 24), WAIT_MS = UNDER_TSAN ? 240000 : 8000 };
 
 struct running {
     struct image_server *server;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/prng.h"
 #include "storage/chain.h"
+#include "tests/unit/amount.h"
 
 #define MIB UINT64_C(1048576)
 enum { BYTES = 6 << 20, LAYERS_MAX = 6, BIG = 1 << 17 };
@@ -193,12 +194,6 @@ static void step(struct model *m)
     }
 }
 
-static uint64_t from_env(const char *what, uint64_t otherwise)
-{
-    const char *value = getenv(what);
-    return value != NULL ? strtoull(value, NULL, 0) : otherwise;
-}
-
 static void run_model(uint64_t seed, unsigned ops, uint32_t sector)
 {
     struct vhdx_create c = {
@@ -235,7 +230,7 @@ static void run_model(uint64_t seed, unsigned ops, uint32_t sector)
 static void a_chain_is_a_flat_disk(void **state)
 {
     uint64_t seed = from_env("SEED", clock_wall_ns() / 1000 % 1000000);
-    unsigned ops = (unsigned)from_env("OPS", 100000);
+    unsigned ops = (unsigned)from_env("OPS", AMOUNT(100000, 10));
 
     (void)state;
     printf("SEED=%llu OPS=%u\n", (unsigned long long)seed, ops);

@@ -10,7 +10,6 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -18,6 +17,7 @@
 #include "base/clock.h"
 #include "base/prng.h"
 #include "storage/chain.h"
+#include "tests/unit/amount.h"
 
 #define MIB UINT64_C(1048576)
 enum { BYTES = 4 << 20, SECTORS = BYTES / 512, OPS_MAX = 4000, ZEROS = UINT32_MAX };
@@ -230,12 +230,6 @@ static void judge(struct workload *w, unsigned n, enum io_crash kind)
     w->images++;
 }
 
-static uint64_t from_env(const char *what, uint64_t otherwise)
-{
-    const char *value = getenv(what);
-    return value != NULL ? strtoull(value, NULL, 0) : otherwise;
-}
-
 static void run(uint64_t seed, unsigned ops, unsigned step, bool chain)
 {
     static struct workload w;
@@ -270,7 +264,7 @@ static void nothing_durable_is_lost_at_any_point(void **state)
 {
     uint64_t seed = from_env("SEED", clock_wall_ns() / 1000 % 1000000);
     unsigned runs = (unsigned)from_env("RUNS", 1), ops = (unsigned)from_env("OPS", 90);
-    unsigned step = (unsigned)from_env("STEP", 2);
+    unsigned step = (unsigned)from_env("STEP", UNDER_TSAN ? 7 : 2);
 
     (void)state;
     printf("SEED=%llu RUNS=%u OPS=%u STEP=%u\n", (unsigned long long)seed, runs, ops, step);
@@ -338,7 +332,7 @@ static void edits_keep_what_is_seen(void **state)
         io_mem_record(w.mem);
         do_edit((enum edit)e, s);
         unsigned n = io_mem_recorded(w.mem);
-        for (unsigned i = 0; i <= n * IO_CRASH_KINDS; i += n > 200 ? 17 : 1) {
+        for (unsigned i = 0; i <= n * IO_CRASH_KINDS; i += n > 200 ? 17 : UNDER_TSAN ? 5 : 1) {
             struct io_mem *after =
                 io_mem_crash(w.mem, i / IO_CRASH_KINDS, (enum io_crash)(i % IO_CRASH_KINDS), &g);
             int rc = chain_open(io_mem_space(after), "top", 0, &d, &err);

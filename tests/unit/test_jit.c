@@ -8,12 +8,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
+#include "tests/unit/amount.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
 
@@ -28,20 +28,14 @@ struct pair {
     struct isa_state in;
 };
 
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text == NULL ? otherwise : strtoull(text, NULL, 0);
-}
-
 /* One in @share of the programs that RUNS asks for. */
 static void open_pair(struct pair *p, const struct engine_ops *engine, unsigned cache_entries,
                       uint64_t seed, unsigned share)
 {
     ours_open(&p->a, &engine_interp, 0);
     ours_open(&p->b, engine, cache_entries);
-    p->seed = number("SEED", seed);
-    p->programs = number("RUNS", 1500) / share;
+    p->seed = from_env("SEED", seed);
+    p->programs = from_env("RUNS", AMOUNT(1500, 10)) / share;
 }
 
 static void close_pair(struct pair *p)

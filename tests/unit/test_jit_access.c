@@ -11,11 +11,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "tests/isa/ours.h"
+#include "tests/unit/amount.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
 
@@ -348,12 +348,6 @@ static void open_with(struct ours *o, const struct engine_ops *engine, unsigned 
     o->vcpu->ops = &nothing;
 }
 
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text == NULL ? otherwise : strtoull(text, NULL, 0);
-}
-
 static void end_alike(struct ours *a, struct ours *b, uint64_t seed, uint64_t programs)
 {
     static struct program p;
@@ -402,7 +396,7 @@ static void accesses_end_alike(void **state)
     (void)state;
     open_with(&a, &engine_interp, 0);
     open_with(&b, &engine_jit, 0);
-    end_alike(&a, &b, number("SEED", 0x616363), number("RUNS", 1000));
+    end_alike(&a, &b, from_env("SEED", 0x616363), from_env("RUNS", AMOUNT(1000, 10)));
     ours_close(&a);
     ours_close(&b);
 }
@@ -422,7 +416,7 @@ static void so_they_do_with_two_entries(void **state)
     (void)state;
     open_with(&a, &engine_interp, 2);
     open_with(&b, &engine_jit, 2);
-    end_alike(&a, &b, number("SEED", 0x74776f), number("RUNS", 1000) / 4);
+    end_alike(&a, &b, from_env("SEED", 0x74776f), from_env("RUNS", AMOUNT(1000, 10)) / 4);
     ours_close(&a);
     ours_close(&b);
 }
@@ -436,7 +430,7 @@ static void so_they_do_with_flags_poisoned(void **state)
     open_with(&a, &engine_interp, 0);
     open_with(&b, &engine_jit, 0);
     b.vcpu->jit->poison = true;
-    end_alike(&a, &b, number("SEED", 0x706f69), number("RUNS", 1000) / 2);
+    end_alike(&a, &b, from_env("SEED", 0x706f69), from_env("RUNS", AMOUNT(1000, 10)) / 2);
     ours_close(&a);
     ours_close(&b);
 }

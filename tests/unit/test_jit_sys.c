@@ -9,11 +9,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "base/prng.h"
+#include "tests/unit/amount.h"
 #include "vmm/cpu/decode.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
@@ -291,12 +291,6 @@ static void same(const struct world *a, const struct world *b, const struct prog
     assert_true(equal);
 }
 
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text == NULL ? otherwise : strtoull(text, NULL, 0);
-}
-
 enum { INSNS = 16, BUDGET = 300, KERNEL = 0x180 };
 
 static unsigned plain_opcode(struct prng *r, uint8_t *out)
@@ -475,7 +469,8 @@ static struct engine_run some_run(struct prng *r)
 
 static void system_programs_end_alike(void **state)
 {
-    uint64_t seed = number("SEED", 0x737973), runs = number("RUNS", 1500), ran = 0, levels[4] = {0};
+    uint64_t seed = from_env("SEED", 0x737973), runs = from_env("RUNS", AMOUNT(1500, 20)), ran = 0,
+             levels[4] = {0};
     unsigned stops[VCPU_STOPPED + 1] = {0}, shadows = 0;
     struct world a, b;
 
@@ -520,7 +515,7 @@ static void system_programs_end_alike(void **state)
  * "Debug Registers"): the #DB ends the run. */
 static void breakpoints_end_alike(void **state)
 {
-    uint64_t seed = number("SEED", 0x647230), runs = number("RUNS", 1500) / 4;
+    uint64_t seed = from_env("SEED", 0x647230), runs = from_env("RUNS", AMOUNT(1500, 5)) / 4;
     unsigned hits[4] = {0};
     struct world a, b;
 

@@ -9,12 +9,12 @@
 #include <stdint.h>
 #include <cmocka.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
+#include "tests/unit/amount.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
 
@@ -35,12 +35,6 @@ static void close_engines(void)
 {
     ours_close(&interp);
     ours_close(&jit);
-}
-
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-    const char *text = getenv(name);
-    return text == NULL ? otherwise : strtoull(text, NULL, 0);
 }
 
 static void print_x87(const struct cpu *c)
@@ -133,7 +127,7 @@ static void random_programs_end_alike(void **state)
     uint64_t ran;
 
     (void)state;
-    run_programs(make_random, number("SEED", 0x783837), number("RUNS", 6000), &ran);
+    run_programs(make_random, from_env("SEED", 0x783837), from_env("RUNS", AMOUNT(6000, 10)), &ran);
     printf("%llu instructions\n", (unsigned long long)ran);
     close_engines();
 }
@@ -260,7 +254,7 @@ static void loops_end_alike(void **state)
     uint64_t ran;
 
     (void)state;
-    run_programs(make_loop, number("SEED", 0x6c6f6f), number("RUNS", 6000), &ran);
+    run_programs(make_loop, from_env("SEED", 0x6c6f6f), from_env("RUNS", AMOUNT(6000, 10)), &ran);
     printf("%llu instructions\n", (unsigned long long)ran);
     close_engines();
 }

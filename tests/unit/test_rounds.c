@@ -8,8 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <stdlib.h>
 
+#include "tests/unit/amount.h"
 #include "tests/unit/smp_guest.h"
 
 enum { SLICES_MAX = 600 };
@@ -74,7 +74,7 @@ static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, s
         {.threads = 1, .cache_entries = 1, .shadow = &plain},
         {.threads = 2, .shadow = &wide},
     };
-    const char *runs = getenv("RUNS");
+    unsigned runs = (unsigned)from_env("RUNS", 0);
     struct smp_config cfg = {.program = program, .vcpus = vcpus, .times = times, .threads = 1};
     struct outcome *other = plx_calloc(1, sizeof *other);
 
@@ -90,9 +90,9 @@ static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, s
         run(&cfg, other, NULL);
         same(o, other, &cfg);
     }
-    for (int i = 0; runs != NULL && i < atoi(runs); i++) {
-        cfg.threads = 1 + (unsigned)i % vcpus;
-        cfg.chaos = 100 + (uint64_t)i;
+    for (unsigned i = 0; i < runs; i++) {
+        cfg.threads = 1 + i % vcpus;
+        cfg.chaos = 100 + i;
         cfg.cache_entries = i % 3 == 0 ? 1 : 0;
         run(&cfg, other, NULL);
         same(o, other, &cfg);
@@ -104,7 +104,7 @@ static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, s
 static void work_is_done_at_the_same_time(void **state)
 {
     const struct smp_config cfg = {
-        .program = smp_compute, .vcpus = 2, .times = 40000, .threads = 2, .meet = true};
+        .program = smp_compute, .vcpus = 2, .times = AMOUNT(40000, 2), .threads = 2, .meet = true};
     struct outcome *o = plx_calloc(1, sizeof *o);
     struct vm_counters c;
 
@@ -125,7 +125,7 @@ static void translated_work_is_done_at_the_same_time(void **state)
 {
     const struct smp_config cfg = {.program = smp_compute64,
                                    .vcpus = 2,
-                                   .times = 40000,
+                                   .times = AMOUNT(40000, 2),
                                    .threads = 2,
                                    .meet = true,
                                    .long_mode = true,
@@ -178,25 +178,27 @@ static void rewritten_code_is_never_stale(void **state)
 
 static void locked_counters_lose_nothing(void **state)
 {
+    const uint32_t times = AMOUNT(4000, 4);
     struct outcome o;
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
-        everywhere(smp_locked, vcpus, 4000, &o);
-        assert_int_equal(o.words[0], vcpus * 4000);
+        everywhere(smp_locked, vcpus, times, &o);
+        assert_int_equal(o.words[0], vcpus * times);
     }
 }
 
 /* Without LOCK updates may be lost, but always the same ones. */
 static void racing_counters_race_alike(void **state)
 {
+    const uint32_t times = AMOUNT(4000, 4);
     struct outcome o;
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
-        everywhere(smp_racing, vcpus, 4000, &o);
-        assert_true(o.words[0] <= vcpus * 4000);
-        assert_true(o.words[0] >= 4000);
+        everywhere(smp_racing, vcpus, times, &o);
+        assert_true(o.words[0] <= vcpus * times);
+        assert_true(o.words[0] >= times);
     }
 }
 
@@ -205,7 +207,7 @@ static void private_work_is_the_same(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_compute, 3, 600, &o);
+    everywhere(smp_compute, 3, AMOUNT(600, 4), &o);
 }
 
 static void messages_arrive_whole_and_in_order(void **state)
@@ -213,16 +215,16 @@ static void messages_arrive_whole_and_in_order(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_message, 2, 40, &o);
+    everywhere(smp_message, 2, AMOUNT(40, 4), &o);
     assert_int_equal(o.words[7], 0);
-    everywhere(smp_message, 3, 20, &o);
+    everywhere(smp_message, 3, AMOUNT(20, 4), &o);
     assert_int_equal(o.words[7], 0);
 }
 
 static void locks_exclude_and_everybody_gets_on(void **state)
 {
     static const uint8_t *const locks[] = {smp_tas, smp_tas_pause, smp_ticket};
-    static const uint32_t times[] = {400, 200, 60};
+    static const uint32_t times[] = {AMOUNT(400, 4), AMOUNT(200, 4), AMOUNT(60, 4)};
     struct outcome o;
 
     (void)state;
@@ -240,8 +242,8 @@ static void dekker_excludes_and_gets_on(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_dekker, 2, 500, &o);
-    assert_int_equal(o.words[2], 1000);
+    everywhere(smp_dekker, 2, AMOUNT(500, 4), &o);
+    assert_int_equal(o.words[2], AMOUNT(1000, 4));
 }
 
 static void interrupts_between_vcpus_arrive(void **state)
@@ -249,9 +251,9 @@ static void interrupts_between_vcpus_arrive(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_ipi, 2, 200, &o);
-    assert_int_equal(o.words[0], 200);
-    assert_int_equal(o.words[1], 200);
+    everywhere(smp_ipi, 2, AMOUNT(200, 4), &o);
+    assert_int_equal(o.words[0], AMOUNT(200, 4));
+    assert_int_equal(o.words[1], AMOUNT(200, 4));
 }
 
 static void the_clock_never_goes_back_between_vcpus(void **state)
@@ -260,7 +262,7 @@ static void the_clock_never_goes_back_between_vcpus(void **state)
 
     (void)state;
     for (unsigned vcpus = 2; vcpus <= 4; vcpus++) {
-        everywhere(smp_warp, vcpus, 500, &o);
+        everywhere(smp_warp, vcpus, AMOUNT(500, 4), &o);
         assert_int_equal(o.words[4], 0);
     }
 }
@@ -270,7 +272,7 @@ static void stores_are_seen_in_one_order(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_store_buffer, 2, 60, &o);
+    everywhere(smp_store_buffer, 2, AMOUNT(60, 4), &o);
     assert_int_equal(o.words[8], 0);
 }
 
@@ -279,7 +281,7 @@ static void strings_stop_between_iterations(void **state)
     struct outcome o;
 
     (void)state;
-    everywhere(smp_strings, 3, 20, &o);
+    everywhere(smp_strings, 3, AMOUNT(20, 4), &o);
 }
 
 int main(void)

@@ -11,10 +11,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tests/unit/amount.h"
 #include "tests/unit/sched_guest.h"
 #include "tests/unit/smp_guest.h"
 
-enum { SLICES = 240, EVERY = 8, DIGESTS = SLICES / EVERY };
+enum { SLICES = AMOUNT(240, 10), EVERY = 8, DIGESTS = SLICES / EVERY, SMP_SLICES = 960 };
 
 /* What a device might do between two slices. */
 typedef void meddle_fn(struct vm *vm, uint64_t seq);
@@ -107,7 +108,7 @@ static void play_smp(const uint8_t *program, unsigned vcpus, uint32_t times, med
 
     output_list_init(&outputs);
     memset(digests, 0, DIGESTS * sizeof *digests);
-    for (unsigned i = 0; i < 4 * SLICES && smp_slice(vm, &outputs); i++) {
+    for (unsigned i = 0; i < SMP_SLICES && smp_slice(vm, &outputs); i++) {
         struct vm_digest d;
         if (meddle != NULL) {
             meddle(vm, vm_seq(vm));
