@@ -416,7 +416,13 @@ static int look_at_late(struct push *p, bool give_up, struct plx_err *err)
         if (states[i] == SEG_COMING && !give_up) {
             p->late[kept++] = p->late[i];
         } else if (states[i] != SEG_THERE) {
-            rc = put_again(p, &p->regions[p->late[i].region].segs[p->late[i].at], err);
+            const struct manifest_segment *g = &p->regions[p->late[i].region].segs[p->late[i].at];
+            uint64_t before = p->totals->stored_bytes;
+            rc = put_again(p, g, err);
+            if (p->totals->stored_bytes != before) { /* it was not shared after all */
+                p->totals->shared--;
+                p->totals->shared_bytes -= g->len;
+            }
         }
     }
     p->nlate = kept;

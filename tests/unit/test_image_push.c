@@ -140,14 +140,16 @@ static void two_at_once_send_each_segment_once(void **state)
     (void)push_it(&p[1]);
     (void)pthread_join(p[0].thread, NULL);
     image_server_stats(r.server, &st);
-    assert_int_equal(st.shared_segments, 0);
     for (int i = 0; i < 2; i++) {
         must(p[i].rc, &p[i].err);
         image_client_stats(to[i].client, &cs[i]);
         assert_image(f, "img", p[i].tag, data, LEN);
         close_pusher(&to[i]);
     }
-    assert_int_equal(cs[0].pushed_bytes + cs[1].pushed_bytes, st.put_bytes);
+    if (cs[0].switches + cs[1].switches == 0) { /* a slow host's server was never silent */
+        assert_int_equal(st.shared_segments, 0);
+        assert_int_equal(cs[0].pushed_bytes + cs[1].pushed_bytes, st.put_bytes);
+    }
     assert_int_equal(p[0].totals.shared + p[1].totals.shared,
                      p[0].totals.segments + p[1].totals.segments - (st.put_segments - 2));
     stop_server(&r);
@@ -371,8 +373,10 @@ static void a_failure_may_be_ignored(void **state)
 static struct {
     const struct seg_ops *real;
     pthread_mutex_t gate; /* held: no put goes on */
+    uint64_t news;        /* segments that puts found new */
     bool swept;
     bool broken; /* nobody knows what is there */
+    bool coming; /* so the next look is told, of all that it asks for */
 } odd = {.gate = PTHREAD_MUTEX_INITIALIZER};
 
 static int odd_has(void *self, const struct seg_id *id, struct plx_err *err)
@@ -383,12 +387,28 @@ static int odd_has(void *self, const struct seg_id *id, struct plx_err *err)
     return odd.swept ? 0 : odd.real->has(self, id, err);
 }
 
+static int odd_look(void *self, const struct seg_id *ids, size_t n, uint8_t *states,
+                    struct plx_err *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        int has = odd_has(self, &ids[i], err);
+        if (has < 0) {
+            return has;
+        }
+        states[i] = has == 1 ? SEG_THERE : odd.coming ? SEG_COMING : SEG_ABSENT;
+    }
+    odd.coming = false;
+    return 0;
+}
+
 static int odd_put(void *self, const struct seg_id *id, const struct seg_form *form,
                    struct plx_err *err)
 {
     (void)pthread_mutex_lock(&odd.gate);
+    int rc = odd.real->put(self, id, form, err);
+    odd.news += rc == STORE_NEW;
     (void)pthread_mutex_unlock(&odd.gate);
-    return odd.real->put(self, id, form, err);
+    return rc;
 }
 
 /* A sweep goes before the first read. */
@@ -416,13 +436,38 @@ static struct store *open_odd(struct store_fixture *f, struct seg_ops *ops)
 
     odd.real = store_ops(f->s);
     odd.swept = false;
+    odd.news = 0;
     *ops = *odd.real;
     ops->has = odd_has;
+    ops->look = odd_look;
     ops->put = odd_put;
     ops->get = odd_get;
     ops->close = odd_close;
     must(store_open_backend(ops, store_self(f->s), &s, &err), &err);
     return s;
+}
+
+/* Who promised them is gone: they are put after all, and were not shared. */
+static void what_does_not_come_is_put_and_counted(void **state)
+{
+    struct store_fixture *f = *state;
+    uint8_t *data = make_contents(LEN, 6);
+    struct disk *d = make_disk(f, "1", data, LEN);
+    struct image_push cfg = push_config("img", "1");
+    struct image_progress totals;
+    struct plx_err err = {{0}};
+    struct seg_ops ops;
+    struct store *s = open_odd(f, &ops);
+
+    cfg.threads = 1;
+    odd.coming = true;
+    must(image_push(s, &cfg, d, NULL, &totals, &err), &err);
+    assert_false(odd.coming);
+    assert_int_equal(odd.news, totals.segments - totals.shared + 1 /* manifest */);
+    assert_image(f, "img", "1", data, LEN);
+    assert_int_equal(disk_close(d, NULL), 0);
+    store_close(s);
+    free(data);
 }
 
 enum { MANY = IMAGE_PUSH_POSTS + 1000 };
@@ -469,7 +514,7 @@ static void many_small_segments_wait_their_turn(void **state)
     image_client_stats(to.client, &cs);
     assert_int_equal(st.malformed, 0);
     assert_int_equal(st.put_segments, MANY);
-    assert_int_equal(cs.pushed_bytes, MANY * 64);
+    assert_true(cs.switches > 0 || cs.pushed_bytes == MANY * 64);
     close_pusher(&to);
     stop_server(&r);
     store_close(slow);
@@ -811,6 +856,7 @@ int main(void)
         DIR_ONLY(who_may_only_read_is_told_so),
         BOTH(a_failure_may_be_ignored),
         DIR_ONLY(many_small_segments_wait_their_turn),
+        BOTH(what_does_not_come_is_put_and_counted),
         DIR_ONLY(the_server_says_how_much_may_be_on_its_way),
         DIR_ONLY(a_right_lost_meanwhile_is_reported),
         DIR_ONLY(a_key_that_is_taken_out_is_let_go),
