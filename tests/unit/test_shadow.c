@@ -387,6 +387,38 @@ static void flags_are_owed_and_settled(void **state)
     close_world(&w);
 }
 
+/* An instruction without effect owes no flag, so what was filled ahead by the same walk must not be
+ * used without setting it: neither where the entry above leads to both, nor where both are in one
+ * large page. */
+static void nothing_is_filled_ahead_of_a_flag(void **state)
+{
+    static struct world w = {.cfg = {true, 8, true, true}};
+    gpa_t pd = table(0, 2), pt = table(0, 3);
+    const uint64_t pde[] = {pt | 7, 0x87}; /* a table; a large page */
+
+    (void)state;
+    for (unsigned k = 0; k < PLX_COUNT(pde); k++) {
+        gva_t at = 2 * UINT64_C(0x200000) + 0x90000;
+        open_world(&w);
+        g_put(&w.g[0], pd + 2 * 8, pde[k], 8);
+        for (uint64_t i = 0x90; i < 0x98; i++) {
+            g_put(&w.g[0], pt + i * 8, i << PAGE_SHIFT | 0x67, 8);
+        }
+        load(&w, 0, G_CODE, PART_SERIAL, VCPU_BUDGET);
+        for (unsigned i = 0; i < 2; i++) { /* shared */
+            (void)owner_serial(w.o, (i == 0 ? pd : pt) >> PAGE_SHIFT, 1, OWNER_W);
+            (void)owner_serial(w.o, (i == 0 ? pd : pt) >> PAGE_SHIFT, 2, OWNER_R);
+        }
+        (void)owner_serial(w.o, 0x91, 1, OWNER_W);
+        load(&w, 0, at + PAGE_SIZE - 4, PART_PARALLEL, VCPU_PAGES); /* half of it is in 0x91 */
+        assert_int_equal(all_counters(&w).undone, 1);
+        load(&w, 0, at + 2 * PAGE_SIZE, PART_PARALLEL, VCPU_BUDGET);
+        engine_interp.settle(w.g[0].v);
+        assert_int_equal(g_get(&w.g[0], pd + 2 * 8) & 0x20, 0x20);
+        close_world(&w);
+    }
+}
+
 /* A space is found again, with its entries, and is not when something up its tree changed. */
 static void spaces_are_kept(void **state)
 {
@@ -420,6 +452,7 @@ int main(void)
         cmocka_unit_test(no_switch_changes_a_result),
         cmocka_unit_test(eager_flags_change_it_alike),
         cmocka_unit_test(flags_are_owed_and_settled),
+        cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),
         cmocka_unit_test(spaces_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

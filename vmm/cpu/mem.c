@@ -436,6 +436,14 @@ static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_wa
     s->counters.batches += s->counters.batch_filled != before;
 }
 
+/* Has @r set a flag on which pages beside its own depend as well? */
+static bool set_for_neighbours(const struct walk_result *r)
+{
+    bool leaf_only = r->nset == 1 && r->set[0].entry == r->entry[r->nentries - 1];
+
+    return r->nset != 0 && (!leaf_only || r->shift > PAGE_SHIFT);
+}
+
 /* Translate one page's access as SDM Vol. 3A, "Paging"; raises #PF. @implicit: an access to a
  * system structure, which EFLAGS.AC does not let pass SMAP. The result is valid until the next
  * translation or drop. */
@@ -466,7 +474,8 @@ static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned 
             undo_begin(&v->mem->undo, v, s->nowed);
             undo_fill(&v->mem->undo, slot);
         }
-        if (s->cfg.batch > 1 && r.nentries != 0) {
+        /* in a parallel part flags may be taken back, and what was filled ahead would stay */
+        if (s->cfg.batch > 1 && r.nentries != 0 && !(v->parallel && set_for_neighbours(&r))) {
             fill_batch(v, shadow_slot(s, kind, 0), lin, want, &r);
         }
         if (!ram) {
