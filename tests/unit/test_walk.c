@@ -219,9 +219,11 @@ static void smap_follows_ac(void **state)
     g.v->c.cr4 |= CR4_SMAP;
     engine_interp.state_changed(g.v);
     g.v->c.rflags |= FLAG_AC;
+    vcpu_mem_select(g.v);
     guest_store(&g, 0x50000, 5);
     assert_int_equal(guest_load(&g, 0x50000), 5);
     g.v->c.rflags &= ~FLAG_AC;
+    vcpu_mem_select(g.v);
     (void)guest_load(&g, 0x50000);
     assert_int_equal(g_vector(&g), VEC_PF);
     assert_int_equal(g_get(&g, g.v->c.gpr[RSP]), PF_P);

@@ -467,12 +467,30 @@ static void special_operands_agree_with_the_host(void **state)
     assert_int_equal(bad, 0);
 }
 
+/* FSCALE by exactly 0 leaves a denormal as it is and does not underflow; by less than 1 it rounds,
+ * and does. */
+static void a_denormal_scaled_by_zero_stays(void **state)
+{
+    const struct f80 tiny = {UINT64_C(0x79a4c6b1a08df734), 0}, half = {UINT64_C(1) << 63, 0x3ffe};
+    struct f80_env env = {.cw = 0x0b4b}; /* underflow and inexact results are not masked */
+    struct f80 r = f80_scale(&env, tiny, f80_zero(false));
+
+    (void)state;
+    assert_true(r.m == tiny.m && r.se == tiny.se);
+    assert_int_equal(env.ex, X87_DE);
+    env.ex = 0;
+    r = f80_scale(&env, tiny, half);
+    assert_int_equal(r.se, 0x6000);
+    assert_int_equal(env.ex & X87_UE, X87_UE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_match_the_golden_table),
         cmocka_unit_test(random_operands_are_near_the_host),
         cmocka_unit_test(special_operands_agree_with_the_host),
+        cmocka_unit_test(a_denormal_scaled_by_zero_stays),
     };
 
     host_seed();

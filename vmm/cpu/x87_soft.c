@@ -411,8 +411,8 @@ struct f80 f80_scale(struct f80_env *env, struct f80 a, struct f80 b)
         n = y.e < 0 ? 0 : y.e > 16 ? 1 << 17 : (int32_t)(y.m >> (63 - y.e));
         n = y.neg ? -n : n;
     }
-    if (n == 0 && ca == F80_NORMAL) {
-        return a;
+    if (n == 0 && (ca == F80_NORMAL || (cb == F80_ZERO && a.m >> 63 == 0))) {
+        return a; /* by exactly 0 also a denormal, without an underflow */
     }
     return f80_round(env, x.neg, x.e + n, x.m, 0, 64);
 }
