@@ -81,7 +81,7 @@ static void memory_at(struct program *p, unsigned op, bool w, unsigned reg)
     int disp = 8 * (int)below(p, 16) - 64;
 
     disp += below(p, 8) == 0 ? (int)below(p, 8) : 0;
-    disp += below(p, 60) == 0 ? 4000 : 0;
+    disp += below(p, 60) == 0 ? 4000 : below(p, 8) == 0 ? 0x400 * (int)below(p, 4) : 0;
     rex(p, w, reg, 0, base);
     if (op > 0xff) {
         byte(p, op >> 8);
@@ -318,12 +318,14 @@ static void put(struct ours *o, uint64_t gpa, uint64_t x)
 }
 
 /* The last level of tables as it was, programs may have stored anything there; the data's entries,
- * as rights go by @rights, and the table itself where programs reach it. */
-static void map(struct ours *o, const uint8_t table[4096], const unsigned rights[PAGES])
+ * as rights go by @rights, neighbours being none on the host if @turned is 1 or 3; and the table
+ * itself where programs reach it. */
+static void map(struct ours *o, const uint8_t table[4096], const unsigned rights[PAGES],
+                unsigned turned)
 {
     PLX_CHECK(ram_write(o->ram, GPA_PT, table, 4096) == 0);
     for (unsigned i = 0; i < PAGES; i++) {
-        put(o, GPA_PT + (DATA_AT >> 12 & 511) * 8 + 8 * i, entry_of(i, rights[i]));
+        put(o, GPA_PT + (DATA_AT >> 12 & 511) * 8 + 8 * i, entry_of(i ^ turned, rights[i]));
     }
     put(o, GPA_PT + (TABLE_AT >> 12 & 511) * 8, GPA_PT | 7);
 }
@@ -365,8 +367,9 @@ static void end_alike(struct ours *a, struct ours *b, uint64_t seed, uint64_t pr
                 rights[page] = x == 0 ? 0 : x == 1 ? 5 : 7;
             }
             registers(&p, &in);
-            map(a, table, rights);
-            map(b, table, rights);
+            unsigned turned = (unsigned)below(&p, PAGES);
+            map(a, table, rights, turned);
+            map(b, table, rights, turned);
             ours_begin(a, p.code, &in);
             ours_begin(b, p.code, &in);
             uint64_t budget = BUDGET - below(&p, 40);

@@ -339,6 +339,23 @@ static void settle(struct jit_group *g, const bool *after_flags, bool loops)
     }
 }
 
+/* How far @reg, as @k has it at the end of a loop, is from what it was at its beginning. */
+static bool steps(const struct known *k, uint8_t reg, unsigned scale, int64_t *by)
+{
+    if (reg == REG_NONE) {
+        return true;
+    }
+    *by = (int64_t)((uint64_t)*by + ((uint64_t)k->reg[reg].off << scale));
+    return k->reg[reg].id == reg;
+}
+
+/* Where the next turn has @g, which is early, @k being known at the end of a loop. */
+static void follow(struct jit_group *g, const struct known *k)
+{
+    g->steady = g->early && !g->late && steps(k, g->place.base, 0, &g->step) &&
+                steps(k, g->place.index, g->place.scale, &g->step);
+}
+
 /* What registers hold has their numbers; whether it is late stays. */
 static void start(struct known *k)
 {
@@ -431,6 +448,9 @@ void jit_plan_make(struct jit_plan *p, const struct insn *const *insns, const st
     for (unsigned g = 0; g < p->ngroups; g++) {
         settle(&p->group[g], after_flags, loops && reach == n);
         p->two_ways |= p->group[g].slot;
+        if (loops && reach == n) {
+            follow(&p->group[g], &k);
+        }
     }
     for (unsigned i = 0; i < n; i++) {
         p->covered[i] = count[i] != 0;

@@ -40,11 +40,13 @@ struct jit_group {
     bool early;             /* and checked there, else by its first access */
     bool slot;              /* more than the one that checks use what it found */
     bool write, late;
+    bool steady;            /* around the loop its 0 moves by @step, whatever happens there */
     uint8_t n, first, last; /* accesses, the instructions of the first and the last */
     uint8_t aligned;        /* bits that the address of its 0 plus @off must not have */
     uint8_t off;
     uint16_t base_id, index_id;
     int64_t low, high; /* the bytes: from low, up to but not including high */
+    int64_t step;
 };
 
 struct jit_plan {

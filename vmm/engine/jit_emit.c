@@ -164,6 +164,10 @@ void emit_mov_imm(struct jit_code *c, unsigned reg, uint64_t value)
 void emit_lea(struct jit_code *c, bool w, unsigned reg, int base, int index, unsigned scale,
               int32_t disp)
 {
+    if (index < 0 && base >= 0) {
+        emit_op(c, (struct op){.op = 0x8d, .w = w}, reg, rm_at((unsigned)base, disp));
+        return;
+    }
     unsigned b = base < 0 ? 5U : (unsigned)base, x = index < 0 ? 4U : (unsigned)index;
     unsigned rex =
         (w ? 8U : 0U) | (reg >= 8 ? 4U : 0U) | (index >= 8 ? 2U : 0U) | (base >= 8 ? 1U : 0U);

@@ -85,11 +85,28 @@ static void leave_at_beginning(struct jit_work *w)
     jit_leave(w, NULL);
 }
 
+/* From the end of the planned way, where the budget has been charged, to its beginning. */
+static void go_around(struct jit_work *w)
+{
+    unsigned last = w->i;
+
+    w->i = 0;
+    jit_check_again(w);
+    emit_jump(w->c, JUMP, w->body);
+    w->i = last;
+}
+
 /* To the beginning of the translation itself: what is lent stays so. */
 static void again(struct jit_work *w, unsigned refund)
 {
     charge_within(w, w->t->n - refund);
-    emit_jump(w->c, 0x89, w->inner); /* jns */
+    if (w->way == JIT_PLANNED && w->loops && w->i + 1 == w->n && refund == 0) {
+        uint32_t out = emit_jump(w->c, 0x8c, 0); /* jl */
+        go_around(w);
+        emit_aim(w->c, out, w->c->at);
+    } else {
+        emit_jump(w->c, 0x8d, w->inner); /* jge */
+    }
     leave_at_beginning(w);
 }
 
@@ -216,22 +233,21 @@ bool jit_goes_around(const struct jit_work *w)
 void jit_do_loop(struct jit_work *w, const struct insn *in)
 {
     struct jit_code *c = w->c;
-    uint32_t taken = emit_jump(c, 0x80 | (in->opcode & 15U), 0);
+    bool no_af = w->no_af;
+    uint32_t done = emit_jump(c, 0x80 | ((in->opcode & 15U) ^ 1), 0);
 
-    jit_save_flags(w, false);
-    jit_edge(w, w->next, 0);
-    emit_aim(c, taken, c->at);
     charge_within(w, w->t->n);
-    uint32_t out = emit_jump(c, 0x88, 0); /* js */
+    uint32_t out = emit_jump(c, 0x8c, 0); /* jl, with sub one to the processor */
     w->lost = true;
-    w->i = 0;
-    jit_check_early(w);
-    emit_jump(c, JUMP, w->body);
+    go_around(w);
     emit_aim(c, out, c->at);
     jit_remake(w, w->maker);
     jit_save_flags(w, false);
     leave_at_beginning(w);
-    w->i = w->n - 1;
+    emit_aim(c, done, c->at);
+    w->no_af = no_af;
+    jit_save_flags(w, false);
+    jit_edge(w, w->next, 0);
 }
 
 void jit_do_inner_jcc(struct jit_work *w, const struct insn *in)

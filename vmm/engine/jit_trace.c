@@ -5,7 +5,7 @@
 #include "vmm/cpu/seg.h"
 #include "vmm/engine/jit_work.h"
 
-enum { LOOP_MAX = 64 /* instructions of all times around it */ };
+enum { LOOP_MAX = 72 /* instructions of all times around it */ };
 
 /* Where the last instruction leads: *on is behind it, *to is its target or equals *on. False: it is
  * not known here. */

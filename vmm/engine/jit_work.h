@@ -14,7 +14,7 @@
 
 enum {
     JIT_SLOW_EACH = 6, /* at most, of one instruction */
-    JIT_SLOW_MAX = 2 * JIT_INSNS_MAX * JIT_SLOW_EACH + 4 * JIT_GROUPS,
+    JIT_SLOW_MAX = 2 * JIT_INSNS_MAX * JIT_SLOW_EACH + 5 * JIT_GROUPS,
     JIT_MISS_MAX = JIT_INSNS_MAX * JIT_ACCESSES_EACH + 2 * JIT_GROUPS
 };
 
@@ -43,6 +43,7 @@ struct jit_miss {
     struct jit_place place;
     int64_t disp; /* for place.disp */
     unsigned span, insn;
+    uint8_t group; /* that keeps what is found, if it is not @late */
     bool write;
     uint8_t aligned; /* bits that the address must not have */
     bool late;       /* what is loaded by the address waits for it */
@@ -253,8 +254,11 @@ static inline struct rm jit_budget(const struct jit_work *w)
  * registers of the guest's operand, or on to the slow path. Changes flags, which are in memory, if
  * it is not covered. */
 struct rm jit_access(struct jit_work *w);
-/* The checks that stand before the first instruction, which is under way. */
+/* The checks that stand before the first instruction, which is under way; and when all of the
+ * planned way has been executed and goes around, without having called C: what they found then
+ * serves as long as the page is the same. */
 void jit_check_early(struct jit_work *w);
+void jit_check_again(struct jit_work *w);
 /* What checks do that miss. */
 void jit_emit_misses(struct jit_work *w);
 
