@@ -261,8 +261,8 @@ static bool is_kept(const struct jit_work *w, unsigned n)
 struct kin {
     const struct jit_group *known;
     unsigned from; /* its number */
-    int64_t low,
-        kept; /* how far it is from its first byte to that of the other; so for the kept one */
+    int64_t low;   /* how far it is from its first byte to that of the other */
+    int64_t kept;  /* so for the kept one */
 };
 
 /* Bytes at @k->low may be accessed as those of @k->known if they are in the same page, which one of
