@@ -106,6 +106,28 @@ static void a_failed_allocation_latches(void **state)
     wbuf_free(&w);
 }
 
+/* Zeros, at a multiple of what was asked for, to the last byte; small ones too. */
+static void pages_are_aligned_and_zero(void **state)
+{
+    static const size_t sizes[] = {1, 4096, 5000, PLX_HUGE, PLX_HUGE + 1, 3 * PLX_HUGE + 4096};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        uint8_t *p = plx_pages(sizes[i]);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % (sizes[i] < PLX_HUGE ? 4096 : (size_t)PLX_HUGE), 0);
+        for (size_t at = 0; at < sizes[i]; at++) {
+            assert_int_equal(p[at], 0);
+        }
+        memset(p, 0xa5, sizes[i]);
+        plx_pages_free(p, sizes[i]);
+    }
+    plx_pages_free(NULL, PLX_HUGE);
+    plx_heap_fail_at(0);
+    assert_null(plx_pages(1));
+    plx_heap_fail_never();
+}
+
 static void messages_gain_context_outward(void **state)
 {
     struct plx_err e = {0};
@@ -199,6 +221,7 @@ int main(void)
         cmocka_unit_test(reader_fails_at_every_truncation),
         cmocka_unit_test(malformed_varints_and_strings_are_refused),
         cmocka_unit_test(a_failed_allocation_latches),
+        cmocka_unit_test(pages_are_aligned_and_zero),
         cmocka_unit_test(messages_gain_context_outward),
         cmocka_unit_test(hash_sum_commutes_and_cancels),
         cmocka_unit_test(prng_is_a_fixed_sequence),

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/check.h"
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
@@ -447,6 +448,37 @@ static void switch_runs_both(void **state)
     ours_close(&o);
 }
 
+/* What is written through one mapping is executed through the other, whatever pages the host has
+ * for them, and stays when it is asked for others; that is asked once for each, never past the end.
+ */
+static void code_is_mapped_twice(void **state)
+{
+    enum { SIZE = 3 * PLX_HUGE + 4096, N = 4096 };
+    static const uint32_t from[] = {0, 100, PLX_HUGE - N, PLX_HUGE - 1, PLX_HUGE, SIZE - 8};
+    static const unsigned huge[] = {1, 1, 1, 2, 2, 3};
+    struct jit_code c;
+
+    (void)state;
+    assert_int_equal(jit_code_create(&c, SIZE), 0);
+    for (unsigned i = 0; i < PLX_COUNT(from); i++) {
+        c.at = from[i];
+        jit_code_reserve(&c, N);
+        assert_int_equal(c.huge, huge[i]);
+        emit_8(&c, UINT64_C(0xc3c3c3c3c3c3c3c3) + i);
+        assert_false(c.full);
+        for (unsigned k = 0; k <= i; k++) {
+            assert_int_equal(c.rx[from[k]], 0xc3 + k);
+            assert_int_equal(c.rx[from[k] + 7], 0xc3);
+        }
+    }
+    c.rw[PLX_HUGE / 2] = 0xc3;
+    const void *code = c.rx + PLX_HUGE / 2;
+    void (*ret)(void);
+    memcpy(&ret, &code, sizeof ret);
+    ret();
+    jit_code_destroy(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -463,6 +495,7 @@ int main(void)
         cmocka_unit_test(budgets_end_inside_a_rep),
         cmocka_unit_test(an_instruction_may_span_pages),
         cmocka_unit_test(switch_runs_both),
+        cmocka_unit_test(code_is_mapped_twice),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -463,6 +463,7 @@ static struct translation *find(struct vcpu *v, struct block *block)
         return NULL;
     }
     block->heat = 0;
+    jit_code_reserve(&j->code, CODE_RESERVE);
     for (t = block->translation; t != NULL && ++n < JIT_PLACES;) {
         t = t->places;
     }
@@ -673,6 +674,7 @@ static int create(struct code *code, enum cpu_model model, uint32_t size)
     }
     j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
     j->v3 = model == CPU_POLLUX_V3 && host_has_v3();
+    jit_code_reserve(&j->code, CODE_RESERVE);
     emit_shared(j);
     j->shared_end = j->code.at;
     blocks_translated(code, j, translation_drop);

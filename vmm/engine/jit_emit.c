@@ -4,7 +4,12 @@
 
 #include <sys/mman.h>
 
+#include "base/alloc.h"
 #include "base/err.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static size_t data_size(uint32_t size)
 {
@@ -14,31 +19,46 @@ static size_t data_size(uint32_t size)
 int jit_code_create(struct jit_code *c, uint32_t size)
 {
     size_t all = size + data_size(size);
-    void *rw = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    void *rx = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *rw = plx_pages(size), *rx = plx_pages(all);
 
     *c = (struct jit_code){0};
-    if (rw != MAP_FAILED && rx != MAP_FAILED &&
+    if (rw != NULL && rx != NULL &&
+        mmap(rw, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+            rw &&
         mremap(rw, 0, size, MREMAP_MAYMOVE | MREMAP_FIXED, rx) == rx && /* the same memory again */
         mprotect(rx, size, PROT_READ | PROT_EXEC) == 0) {
         *c = (struct jit_code){.rw = rw, .rx = rx, .size = size};
         return 0;
     }
-    if (rw != MAP_FAILED) {
-        munmap(rw, size);
-    }
-    if (rx != MAP_FAILED) {
-        munmap(rx, all);
-    }
+    plx_pages_free(rw, size);
+    plx_pages_free(rx, all);
     return PLX_ENOMEM;
 }
 
 void jit_code_destroy(struct jit_code *c)
 {
     if (c->rw != NULL) {
-        munmap(c->rw, c->size);
-        munmap(c->rx, c->size + data_size(c->size));
+        plx_pages_free(c->rw, c->size);
+        plx_pages_free(c->rx, c->size + data_size(c->size));
         c->rw = NULL;
+    }
+}
+
+/* Shared memory has huge pages where it is asked for them when it has some page already, whatever
+ * the host has set; hosts that cannot (Linux before 6.1) say so at once. */
+static void ask_for_huge(struct jit_code *c, uint32_t from)
+{
+    (void)*(volatile uint8_t *)(c->rw + from);
+    (void)madvise(c->rw + from, PLX_HUGE, MADV_COLLAPSE);
+    (void)*(volatile uint8_t *)(c->rx + from);
+    (void)madvise(c->rx + from, PLX_HUGE, MADV_COLLAPSE);
+}
+
+void jit_code_reserve(struct jit_code *c, uint32_t n)
+{
+    while (c->huge * (uint32_t)PLX_HUGE < c->at + n && (c->huge + 1U) * PLX_HUGE <= c->size) {
+        ask_for_huge(c, c->huge * (uint32_t)PLX_HUGE);
+        c->huge++;
     }
 }
 

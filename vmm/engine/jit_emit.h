@@ -2,8 +2,9 @@
  * vmm/engine/jit_emit.h - bytes of host instructions into the code cache.
  *
  * The cache is memory mapped twice: written through one mapping, executed through the
- * other. A writer that runs out of room latches that (full) and goes on without effect; it is asked
- * once, at the end. Threading: who owns the cache. */
+ * other. Code is spread over so much of it that its host pages should be few: huge ones, if the
+ * host has them. A writer that runs out of room latches that (full) and goes on without effect; it
+ * is asked once, at the end. Threading: who owns the cache. */
 #ifndef VMM_ENGINE_JIT_EMIT_H
 #define VMM_ENGINE_JIT_EMIT_H
 
@@ -17,6 +18,7 @@ struct jit_code {
     uint32_t size, at;
     uint32_t nsites; /* words of data in use; they follow the executable mapping */
     bool full;
+    uint8_t huge; /* so many times PLX_HUGE from the beginning were asked for */
 };
 
 /* There is a word of data for so many bytes of code. */
@@ -25,6 +27,8 @@ enum { JIT_SITE_EACH = 16 };
 /* Errors: PLX_ENOMEM. */
 int jit_code_create(struct jit_code *c, uint32_t size);
 void jit_code_destroy(struct jit_code *c);
+/* Up to @n bytes are about to be emitted. */
+void jit_code_reserve(struct jit_code *c, uint32_t n);
 
 enum { HOST_T0 = 11, HOST_T1 = 14, HOST_BUDGET = 13, HOST_GUEST_RSP = 15 };
 
