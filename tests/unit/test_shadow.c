@@ -4,9 +4,11 @@
  * forgets everything before each instruction, run the same random instructions on three vCPUs:
  * loads, stores, read-modify-writes, strings and fetches through pages that alias each other and
  * the tables, edits of the tables, loads of CR3. In parallel parts each world runs its vCPUs in an
- * order of its own. Bugs hunted: a stale translation or instruction on any vCPU, a right that is
- * used but was not given, an access that stops on a miss but not on a hit, a flag that comes too
- * late, twice or in another order. The seed is printed; SEED= in the environment replays it. */
+ * order of its own. Once in the lower half of the linear addresses, and once in the upper half,
+ * with SMAP, as a kernel whose spaces have tables in common. Bugs hunted: a stale translation or
+ * instruction on any vCPU, a right that is used but was not given, an access that stops on a miss
+ * but not on a hit, a flag that comes too late, twice or in another order. The seed is printed;
+ * SEED= in the environment replays it. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,6 +29,9 @@ enum {
     CODE = 0x600,                           /* in each page of the pool: mov eax, imm32 */
     SCRATCH = 0x140000,                     /* 4 pages that strings are copied to */
 };
+
+#define HIGH UINT64_C(0xffff800000000000)
+static gva_t base; /* of all linear addresses: 0 or HIGH */
 
 struct world {
     const char *name;
@@ -76,9 +81,16 @@ static void fill_ram(struct guest *g)
             g_put(g, table(s, level), table(s, level + 1) | 7, 8);
         }
         g_put(g, table(s, 2) + 8, 0x200000 | 0x87, 8);
+        if (base != 0) { /* tables in common, for supervisors; the lower half is theirs too */
+            g_put(g, table(s, 0), table(s, 1) | 0x63, 8);
+            g_put(g, table(s, 0) + 256 * 8, table(0, 1) | 0x63, 8);
+        }
         for (uint64_t i = 0; i < 512; i++) {
             g_put(g, table(s, 3) + i * 8, i << 12 | 7, 8);
         }
+    }
+    for (uint64_t vec = 0; vec < 48; vec++) {
+        g_put(g, G_IDT + vec * 16 + 8, base >> 32, 8);
     }
     for (uint64_t i = 0; i < POOL; i++) {
         g_put(g, (WINDOW + i) * PAGE_SIZE + CODE, 0xb8 | i << 8, 5);
@@ -114,6 +126,10 @@ static void open_world(struct world *w)
         assert_int_equal(engine_interp.create(&cfg, &g->v, NULL), 0);
         g->v->c = c;
         g->v->c.cr3 = table(i % SPACES, 0);
+        g->v->c.cr4 |= base != 0 ? CR4_SMAP : 0;
+        g->v->c.gdtr.base |= base;
+        g->v->c.idtr.base |= base;
+        g->v->c.tr.base |= base;
         engine_interp.state_changed(g->v);
     }
     fill_ram(&w->g[0]);
@@ -163,12 +179,19 @@ static struct step choose(struct prng *rng)
             unsigned level = (unsigned)prng_below(rng, 3);
             s.to = table(space, level);
             s.value = table(space, level + 1) | 7;
+            if (base != 0 && level == 0) { /* or one that not all have */
+                s.to += 256 * 8;
+                s.value =
+                    table((unsigned)prng_below(rng, 2) * space, 1) | prng_below(rng, 2) << 5 | 3;
+            }
         }
     } else if (s.op == XCHG_SPLIT) {
         s.to = PAGE_BASE(s.to);
     } else if (s.op == MOVS) {
         s.to = SCRATCH + prng_below(rng, 4) * PAGE_SIZE / 2;
     }
+    s.to |= base != 0 && prng_below(rng, 100) == 0 ? 0 : base;
+    s.from |= base;
     return s;
 }
 
@@ -182,8 +205,8 @@ static void set_up(struct vcpu *v, const struct step *s)
     c->gpr[RSI] = s->from;
     c->gpr[RCX] = 700; /* past the end of a page */
     c->gpr[RAX] = s->value;
-    c->gpr[RSP] = G_STACK + 0x800 + v->id * 0x2000;
-    c->rip = s->op == FETCH ? PAGE_BASE(s->to) + CODE : G_CODE + (uint64_t)s->op * 16;
+    c->gpr[RSP] = base | (G_STACK + 0x800 + v->id * 0x2000);
+    c->rip = s->op == FETCH ? PAGE_BASE(s->to) + CODE : base | (G_CODE + (uint64_t)s->op * 16);
 }
 
 static enum vcpu_stop go(struct world *w, unsigned i, enum engine_part part, uint64_t budget)
@@ -320,6 +343,31 @@ static void no_switch_changes_a_result(void **state)
     close_worlds(worlds, PLX_COUNT(worlds));
 }
 
+static void spaces_share_what_their_tables_do(void **state)
+{
+    static struct world worlds[] = {
+        {.name = "all on", .cfg = {true, 8, true, true}},
+        {.name = "forgetful", .cfg = {false, 1, true, false}, .forgets = true},
+        {.name = "small", .cfg = {true, 64, true, true}, .entries = 16, .backwards = true},
+    };
+
+    (void)state;
+    base = HIGH;
+    run_worlds(worlds, PLX_COUNT(worlds));
+    struct shadow_counters c = all_counters(&worlds[0]);
+    print_counters(&c);
+    assert_true(c.half_hits > 100 && c.switch_hits > 100 && c.batch_hits > 100 && c.undone > 10);
+    assert_true(c.drops_store > 100 && c.drops_revoke > 100 && c.shootdowns_batched > 100);
+    close_worlds(worlds, PLX_COUNT(worlds));
+}
+
+static int back_to_the_lower_half(void **state)
+{
+    (void)state;
+    base = 0;
+    return 0;
+}
+
 /* Without owed flags other vCPUs stop, but again all worlds alike. */
 static void eager_flags_change_it_alike(void **state)
 {
@@ -446,14 +494,82 @@ static void spaces_are_kept(void **state)
     close_world(&w);
 }
 
+static void switch_to(struct world *w, unsigned space)
+{
+    set_up(w->g[0].v, &(struct step){.op = SWITCH, .value = table(space, 0)});
+    (void)go(w, 0, PART_SERIAL, 1);
+}
+
+/* What one space was filled with another has, for as long as its top table says the same; and only
+ * if the vCPU may read that table. */
+static void a_half_is_shared(void **state)
+{
+    static struct world w = {.cfg = {true, 1, true, true}};
+    gva_t lin = HIGH | 0x90000;
+    uint64_t fills, hits;
+
+    (void)state;
+    base = HIGH;
+    open_world(&w);
+    for (unsigned s = 0; s < SPACES; s++) {
+        g_put(&w.g[0], (0x90 + s) * PAGE_SIZE, s + 1, 8);
+        g_put(&w.g[0], table(s, 3) + 0x90 * 8, (0x90 + s) << PAGE_SHIFT | 0x63, 8);
+    }
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 1);
+    load(&w, 0, G_CODE | HIGH, PART_SERIAL, VCPU_BUDGET);
+    fills = all_counters(&w).fills;
+    hits = all_counters(&w).half_hits;
+    switch_to(&w, 1);
+    switch_to(&w, 2);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 1);
+    assert_int_equal(all_counters(&w).fills, fills);
+    assert_int_equal(all_counters(&w).half_hits, hits + 2);
+
+    /* the current one's top table changes: it has a kernel of its own */
+    g_put(&w.g[0], table(2, 0) + 256 * 8, table(2, 1) | 0x63, 8);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 3);
+    switch_to(&w, 1);
+    fills = all_counters(&w).fills;
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 1);
+    assert_int_equal(all_counters(&w).fills, fills);
+    /* one that is not the current one's, and what no walk has accessed yet */
+    g_put(&w.g[0], table(0, 0) + 256 * 8, table(0, 1) | 3, 8);
+    switch_to(&w, 0);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 1);
+    assert_int_equal(g_get(&w.g[0], table(0, 0) + 256 * 8) & 0x20, 0x20);
+    /* a table below it changes for all */
+    g_put(&w.g[0], table(0, 3) + 0x90 * 8, 0x91 << PAGE_SHIFT | 0x63, 8);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 2);
+    switch_to(&w, 1);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 2);
+
+    /* another vCPU takes the top table: a hit stops for it as a miss does */
+    (void)owner_serial(w.o, table(1, 0) >> PAGE_SHIFT, 1, OWNER_W);
+    load(&w, 0, lin, PART_PARALLEL, VCPU_PAGES);
+    assert_int_equal(w.g[0].v->lack.page, table(1, 0) >> PAGE_SHIFT);
+    assert_false(w.g[0].v->lack.write);
+    engine_interp.settle(w.g[0].v);
+    assert_int_equal(load(&w, 0, lin, PART_SERIAL, VCPU_BUDGET), 2);
+    /* and a space that is switched to */
+    (void)owner_serial(w.o, table(0, 0) >> PAGE_SHIFT, 1, OWNER_W);
+    w.g[0].v->c.cr3 = table(0, 0);
+    vcpu_context_changed(w.g[0].v);
+    load(&w, 0, lin, PART_PARALLEL, VCPU_PAGES);
+    assert_int_equal(w.g[0].v->lack.page, table(0, 0) >> PAGE_SHIFT);
+    engine_interp.settle(w.g[0].v);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_switch_changes_a_result),
+        cmocka_unit_test_teardown(spaces_share_what_their_tables_do, back_to_the_lower_half),
         cmocka_unit_test(eager_flags_change_it_alike),
         cmocka_unit_test(flags_are_owed_and_settled),
         cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),
         cmocka_unit_test(spaces_are_kept),
+        cmocka_unit_test_teardown(a_half_is_shared, back_to_the_lower_half),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -593,7 +593,8 @@ const struct insn *block_at(struct vcpu *v, unsigned *n)
             *n = block->n;
             return block->insns;
         }
-        /* finding may have dropped others, and moved what is at RIP */
+        /* finding may have dropped others, and moved what is at RIP and where that is kept */
+        e = &v->tlb_code[rip >> PAGE_SHIFT & v->tlb_mask];
         hva = (uintptr_t)e->hva + PAGE_OFFSET(rip);
         j = jump_at(v->blocks, hva);
         *j = (struct jump){hva, v->code_key, block};

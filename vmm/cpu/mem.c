@@ -101,6 +101,30 @@ void vcpu_mem_select(struct vcpu *v)
     }
 }
 
+/* The tables of the current space may be others now. */
+static void settle_space(struct vcpu *v)
+{
+    if (PLX_UNLIKELY(v->mem->s->moved)) {
+        v->mem->s->moved = false;
+        vcpu_mem_select(v);
+    }
+}
+
+/* The current space shares a half from now on, if it did not and may: what is shared implies the
+ * right to read its top table, as every entry does. */
+static bool share(struct vcpu *v)
+{
+    struct shadow *s = v->mem->s;
+    uint64_t page;
+
+    if (!shadow_may_share(s) || !ram_page_of(v->ram, v->mem->key.cr3, &page) ||
+        (v->owner != NULL && !owner_may_read(v->owner, page, v->id)) || !shadow_share(s)) {
+        return false;
+    }
+    settle_space(v);
+    return true;
+}
+
 /* Without paging, or where a register has no say, it is left out. */
 static struct shadow_key key_of(const struct cpu *c)
 {
@@ -128,6 +152,8 @@ void vcpu_context_changed(struct vcpu *v)
     if (memcmp(&k, &m->key, sizeof k) != 0) {
         m->key = k;
         shadow_select(m->s, &k);
+        m->s->moved = false; /* what follows looks */
+        (void)share(v);
     }
     m->is64 = cpu_is64(&v->c);
     vcpu_mem_select(v);
@@ -139,6 +165,7 @@ void vcpu_context_changed(struct vcpu *v)
 void vcpu_mem_drop_all(struct vcpu *v)
 {
     shadow_drop_all(v->mem->s);
+    settle_space(v);
 }
 
 void vcpu_mem_drop_writes(struct vcpu *v)
@@ -157,6 +184,7 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags)
 
     if (!flags && ram_page_of(v->ram, gpa, &page)) {
         shadow_table_written(v->mem->s, page, gpa, len);
+        settle_space(v);
     }
 }
 
@@ -168,6 +196,7 @@ static void revoke_now(struct vcpu *v, uint64_t page, bool all)
     }
 #endif
     shadow_revoke(v->mem->s, page, all);
+    settle_space(v);
 }
 
 static void revoke_queued(struct vcpu *v)
@@ -335,6 +364,7 @@ void vcpu_mem_undo(struct vcpu *v)
             shadow_drop(s, u->fill[i]);
         }
     }
+    settle_space(v);
     undo_reset(u);
 }
 
@@ -444,6 +474,11 @@ static bool set_for_neighbours(const struct walk_result *r)
     return r->nset != 0 && (!leaf_only || r->shift > PAGE_SHIFT);
 }
 
+static bool finds(const struct shadow_entry *e, gva_t lin, unsigned access)
+{
+    return e->tag == PAGE_BASE(lin) && (e->perm & access) != 0;
+}
+
 /* Translate one page's access as SDM Vol. 3A, "Paging"; raises #PF. @implicit: an access to a
  * system structure, which EFLAGS.AC does not let pass SMAP. The result is valid until the next
  * translation or drop. */
@@ -455,11 +490,16 @@ static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned 
     bool ac = kind == SHADOW_SUPER_AC;
     uint32_t slot = shadow_slot(s, kind, lin);
     struct shadow_entry *e = &s->entry[slot];
-    bool miss = e->tag != PAGE_BASE(lin) || (e->perm & access) == 0;
+    bool miss = !finds(e, lin, access);
     struct walk_result r;
     unsigned rights = 0;
     uint64_t page;
 
+    if (miss && kind == SHADOW_SUPER && (int64_t)lin < 0 && share(v)) {
+        slot = shadow_slot(s, kind, lin);
+        e = &s->entry[slot];
+        miss = !finds(e, lin, access);
+    }
     if (miss) {
         const struct walk_tables t = {v->ram, v->owner != NULL ? see_table : NULL, v};
         struct walk_want want = {.access = access, .user = user, .ac = ac};
@@ -469,7 +509,12 @@ static const struct shadow_entry *translate(struct vcpu *v, gva_t lin, unsigned 
         bool ram = ram_page_of(v->ram, r.page, &page);
         rights = ram ? right_to(v, page, access) : 0;
         set_flags(v, &r);
+        if (kind == SHADOW_SUPER && s->half != NULL && !shadow_half_takes(s, lin, &r)) {
+            slot = shadow_slot(s, kind, lin);
+            e = &s->entry[slot];
+        }
         shadow_fill(s, slot, lin, &r);
+        settle_space(v);
         if (v->parallel) {
             undo_begin(&v->mem->undo, v, s->nowed);
             undo_fill(&v->mem->undo, slot);
@@ -627,6 +672,7 @@ static void piece_write(struct vcpu *v, const struct mem_piece *p, const uint8_t
     memcpy(p->hva, data, p->len);
     if (entry) {
         shadow_table_written(v->mem->s, page, p->gpa, p->len);
+        settle_space(v);
     }
 }
 

@@ -10,6 +10,8 @@
 
 /* Of a space and kind: 64 MiB in reach, as a processor has. What is never used costs no memory. */
 enum { ENTRIES_DEFAULT = 16384, ENTRIES_MIN = 1, BUCKET_BITS = 14, BUCKETS = 1 << BUCKET_BITS };
+/* Changes of the space after which a half that none of them shared may be given up. */
+enum { HALF_AGE = 64 };
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -17,7 +19,10 @@ static int open_space(struct shadow *s, unsigned i)
 {
     struct shadow_space *sp = &s->space[i];
 
-    sp->used = plx_calloc(s->slots, sizeof *sp->used);
+    sp->first = s->all_slots;
+    sp->slots = i < s->nspaces ? s->slots : s->entries;
+    s->all_slots += sp->slots;
+    sp->used = plx_calloc(sp->slots, sizeof *sp->used);
     sp->tops = plx_calloc(SHADOW_TOPS, sizeof *sp->tops);
     return sp->used == NULL || sp->tops == NULL ? PLX_ENOMEM : 0;
 }
@@ -36,21 +41,22 @@ int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attent
     s->ram = ram;
     s->attention = attention;
     s->nspaces = cfg->tagged ? SHADOW_SPACES : 1;
+    s->nhalves = cfg->tagged ? SHADOW_HALVES : 0;
     s->entries = ENTRIES_MIN;
     while (s->entries < (entries == 0 ? (unsigned)ENTRIES_DEFAULT : entries) &&
            s->entries < ENTRIES_DEFAULT) {
         s->entries *= 2;
     }
     s->slots = s->entries * SHADOW_KINDS;
-    s->tlb = plx_calloc((size_t)s->slots * s->nspaces, sizeof *s->tlb);
-    s->entry = plx_calloc((size_t)s->slots * s->nspaces, sizeof *s->entry);
+    for (unsigned i = 0; i < s->nspaces + s->nhalves && rc == 0; i++) {
+        rc = open_space(s, i);
+    }
+    s->tlb = plx_pages(s->all_slots * sizeof *s->tlb);
+    s->entry = plx_pages(s->all_slots * sizeof *s->entry);
     s->use = plx_calloc(ram_pages(ram), sizeof *s->use);
     s->page = plx_calloc(ram_pages(ram), sizeof *s->page);
     s->by_leaf = plx_calloc(BUCKETS, sizeof *s->by_leaf);
     s->by_dir = plx_calloc(BUCKETS, sizeof *s->by_dir);
-    for (unsigned i = 0; i < s->nspaces && rc == 0; i++) {
-        rc = open_space(s, i);
-    }
     if (rc != 0 || s->tlb == NULL || s->entry == NULL || s->use == NULL || s->page == NULL ||
         s->by_leaf == NULL || s->by_dir == NULL) {
         shadow_destroy(s);
@@ -65,12 +71,12 @@ int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attent
 void shadow_destroy(struct shadow *s)
 {
     if (s != NULL) {
-        for (unsigned i = 0; i < s->nspaces; i++) {
+        for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
             plx_free(s->space[i].used);
             plx_free(s->space[i].tops);
         }
-        plx_free(s->tlb);
-        plx_free(s->entry);
+        plx_pages_free(s->tlb, s->all_slots * sizeof *s->tlb);
+        plx_pages_free(s->entry, s->all_slots * sizeof *s->entry);
         plx_free(s->use);
         plx_free(s->page);
         plx_free(s->by_leaf);
@@ -225,6 +231,25 @@ void shadow_drop(struct shadow *s, uint32_t slot)
 /* --- spaces ------------------------------------------------------------------------------------
  */
 
+static unsigned half_space(const struct shadow *s, const struct shadow_half *h)
+{
+    return s->nspaces + (unsigned)(h - s->halves);
+}
+
+/* The current space shares @half, or (NULL) nothing. */
+static void set_half(struct shadow *s, struct shadow_half *half)
+{
+    s->half = half;
+    for (unsigned kind = 0; kind < SHADOW_KINDS; kind++) {
+        s->base[kind] = s->space[s->current].first + kind * s->entries;
+    }
+    if (half != NULL) {
+        s->base[SHADOW_SUPER] = s->space[half_space(s, half)].first;
+    }
+    s->moved = true;
+    *s->attention = true;
+}
+
 static void empty_space(struct shadow *s, unsigned i)
 {
     struct shadow_space *sp = &s->space[i];
@@ -237,12 +262,18 @@ static void empty_space(struct shadow *s, unsigned i)
     sp->nused = 0;
     for (unsigned k = 0; k < sp->ntops; k++) {
         struct shadow_page *p = &s->page[sp->tops[k]];
-        p->tops &= (uint8_t) ~(1U << i);
+        p->tops &= (uint16_t) ~(1U << i);
         if (p->tops == 0) {
             s->use[sp->tops[k]] &= (uint8_t)~USE_TOP;
         }
     }
     sp->ntops = 0;
+    sp->alone = false;
+    if (i >= s->nspaces) {
+        s->halves[i - s->nspaces].n = 0;
+    } else if (i == s->current && s->half != NULL) {
+        set_half(s, NULL); /* it is not known any more that its top table is like others' */
+    }
 }
 
 static unsigned choose_space(struct shadow *s)
@@ -268,7 +299,7 @@ static void claim_space(struct shadow *s, unsigned i, const struct shadow_key *k
     if (sp->live) {
         empty_space(s, i);
     } else {
-        for (uint32_t slot = i * s->slots; slot < (i + 1) * s->slots; slot++) {
+        for (uint32_t slot = sp->first; slot < sp->first + sp->slots; slot++) {
             s->entry[slot].tag = TLB_NONE;
             s->tlb[slot] = no_entry(slot);
         }
@@ -294,12 +325,12 @@ void shadow_select(struct shadow *s, const struct shadow_key *key)
     }
     s->current = i;
     s->space[i].used_at = ++s->clock;
-    *s->attention = true;
+    set_half(s, NULL);
 }
 
 void shadow_drop_all(struct shadow *s)
 {
-    for (unsigned i = 0; i < s->nspaces; i++) {
+    for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
         empty_space(s, i);
     }
     *s->attention = true;
@@ -307,36 +338,156 @@ void shadow_drop_all(struct shadow *s)
 
 void shadow_drop_writes(struct shadow *s)
 {
-    for (unsigned i = 0; i < s->nspaces; i++) {
+    for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
         for (uint32_t k = 0; k < s->space[i].nused; k++) {
             s->tlb[s->space[i].used[k]].wtag = shadow_no_tag(s->space[i].used[k]);
         }
     }
 }
 
-/* --- filling ------------------------------------------------------------------------------------
- */
-
-static void note_tops(struct shadow *s, const struct walk_result *r)
+static void note_top(struct shadow *s, unsigned space, uint64_t page)
 {
-    struct shadow_space *sp = &s->space[s->current];
+    struct shadow_space *sp = &s->space[space];
+    struct shadow_page *p = &s->page[page];
 
-    for (unsigned i = 0; i + 2 < r->nentries; i++) {
-        uint64_t page = page_of(s, r->entry[i]);
-        struct shadow_page *p = &s->page[page];
-        if ((p->tops >> s->current & 1) == 0) {
-            add_use(s, page, USE_TOP);
-            p->tops |= (uint8_t)(1U << s->current);
-            sp->tops[sp->ntops++] = page;
-        }
+    if ((p->tops >> space & 1) == 0) {
+        add_use(s, page, USE_TOP);
+        p->tops |= (uint16_t)(1U << space);
+        sp->tops[sp->ntops++] = page;
     }
 }
 
-static void put(struct shadow *s, uint32_t slot, gva_t lin, gpa_t page, unsigned perm, gpa_t leaf,
-                gpa_t dir)
+static void make_room_for_tops(struct shadow *s, unsigned space)
 {
-    struct shadow_space *sp = &s->space[s->current];
+    if (s->space[space].ntops + WALK_LEVELS > SHADOW_TOPS) {
+        empty_space(s, space);
+        *s->attention = true;
+    }
+}
+
+/* --- halves -------------------------------------------------------------------------------------
+ */
+
+static uint64_t top_entry(const struct shadow *s, unsigned index)
+{
+    uint64_t value;
+
+    memcpy(&value, ram_page_hva(s->ram, s->space[s->current].key.cr3) + index * sizeof value,
+           sizeof value);
+    return value;
+}
+
+bool shadow_may_share(const struct shadow *s)
+{
+    const struct shadow_space *sp = &s->space[s->current];
+
+    /* Without SMAP supervisors access what is users', in the lower half. */
+    return s->half == NULL && s->nhalves != 0 && !sp->alone && (sp->key.efer & EFER_LMA) != 0 &&
+           (sp->key.cr4 & CR4_SMAP) != 0;
+}
+
+/* Does the current space have what @h was filled with? */
+static bool agrees(const struct shadow *s, const struct shadow_half *h)
+{
+    const struct shadow_space *of = &s->space[half_space(s, h)];
+    struct shadow_key key = s->space[s->current].key;
+    unsigned i = 0;
+
+    key.cr3 = 0;
+    if (!of->live || memcmp(&of->key, &key, sizeof key) != 0) {
+        return false;
+    }
+    while (i < h->n && top_entry(s, h->top[i].index) == h->top[i].value) {
+        i++;
+    }
+    return i == h->n;
+}
+
+/* One that is free, or the one unused longest, if that is long. */
+static struct shadow_half *claim_half(struct shadow *s)
+{
+    unsigned i = s->nspaces;
+
+    for (unsigned k = i + 1; k < s->nspaces + s->nhalves; k++) {
+        if (s->space[i].live && (!s->space[k].live || s->space[k].used_at < s->space[i].used_at)) {
+            i = k;
+        }
+    }
+    if (s->space[i].live && s->clock - s->space[i].used_at < HALF_AGE) {
+        return NULL;
+    }
+    struct shadow_key key = s->space[s->current].key;
+    key.cr3 = 0;
+    claim_space(s, i, &key);
+    return &s->halves[i - s->nspaces];
+}
+
+bool shadow_share(struct shadow *s)
+{
+    struct shadow_half *h = NULL;
+    uint64_t root = page_of(s, s->space[s->current].key.cr3);
+
+    for (unsigned i = 0; i < s->nhalves && h == NULL; i++) {
+        h = agrees(s, &s->halves[i]) ? &s->halves[i] : NULL;
+    }
+    s->counters.half_hits += h != NULL;
+    if (h == NULL && (h = claim_half(s)) == NULL) {
+        return false;
+    }
+    make_room_for_tops(s, s->current);
+    note_top(s, s->current, root);
+    s->space[half_space(s, h)].used_at = s->clock;
+    set_half(s, h);
+    return true;
+}
+
+bool shadow_half_takes(struct shadow *s, gva_t lin, const struct walk_result *r)
+{
+    struct shadow_half *h = s->half;
+    unsigned index = (unsigned)(PAGE_OFFSET(r->entry[0]) / sizeof(uint64_t)), i = 0;
+    uint64_t value = top_entry(s, index);
+
+    make_room_for_tops(s, half_space(s, h));
+    while (i < h->n && h->top[i].index != index) {
+        i++;
+    }
+    if (i == SHADOW_HALF_TOPS || (int64_t)lin >= 0 || (value & WALK_A) == 0 ||
+        (i < h->n && h->top[i].value != value)) {
+        s->space[s->current].alone = true;
+        set_half(s, NULL);
+        return false;
+    }
+    if (i == h->n) {
+        h->top[h->n].value = value;
+        h->top[h->n++].index = (uint16_t)index;
+    }
+    return true;
+}
+
+/* --- filling ------------------------------------------------------------------------------------
+ */
+
+static unsigned space_of(const struct shadow *s, uint32_t slot)
+{
+    uint32_t own = s->nspaces * s->slots;
+
+    return slot < own ? slot / s->slots : s->nspaces + (slot - own) / s->entries;
+}
+
+/* The first entry of a walk that those of @space depend on as such: halves know the values of those
+ * of top tables. */
+static unsigned first_of(const struct shadow *s, unsigned space)
+{
+    return space < s->nspaces ? 0 : 1;
+}
+
+static void put(struct shadow *s, uint32_t slot, gva_t lin, gpa_t page, unsigned perm, gpa_t leaf,
+                const struct walk_result *r)
+{
+    unsigned space = space_of(s, slot);
+    struct shadow_space *sp = &s->space[space];
     struct shadow_entry *e = &s->entry[slot];
+    gpa_t dir = r->nentries < 2 + first_of(s, space) ? SHADOW_NONE : r->entry[r->nentries - 2];
     uint64_t index;
 
     if (!e->listed) {
@@ -360,25 +511,19 @@ static void put(struct shadow *s, uint32_t slot, gva_t lin, gpa_t page, unsigned
     }
 }
 
-static gpa_t dir_of(const struct walk_result *r)
-{
-    return r->nentries < 2 ? SHADOW_NONE : r->entry[r->nentries - 2];
-}
-
 void shadow_fill(struct shadow *s, uint32_t slot, gva_t lin, const struct walk_result *r)
 {
-    unsigned n = r->nentries;
+    unsigned n = r->nentries, space = space_of(s, slot);
 
     if (s->entry[slot].tag != TLB_NONE) {
         s->counters.evictions += s->entry[slot].tag != PAGE_BASE(lin);
         shadow_drop(s, slot);
     }
-    if (s->space[s->current].ntops + WALK_LEVELS > SHADOW_TOPS) {
-        empty_space(s, s->current);
-        *s->attention = true;
+    make_room_for_tops(s, space);
+    for (unsigned i = first_of(s, space); i + 2 < n; i++) {
+        note_top(s, space, page_of(s, r->entry[i]));
     }
-    note_tops(s, r);
-    put(s, slot, lin, r->page, r->perm, n == 0 ? SHADOW_NONE : r->entry[n - 1], dir_of(r));
+    put(s, slot, lin, r->page, r->perm, n == 0 ? SHADOW_NONE : r->entry[n - 1], r);
     s->entry[slot].waiting = false;
     s->counters.fills++;
 }
@@ -389,7 +534,7 @@ bool shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct w
     if (s->entry[slot].tag != TLB_NONE) {
         return false;
     }
-    put(s, slot, lin, page, perm, leaf, dir_of(r));
+    put(s, slot, lin, page, perm, leaf, r);
     s->entry[slot].waiting = true;
     s->counters.batch_filled++;
     return true;
@@ -440,7 +585,7 @@ static void drop_tables(struct shadow *s, uint64_t page, gpa_t from, gpa_t to, u
     struct shadow_page *p = &s->page[page];
 
     if ((s->use[page] & USE_TOP) != 0) {
-        for (unsigned i = 0; i < s->nspaces; i++) {
+        for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
             if ((p->tops >> i & 1) != 0) {
                 empty_space(s, i);
             }

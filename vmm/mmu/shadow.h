@@ -7,6 +7,12 @@
  * lets pass SMAP. With `tagged' several spaces are kept and a load of CR3 selects among them; else
  * there is one, emptied by each change.
  *
+ * With `tagged' supervisor accesses to the upper half of the linear addresses go to a table that
+ * spaces share (a *half*), as the tables of a kernel do below the top one: its entries are those of
+ * every space whose top table has, for the addresses in use, the same entries as that of the space
+ * that filled them. That is looked at whenever a space becomes the current one; from then on the
+ * space depends on its top table, as for entries of its own.
+ *
  * Never stale (ARCHITECTURE.md, "Memory"). An entry is linked to the page it maps, to the guest's
  * table entry that maps it and to the one above; tables further up are known per space. So a store
  * to a table, a page taken away and a page that must not be written behind our back find what
@@ -61,11 +67,23 @@ struct shadow_key {
 struct shadow_space {
     struct shadow_key key;
     bool live;
-    uint64_t used_at; /* of shadow.clock */
-    uint32_t *used;   /* entries filled since the space was emptied */
+    bool alone;            /* has what no half may have: see shadow_half_takes */
+    uint64_t used_at;      /* of shadow.clock */
+    uint32_t first, slots; /* its entries */
+    uint32_t *used;        /* entries filled since the space was emptied */
     uint32_t nused;
     uint64_t *tops; /* pages of tables above the last two levels */
     unsigned ntops;
+};
+
+/* Entries of a top table that those of a half rest on. */
+enum { SHADOW_HALF_TOPS = 32 };
+struct shadow_half {
+    struct {
+        uint64_t value;
+        uint16_t index;
+    } top[SHADOW_HALF_TOPS];
+    unsigned n;
 };
 
 /* Uses of a page of RAM, shadow.use: what this vCPU derived from it. */
@@ -86,11 +104,18 @@ enum {
 struct shadow_page {  /* the counts behind use */
     uint32_t entries; /* first that maps it */
     uint16_t nleaf, ndir;
-    uint8_t tops; /* bit i: space i has it among its tops */
+    uint16_t tops; /* bit i: space i has it among its tops */
 };
 
 enum { SHADOW_BATCH_MAX = 64 };
-enum { SHADOW_SPACES = 8, SHADOW_TOPS = 64, SHADOW_OWED = 64, SHADOW_QUEUE = 64 };
+enum {
+    SHADOW_SPACES = 8,
+    SHADOW_HALVES = 2,
+    SHADOW_TOPS = 64,
+    SHADOW_OWED = 64,
+    SHADOW_QUEUE = 64
+};
+enum { SHADOW_ALL_SPACES = SHADOW_SPACES + SHADOW_HALVES };
 
 struct shadow_config {
     bool tagged;    /* keep spaces across loads of CR3 */
@@ -109,6 +134,7 @@ struct shadow_config {
     X(batch_hits, "of these, later used, where that asks for a right")   \
     X(switches, "changes of the address space")                          \
     X(switch_hits, "of these, to a space that was kept")                 \
+    X(half_hits, "upper halves found again")                             \
     X(space_evictions, "spaces given up for another")                    \
     X(evictions, "entries given up for another")                         \
     X(drops_store, "entries dropped by stores to page tables")           \
@@ -140,12 +166,16 @@ struct shadow {
     struct ram *ram;
     bool *attention;  /* set when what runs may be mapped no longer */
     unsigned entries; /* per kind, a power of two */
-    unsigned nspaces, current;
-    uint32_t slots; /* per space */
+    unsigned nspaces, nhalves, current;
+    struct shadow_half *half;    /* of the current space; NULL: it shares nothing */
+    bool moved;                  /* base has changed since the vCPU looked (mem.c) */
+    uint32_t base[SHADOW_KINDS]; /* the first entry of the current space's, or half's, table */
+    uint32_t slots, all_slots;   /* per space, and of all */
     uint64_t clock;
-    struct tlb_entry *tlb;      /* of all spaces */
-    struct shadow_entry *entry; /* as many */
-    struct shadow_space space[SHADOW_SPACES];
+    struct tlb_entry *tlb;                        /* of all spaces */
+    struct shadow_entry *entry;                   /* as many */
+    struct shadow_space space[SHADOW_ALL_SPACES]; /* halves behind the others, keyed without CR3 */
+    struct shadow_half halves[SHADOW_HALVES];
     uint8_t *use;               /* per page of RAM: USE_* */
     struct shadow_page *page;   /* as many */
     uint32_t *by_leaf, *by_dir; /* heads of lists, by a hash of the guest's entry */
@@ -170,9 +200,16 @@ void shadow_select(struct shadow *s, const struct shadow_key *key);
 /* Where the current space would have @lin. */
 static inline uint32_t shadow_slot(const struct shadow *s, enum shadow_kind kind, gva_t lin)
 {
-    return s->current * s->slots + (uint32_t)kind * s->entries +
-           (uint32_t)((lin >> PAGE_SHIFT) & (s->entries - 1));
+    return s->base[kind] + (uint32_t)((lin >> PAGE_SHIFT) & (s->entries - 1));
 }
+
+/* May the current space share a half, which it does not yet? */
+bool shadow_may_share(const struct shadow *s);
+/* It does so from now on, if there is one for it. The vCPU may read its top table. */
+bool shadow_share(struct shadow *s);
+/* A walk for the half of the current space found @r: the half may have it. Else (an address in the
+ * lower half, or a top entry without its accessed flag) the space shares nothing from now on. */
+bool shadow_half_takes(struct shadow *s, gva_t lin, const struct walk_result *r);
 
 /* What stands for no tag at @slot: low bits that no page has, and another entry's page, so that a
  * linear address that belongs here differs from it beyond its page, too (translated code compares
