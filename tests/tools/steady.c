@@ -88,8 +88,8 @@ static void report(struct steady *s)
            (double)retired / 1e6, cpu, (double)retired / 1e6 / cpu);
 }
 
-/* Of the whole run: what the translator left to the interpreter. */
-static void print_interpreted(struct steady *s)
+/* Of the whole run: what the translator left to the interpreter, and what the shadow tables did. */
+static void print_whole(struct steady *s)
 {
     struct vm_counters c;
     char forms[JIT_FORMS_TEXT];
@@ -99,6 +99,11 @@ static void print_interpreted(struct steady *s)
            " cold; %s]\n",
            c.jit.called, c.jit.missed, c.jit.interpreted,
            jit_forms_text(&c.jit, forms, sizeof forms));
+    printf("  [shadow:");
+#define X(name, text) printf(" " #name "=%" PRIu64, c.shadow.name);
+    SHADOW_COUNTERS(X)
+#undef X
+    printf("]\n");
 }
 
 static void print(struct steady *s, const uint8_t *bytes, size_t n)
@@ -255,7 +260,7 @@ int main(int argc, char **argv)
             (void)fprintf(digests, "%" PRIu64 " %s\n", d.seq, hash128_hex(d.all, hex));
         }
     }
-    print_interpreted(&s);
+    print_whole(&s);
     printf("%" PRIu64 " slices, %" PRIu64 " virtual ms\n", vm_seq(s.vm), vm_now(s.vm) / 1000000);
     output_list_free(&out);
     vm_destroy(s.vm);
