@@ -17,7 +17,9 @@
 #define PAR_QUANTUM_MIN                                                      \
     4000 /* D: a parallel part lasts at least this, unless the clock cuts it \
           */
-#define PAR_QUANTUM_MAX    100000 /* D: and at most this */
+#define PAR_QUANTUM_MAX    100000           /* D: and at most this ... */
+#define PAR_SPAN_NS        UINT64_C(250000) /* D: ... or what virtual time of this length has room for */
+#define PAR_QUANTUM_LIMIT  4000000          /* D: which is never more than this */
 #define PAR_COST           1500   /* D: what a parallel part must gain to be worth its barriers */
 #define PAR_SCORE_MAX      16000  /* D: a gain counts as at most this */
 #define PAR_PROBES         4      /* D: parallel parts after time sharing before the score counts */

@@ -356,14 +356,14 @@ static inline struct vm *smp_vm(const struct smp_config *c)
 }
 
 /* One more slice; false: the VM has stopped. */
-static inline bool smp_slice(struct vm *vm, struct output_list *out)
+static inline bool smp_slice_at(struct vm *vm, uint32_t rate, struct output_list *out)
 {
     struct plx_err err = {.msg = ""};
     uint64_t now = vm_now(vm), timer = vm_next_timer(vm), seq = vm_seq(vm) + 1;
     struct record r = {.seq = seq,
                        .start_ns = vm_idle(vm) && timer > now && timer != UINT64_MAX ? timer : now,
                        .span_ns = SLICE_SPAN_NS / 2 + seq,
-                       .rate = RATE_DEFAULT + (uint32_t)(seq % 7) * 1001};
+                       .rate = rate + (uint32_t)(seq % 7) * 1001};
 
     if (vm_stopped(vm, NULL, NULL)) {
         return false;
@@ -374,6 +374,11 @@ static inline bool smp_slice(struct vm *vm, struct output_list *out)
     }
     output_list_clear(out);
     return true;
+}
+
+static inline bool smp_slice(struct vm *vm, struct output_list *out)
+{
+    return smp_slice_at(vm, RATE_DEFAULT, out);
 }
 
 #endif

@@ -145,6 +145,40 @@ static void translated_work_is_done_at_the_same_time(void **state)
     plx_free(o);
 }
 
+/* Barriers cost time, in which fast code gets far: it has longer parts, though none too long. */
+static void fast_code_meets_few_barriers(void **state)
+{
+    static const struct {
+        uint32_t rate, times;
+        uint64_t least, most; /* on an average, of both */
+    } cases[] = {
+        {RATE_DEFAULT, 40000, PAR_QUANTUM_MAX / 8, UINT64_C(2) * PAR_QUANTUM_MAX},
+        {RATE_ONE / 4, 8000000, UINT64_C(4) * PAR_QUANTUM_MAX, UINT64_C(2) * PAR_QUANTUM_LIMIT},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(cases); i++) {
+        const struct smp_config cfg = {.program = smp_compute64,
+                                       .vcpus = 2,
+                                       .times = cases[i].times,
+                                       .threads = 1,
+                                       .long_mode = true,
+                                       .engine = &engine_jit};
+        struct vm *vm = smp_vm(&cfg);
+        struct output_list out;
+        struct vm_counters c;
+
+        output_list_init(&out);
+        while (smp_slice_at(vm, cases[i].rate, &out)) {
+        }
+        vm_counters(vm, &c);
+        assert_true(c.parallel_retired > cases[i].least * c.rounds_parallel);
+        assert_true(c.parallel_retired <= cases[i].most * c.rounds_parallel);
+        output_list_free(&out);
+        vm_destroy(vm);
+    }
+}
+
 /* What one vCPU writes over code that others run, in parallel parts and in serial ones, is run from
  * then on; by either engine, with the same digests. */
 static void rewritten_code_is_never_stale(void **state)
@@ -289,6 +323,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(work_is_done_at_the_same_time),
         cmocka_unit_test(translated_work_is_done_at_the_same_time),
+        cmocka_unit_test(fast_code_meets_few_barriers),
         cmocka_unit_test(rewritten_code_is_never_stale),
         cmocka_unit_test(locked_counters_lose_nothing),
         cmocka_unit_test(racing_counters_race_alike),

@@ -62,7 +62,7 @@ int rounds_load(struct rounds *r, struct rbuf *in, struct plx_err *err)
         bool ok;
         uint64_t value;
     } checks[] = {
-        {"sched: quantum", r->quantum >= PAR_QUANTUM_MIN && r->quantum <= PAR_QUANTUM_MAX,
+        {"sched: quantum", r->quantum >= PAR_QUANTUM_MIN && r->quantum <= PAR_QUANTUM_LIMIT,
          r->quantum},
         {"sched: score", r->score >= -PAR_SCORE_MAX && r->score <= PAR_SCORE_MAX,
          (uint32_t)r->score},
@@ -265,9 +265,12 @@ static void part_task(void *ctx, unsigned k)
 }
 
 /* A little less than the quantum, differently for each vCPU and round: what stays in phase meets
- * the same conflicts again and again. */
+ * the same conflicts again and again, if there are any. */
 static uint64_t dithered(const struct vm *vm, unsigned vcpu, uint64_t quantum)
 {
+    if (vm->rounds.calm) {
+        return quantum;
+    }
     uint32_t h = (vm->rounds.turn * 16 + vcpu) * UINT32_C(2654435761);
 
     return quantum - (quantum / 16 * (h >> 24) >> 8);
@@ -316,11 +319,21 @@ static bool blocked(enum vcpu_stop stop)
     return stop == VCPU_SERIAL || stop == VCPU_PAGES;
 }
 
+/* The longest quantum: barriers cost time of the host, in which fast code gets far. */
+static uint32_t quantum_max(uint32_t rate)
+{
+    uint64_t most = (PAR_SPAN_NS << 16) / rate;
+
+    _Static_assert((PAR_SPAN_NS << 16) / RATE_MIN <= PAR_QUANTUM_LIMIT, "what load accepts");
+    return most > PAR_QUANTUM_MAX ? (uint32_t)most : PAR_QUANTUM_MAX;
+}
+
 /* What the part shows about the next ones. */
-static void learn(struct vm *vm, unsigned n, uint64_t quantum)
+static void learn(struct vm *vm, unsigned n, uint64_t quantum, uint32_t rate)
 {
     struct rounds *r = &vm->rounds;
     uint64_t sum = 0, most = 0;
+    uint32_t longest = quantum_max(rate);
     unsigned nblocked = 0;
 
     for (unsigned k = 0; k < n; k++) {
@@ -339,13 +352,13 @@ static void learn(struct vm *vm, unsigned n, uint64_t quantum)
     }
     r->calm = nblocked == 0;
     if (most * n - sum > most * n / 4 && nblocked != 0) {
-        r->quantum -= r->quantum / QUANTUM_STEP;
+        r->quantum -= r->quantum / (r->quantum > PAR_QUANTUM_MAX ? 2 : QUANTUM_STEP);
     } else if (nblocked == 0 && most > r->quantum / 2) {
         r->quantum += r->quantum / QUANTUM_STEP;
     }
-    r->quantum = r->quantum < PAR_QUANTUM_MIN   ? PAR_QUANTUM_MIN
-                 : r->quantum > PAR_QUANTUM_MAX ? PAR_QUANTUM_MAX
-                                                : r->quantum;
+    r->quantum = r->quantum < PAR_QUANTUM_MIN ? PAR_QUANTUM_MIN
+                 : r->quantum > longest       ? longest
+                                              : r->quantum;
     if (nblocked == 0 && quantum < PAR_QUANTUM_MIN) {
         return; /* cut short by the clock: that says nothing */
     }
@@ -386,7 +399,7 @@ static bool round_parallel(struct vm *vm, uint32_t set, uint64_t until, uint32_t
             machine_stop(vm->m, POWER_TRIPLE_FAULT, 0);
         }
     }
-    learn(vm, n, min_u64(quantum, room - reserve));
+    learn(vm, n, min_u64(quantum, room - reserve), rate);
     if (served != 0) {
         vm->counters.rounds_served++;
         (void)take_turns(vm, served, r->burst, until, rate);
