@@ -98,12 +98,13 @@ void runner_print_counters(struct vm *vm, FILE *to)
     struct vm_counters c;
 
     vm_counters(vm, &c);
-    (void)fprintf(to,
-                  "rounds: %" PRIu64 " alone, %" PRIu64 " parallel (%" PRIu64 " served), %" PRIu64
-                  " shared; instructions: %" PRIu64 " parallel, %" PRIu64
-                  " serial; %u threads, %" PRIu64 " parts together, %" PRIu64 " waits slept\n",
-                  c.rounds_alone, c.rounds_parallel, c.rounds_served, c.rounds_shared,
-                  c.parallel_retired, c.serial_retired, c.threads, c.parts_together, c.waits_slept);
+    (void)fprintf(
+        to,
+        "rounds: %" PRIu64 " alone (%" PRIu64 " handed over), %" PRIu64 " parallel (%" PRIu64
+        " served), %" PRIu64 " shared; instructions: %" PRIu64 " parallel, %" PRIu64
+        " serial; %u threads, %" PRIu64 " parts together, %" PRIu64 " waits slept\n",
+        c.rounds_alone, c.handed_over, c.rounds_parallel, c.rounds_served, c.rounds_shared,
+        c.parallel_retired, c.serial_retired, c.threads, c.parts_together, c.waits_slept);
     if (c.owner.to_exclusive != 0) {
         (void)fprintf(to,
                       "pages: %" PRIu64 " to one vCPU, %" PRIu64 " to all, %" PRIu64

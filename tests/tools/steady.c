@@ -76,13 +76,14 @@ static void report(struct steady *s)
                  s->last.vcpu[i].lacks_read - s->last.vcpu[i].lacks_write -
                  s->last.vcpu[i].needs_serial;
     }
-    printf("  [%.1f M clocked, %.1f M run, %.2f at once; %" PRIu64 " alone, %" PRIu64
-           " parallel (%" PRIu64 " served), %" PRIu64 " shared; %" PRIu64 " stops; pages %" PRIu64
-           " taken %" PRIu64 " shared %" PRIu64
+    printf("  [%.1f M clocked, %.1f M run, %.2f at once; %" PRIu64 " alone (%" PRIu64
+           " handed over), %" PRIu64 " parallel (%" PRIu64 " served), %" PRIu64 " shared; %" PRIu64
+           " stops; pages %" PRIu64 " taken %" PRIu64 " shared %" PRIu64
            " in place; %.1f M instructions, cpu %.3f s, %.0f M/s]\n",
            (double)clocked / 1e6, (double)progress / 1e6, (double)progress / (double)clocked,
-           c.rounds_alone - s->last.rounds_alone, c.rounds_parallel - s->last.rounds_parallel,
-           c.rounds_served - s->last.rounds_served, c.rounds_shared - s->last.rounds_shared, stops,
+           c.rounds_alone - s->last.rounds_alone, c.handed_over - s->last.handed_over,
+           c.rounds_parallel - s->last.rounds_parallel, c.rounds_served - s->last.rounds_served,
+           c.rounds_shared - s->last.rounds_shared, stops,
            c.owner.to_exclusive - s->last.owner.to_exclusive,
            c.owner.to_shared - s->last.owner.to_shared, c.owner.in_place - s->last.owner.in_place,
            (double)retired / 1e6, cpu, (double)retired / 1e6 / cpu);

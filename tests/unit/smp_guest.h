@@ -20,7 +20,7 @@ extern const uint8_t smp_image[], smp_image_end[];
 /* Entries, in the image. */
 extern const uint8_t smp_locked[], smp_racing[], smp_compute[], smp_message[], smp_tas[],
     smp_tas_pause[], smp_ticket[], smp_ipi[], smp_warp[], smp_store_buffer[], smp_dekker[],
-    smp_strings[], smp_derived[];
+    smp_strings[], smp_derived[], smp_token[], smp_errand[];
 /* For 64-bit mode. */
 extern const uint8_t smp_compute64[], smp_rewrite64[];
 /* An instruction of smp_compute: addl $12345, %eax. */
@@ -42,7 +42,7 @@ __asm__(
     ".global smp_image, smp_image_end\n"
     ".global smp_locked, smp_racing, smp_compute, smp_message, smp_tas, smp_tas_pause\n"
     ".global smp_ticket, smp_ipi, smp_warp, smp_store_buffer, smp_dekker, smp_strings\n"
-    ".global smp_derived, smp_addend, smp_compute64, smp_rewrite64\n"
+    ".global smp_token, smp_errand, smp_derived, smp_addend, smp_compute64, smp_rewrite64\n"
     "smp_image:\n"
     ".code32\n"
     ".set SMP_BASE, 0x200000\n"
@@ -137,6 +137,39 @@ __asm__(
     "    movl $0, 0xfee000b0\n"
     "    movl %edx, 0xfee00310\n movl $0x4040, 0xfee00300\n"
     "    iret\n"
+
+    /* vCPU 0 asks EDI times by an IPI, does some work, and halts if vCPU 1 has not answered by
+     * then; that halts until it is asked, works, answers, and sends an IPI only to one that waits.
+     * The work of vCPU 0 is short, or (smp_errand) long. 0x300000: asked, 0x300040: answered,
+     * 0x303000: how often vCPU 0 halted. Others end. */
+    "smp_errand:\n"
+    "    movl $20000, %ebp\n jmp 1f\n"
+    "smp_token:\n"
+    "    movl $1000, %ebp\n"
+    "1:  cmpl $1, %ebx\n ja smp_done\n"
+    "    movl $0x2a0000 + 0x40 * 8, %edx\n"
+    "    movl $0x100000 + smp_token_handler - smp_image, (%edx)\n"
+    "    movl $0x00208e00, 4(%edx)\n"
+    "    lidt SMP_BASE + smp_idtr - smp_image\n"
+    "    movl $0x1ff, 0xfee000f0\n"
+    "    testl %ebx, %ebx\n jnz 5f\n"
+    "    movl $0x1000000, 0xfee00310\n"
+    "2:  incl 0x300000\n movl $0x4040, 0xfee00300\n"
+    "    movl %ebp, %ecx\n 1: loop 1b\n"
+    "3:  cli\n movl $1, 0x301000\n"
+    "    movl 0x300040, %eax\n cmpl 0x300000, %eax\n je 4f\n"
+    "    incl 0x303000\n sti\n hlt\n jmp 3b\n"
+    "4:  movl $0, 0x301000\n sti\n"
+    "    decl %edi\n jnz 2b\n jmp smp_done\n"
+    "5:  movl $0, 0xfee00310\n"
+    "6:  sti\n hlt\n cli\n"
+    "    movl 0x300000, %eax\n cmpl 0x300040, %eax\n je 6b\n"
+    "    movl $1000, %ecx\n 1: loop 1b\n"
+    "    movl %eax, 0x300040\n"
+    "    cmpl $0, 0x301000\n je 7f\n movl $0x4040, 0xfee00300\n"
+    "7:  cmpl %edi, %eax\n jb 6b\n jmp smp_done\n"
+    "smp_token_handler:\n"
+    "    movl $0, 0xfee000b0\n iret\n"
 
     /* Under a lock, the TSC must never be less than the one another vCPU read before.
      * 0x301000: the last, 64 bits; 0x301010 counts warps. */

@@ -290,6 +290,45 @@ static void interrupts_between_vcpus_arrive(void **state)
     assert_int_equal(o.words[1], AMOUNT(200, 4));
 }
 
+/* Who halts soon after it woke another is not made to halt for that: the other runs first. It is
+ * tried again from time to time whether that is still so. */
+static void who_is_woken_runs_before_the_other_must_wait(void **state)
+{
+    const struct smp_config cfg = {.program = smp_token, .vcpus = 2, .times = 400, .threads = 1};
+    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct vm_counters c;
+
+    (void)state;
+    run(&cfg, o, &c);
+    assert_true(o->ended);
+    assert_int_equal(o->words[0], 400);
+    assert_true(o->words[8] >= 400 / (RELAY_WAKES + 1));
+    assert_true(o->words[8] <= 400 / (RELAY_WAKES + 1) + 20);
+    assert_true(c.handed_over >= 700);
+    for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
+        everywhere(smp_token, vcpus, 200, o);
+        assert_int_equal(o->words[0], 200);
+    }
+    plx_free(o);
+}
+
+/* Who has much to do after it woke another goes on, and both run at the same time. */
+static void who_goes_on_is_not_held_up_by_whom_it_wakes(void **state)
+{
+    const struct smp_config cfg = {.program = smp_errand, .vcpus = 2, .times = 200, .threads = 1};
+    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct vm_counters c;
+
+    (void)state;
+    run(&cfg, o, &c);
+    assert_true(o->ended);
+    assert_int_equal(o->words[0], 200);
+    assert_true(c.handed_over < 100); /* by vCPU 1, which halts */
+    assert_true(c.rounds_shared + c.rounds_parallel > 100);
+    everywhere(smp_errand, 2, 50, o);
+    plx_free(o);
+}
+
 static void the_clock_never_goes_back_between_vcpus(void **state)
 {
     struct outcome o;
@@ -332,6 +371,8 @@ int main(void)
         cmocka_unit_test(locks_exclude_and_everybody_gets_on),
         cmocka_unit_test(dekker_excludes_and_gets_on),
         cmocka_unit_test(interrupts_between_vcpus_arrive),
+        cmocka_unit_test(who_is_woken_runs_before_the_other_must_wait),
+        cmocka_unit_test(who_goes_on_is_not_held_up_by_whom_it_wakes),
         cmocka_unit_test(the_clock_never_goes_back_between_vcpus),
         cmocka_unit_test(stores_are_seen_in_one_order),
         cmocka_unit_test(strings_stop_between_iterations),

@@ -2,7 +2,8 @@
  * vmm/sched/rounds.c - see rounds.h.
  *
  * A round is one of three:
- *   alone     one vCPU can run: it runs serially, nothing blocks, nothing is waited for;
+ *   alone     one vCPU can run: it runs serially, nothing blocks, nothing is waited for; another
+ *             that it wakes may follow it within the round;
  *   parallel  several can: all run at once under the ownership of pages, each up to its budget;
  *             then those that met something they may not do alone are served one after the other;
  *   shared    several can, but do so little at once that they had better take turns. */
@@ -37,6 +38,7 @@ void rounds_save(const struct rounds *r, struct wbuf *out)
     wbuf_u8(out, r->calm);
     for (unsigned i = 0; i < VCPUS_MAX; i++) {
         wbuf_u32(out, r->burst[i]);
+        wbuf_u8(out, r->relay[i]);
     }
 }
 
@@ -53,6 +55,7 @@ int rounds_load(struct rounds *r, struct rbuf *in, struct plx_err *err)
     r->calm = rbuf_u8(in);
     for (unsigned i = 0; i < VCPUS_MAX; i++) {
         r->burst[i] = rbuf_u32(in);
+        r->relay[i] = rbuf_u8(in);
     }
     if (in->failed) {
         return 0;
@@ -79,6 +82,9 @@ int rounds_load(struct rounds *r, struct rbuf *in, struct plx_err *err)
     for (unsigned i = 0; rc == 0 && i < VCPUS_MAX; i++) {
         rc = section_field("sched: burst", r->burst[i] >= BURST_MIN && r->burst[i] <= BURST_MAX,
                            r->burst[i], err);
+        if (rc == 0) {
+            rc = section_field("sched: relay", r->relay[i] <= RELAY_WAKES, r->relay[i], err);
+        }
     }
     return rc;
 }
@@ -181,31 +187,101 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 
 /* --- alone ------------------------------------------------------------------------------------ */
 
-static bool round_alone(struct vm *vm, struct vcpu *v, uint64_t until, uint32_t rate)
+/* The only vCPU that could run beside @v; NULL: there is none, or there are several. */
+static struct vcpu *other(const struct vm *vm, const struct vcpu *v)
 {
-    uint64_t budget = min_u64(progress_until(vm, until, rate), ROUND_QUANTUM);
-    enum vcpu_stop stop;
+    struct vcpu *found = NULL;
 
-    vm->counters.rounds_alone++;
-    vm->alone = true;
-    uint64_t done = run_serial(vm, v, budget, true, rate, &stop);
-    vm->alone = false;
-    return done != 0 || stop != VCPU_HALT;
+    for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
+        if (i != v->id && can_run(vm->pc->cpus[i].v)) {
+            if (found != NULL) {
+                return NULL;
+            }
+            found = vm->pc->cpus[i].v;
+        }
+    }
+    return found;
 }
 
-/* The only vCPU that ran has woken another: it may go on for a moment, in which many halt of their
- * own accord, but it is no longer alone. */
+/* Two vCPUs of which one has woken the other and waits, with nobody else to run. */
+struct relay {
+    uint64_t left; /* progress until both had better run as any two; 0: one vCPU is alone */
+    bool waker;    /* it is the waker's turn, to let go of what the other needs */
+};
+
+/* @v has stopped while @next could run. Does that one follow in this round? */
+static bool hand_over(struct vm *vm, struct relay *relay, const struct vcpu *v, uint64_t done)
+{
+    uint8_t *wakes = &vm->rounds.relay[v->id];
+
+    if (!can_run(v)) {
+        if (vm->woke && *wakes == 0) {
+            *wakes = RELAY_WAKES;
+        }
+        relay->left = 0;
+    } else if (relay->left == 0) {
+        if (*wakes == 0) {
+            return false;
+        }
+        --*wakes;
+        *relay = (struct relay){.left = RELAY_TURN};
+    } else if (relay->left <= done) {
+        return false;
+    } else {
+        relay->left -= done;
+        relay->waker = !relay->waker;
+    }
+    return true;
+}
+
+static bool round_alone(struct vm *vm, struct vcpu *v, uint64_t until, uint32_t rate)
+{
+    struct relay relay = {0};
+    uint64_t left = ROUND_QUANTUM;
+    bool moved = false;
+
+    vm->counters.rounds_alone++;
+    while (v != NULL && !vm->m->stopped) {
+        uint64_t budget = min_u64(progress_until(vm, until, rate), left), done;
+        enum vcpu_stop stop;
+
+        if (relay.left != 0) {
+            budget = min_u64(budget, relay.waker ? WAKE_GRACE : relay.left);
+        }
+        if (budget == 0) {
+            break;
+        }
+        vm->alone = relay.left == 0;
+        vm->woke = false;
+        done = run_serial(vm, v, budget, vm->alone, rate, &stop);
+        vm->alone = false;
+        moved = moved || done != 0 || stop != VCPU_HALT;
+        left -= min_u64(done, left);
+        until = min_u64(until, vm->m->timers.earliest); /* what it may have armed */
+        struct vcpu *next = other(vm, v);
+        v = next != NULL && hand_over(vm, &relay, v, done) ? next : NULL;
+        vm->counters.handed_over += v != NULL;
+    }
+    return moved;
+}
+
+/* The only vCPU that could run has woken another. It goes on for a moment: either for no longer
+ * than it needs to let go of locks, or so long that it shows whether it halts of its own accord.
+ * But it is no longer alone. */
 void round_wake(void *ctx, struct vcpu *target)
 {
     struct vm *vm = ctx;
     struct vcpu *v = vm->pc->running;
+    uint64_t grace;
 
     if (!vm->alone || !can_run(target)) {
         return;
     }
+    grace = vm->rounds.relay[v->id] != 0 ? WAKE_GRACE : WAKE_PROBE;
+    vm->woke = true;
     v->alone = false;
-    if (v->stop_progress - v->c.progress > WAKE_GRACE) {
-        v->stop_progress = v->c.progress + WAKE_GRACE;
+    if (v->stop_progress - v->c.progress > grace) {
+        v->stop_progress = v->c.progress + grace;
         v->attention = true;
     }
 }

@@ -26,6 +26,7 @@ struct rounds {
     uint8_t probing;           /* parallel parts before the score counts */
     uint8_t calm;              /* 1: nobody blocked in the last parallel part */
     uint32_t burst[VCPUS_MAX]; /* progress that a vCPU may make alone once it was served */
+    uint8_t relay[VCPUS_MAX];  /* wake-ups by this vCPU after which the other follows at once */
 };
 
 void rounds_reset(struct rounds *r);

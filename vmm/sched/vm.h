@@ -71,6 +71,7 @@ struct vm_vcpu_counters {             /* how its runs ended */
 
 struct vm_counters {
     uint64_t rounds_alone, rounds_parallel, rounds_shared;
+    uint64_t handed_over;   /* runs of a vCPU that followed another's in a round of one alone */
     uint64_t rounds_served; /* parallel ones after which somebody had to be served */
     uint64_t parallel_retired, serial_retired; /* instructions */
     uint64_t parts_together, waits_slept;      /* struct team_counters */
