@@ -15,6 +15,12 @@ enum { HALF_AGE = 64 };
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+/* Halves are spaces behind the others. */
+static unsigned all_spaces(const struct shadow *s)
+{
+    return s->nspaces + s->nhalves;
+}
+
 static int open_space(struct shadow *s, unsigned i)
 {
     struct shadow_space *sp = &s->space[i];
@@ -48,7 +54,7 @@ int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attent
         s->entries *= 2;
     }
     s->slots = s->entries * SHADOW_KINDS;
-    for (unsigned i = 0; i < s->nspaces + s->nhalves && rc == 0; i++) {
+    for (unsigned i = 0; i < all_spaces(s) && rc == 0; i++) {
         rc = open_space(s, i);
     }
     s->tlb = plx_pages(s->all_slots * sizeof *s->tlb);
@@ -71,7 +77,7 @@ int shadow_create(const struct shadow_config *cfg, struct ram *ram, bool *attent
 void shadow_destroy(struct shadow *s)
 {
     if (s != NULL) {
-        for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
+        for (unsigned i = 0; i < all_spaces(s); i++) {
             plx_free(s->space[i].used);
             plx_free(s->space[i].tops);
         }
@@ -330,7 +336,7 @@ void shadow_select(struct shadow *s, const struct shadow_key *key)
 
 void shadow_drop_all(struct shadow *s)
 {
-    for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
+    for (unsigned i = 0; i < all_spaces(s); i++) {
         empty_space(s, i);
     }
     *s->attention = true;
@@ -338,7 +344,7 @@ void shadow_drop_all(struct shadow *s)
 
 void shadow_drop_writes(struct shadow *s)
 {
-    for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
+    for (unsigned i = 0; i < all_spaces(s); i++) {
         for (uint32_t k = 0; k < s->space[i].nused; k++) {
             s->tlb[s->space[i].used[k]].wtag = shadow_no_tag(s->space[i].used[k]);
         }
@@ -408,7 +414,7 @@ static struct shadow_half *claim_half(struct shadow *s)
 {
     unsigned i = s->nspaces;
 
-    for (unsigned k = i + 1; k < s->nspaces + s->nhalves; k++) {
+    for (unsigned k = i + 1; k < all_spaces(s); k++) {
         if (s->space[i].live && (!s->space[k].live || s->space[k].used_at < s->space[i].used_at)) {
             i = k;
         }
@@ -585,7 +591,7 @@ static void drop_tables(struct shadow *s, uint64_t page, gpa_t from, gpa_t to, u
     struct shadow_page *p = &s->page[page];
 
     if ((s->use[page] & USE_TOP) != 0) {
-        for (unsigned i = 0; i < s->nspaces + s->nhalves; i++) {
+        for (unsigned i = 0; i < all_spaces(s); i++) {
             if ((p->tops >> i & 1) != 0) {
                 empty_space(s, i);
             }
