@@ -19,13 +19,13 @@ build/fuzz/fuzz_isa: $(patsubst %,build/fuzz/%,$(ISA_SEQUENCE) tests/isa/native.
 ISA_PROGRAM := build/tests/isa/mixed build/tests/isa/vector
 build/tests/isa/mixed: ISA_MARCH := x86-64-v2
 build/tests/isa/vector: ISA_MARCH := x86-64-v3
-$(ISA_PROGRAM): build/tests/isa/%: tests/isa/program/%.c tests/isa/program/program.ld
+$(ISA_PROGRAM): build/tests/isa/%: tests/isa/program/%.c tests/isa/program/program.h tests/isa/program/program.ld
 	@mkdir -p $(@D)
-	@$(CC) -std=gnu11 -O2 -Wall -Wextra -Werror -march=$(ISA_MARCH) -fno-math-errno -ffreestanding -nostdlib -static -fno-pic -no-pie \
+	@$(CC) -std=gnu11 -O2 -I. -Wall -Wextra -Werror -march=$(ISA_MARCH) -fno-math-errno -ffreestanding -nostdlib -static -fno-pic -no-pie \
 		-mno-red-zone -fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
 		-Wl,-T,tests/isa/program/program.ld -Wl,--build-id=none -Wl,--no-warn-rwx-segments -o $@ $<
 
-ISA_COUNTS_OBJ := $(B)/tests/isa/counts/main.o $(B)/tests/isa/ours.o $(B)/tests/isa/values.o
+ISA_COUNTS_OBJ := $(patsubst %,$(B)/tests/isa/%.o,counts/main native ours values)
 $(B)/tests/isa/counts/counts: $(ISA_COUNTS_OBJ) $(LIB)
 	@$(CC) $(LDFLAGS) -o $@ $(ISA_COUNTS_OBJ) $(LIB) $(LDLIBS)
 

@@ -12,6 +12,7 @@
 #include <Zydis/Zydis.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/hash.h"
 #include "base/prng.h"
@@ -139,6 +140,10 @@ void exempt_results(const struct form *f, const struct isa_code *code, struct is
 /* --- native.c: the host ------------------------------------------------------------------------
  */
 
+/* This host has what the model has (isa_v3). */
+bool native_has_model(void);
+/* x87, XMM and, of pollux-v3, YMM registers of @pid, which is traced and stands. */
+void native_fp(pid_t pid, struct isa_state *out);
 int native_open(void);
 void native_close(void);
 void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep,

@@ -110,11 +110,11 @@ static void load_regs(enum isa_mode mode, const struct isa_state *in, struct use
     PLX_CHECK(ptrace(PTRACE_SETREGS, child, NULL, r) == 0);
 }
 
-static void xstate(int request, uint8_t area[XSTATE_MAX], size_t *len)
+static void xstate(pid_t pid, int request, uint8_t area[XSTATE_MAX], size_t *len)
 {
     struct iovec io = {area, *len};
 
-    PLX_CHECK(ptrace(request, child, NT_X86_XSTATE, &io) == 0);
+    PLX_CHECK(ptrace(request, pid, NT_X86_XSTATE, &io) == 0);
     *len = io.iov_len;
 }
 
@@ -130,27 +130,27 @@ static void load_fp(const struct isa_state *in)
         PLX_CHECK(ptrace(PTRACE_SETFPREGS, child, NULL, &fp) == 0);
         return;
     }
-    xstate(PTRACE_GETREGSET, area, &len);
+    xstate(child, PTRACE_GETREGSET, area, &len);
     memcpy(area, in->fx, sizeof in->fx - 48); /* the rest is the kernel's */
     memcpy(area + YMM_HIGH_AT, in->ymm_high, sizeof in->ymm_high);
     memcpy(&bv, area + XSTATE_BV_AT, 8);
     bv |= 7;
     memcpy(area + XSTATE_BV_AT, &bv, 8);
-    xstate(PTRACE_SETREGSET, area, &len);
+    xstate(child, PTRACE_SETREGSET, area, &len);
 }
 
-static void store_fp(struct isa_state *out)
+void native_fp(pid_t pid, struct isa_state *out)
 {
     static uint8_t area[XSTATE_MAX];
     struct user_fpregs_struct fp;
     size_t len = sizeof area;
     uint64_t bv;
 
-    PLX_CHECK(ptrace(PTRACE_GETFPREGS, child, NULL, &fp) == 0);
+    PLX_CHECK(ptrace(PTRACE_GETFPREGS, pid, NULL, &fp) == 0);
     memcpy(out->fx, &fp, sizeof fp);
     memset(out->ymm_high, 0, sizeof out->ymm_high);
     if (isa_v3) {
-        xstate(PTRACE_GETREGSET, area, &len);
+        xstate(pid, PTRACE_GETREGSET, area, &len);
         memcpy(&bv, area + XSTATE_BV_AT, 8);
         if ((bv & 4) != 0) {
             memcpy(out->ymm_high, area + YMM_HIGH_AT, sizeof out->ymm_high);
@@ -204,12 +204,17 @@ static void seal(void)
     PLX_CHECK(inject(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, prog_at) == 0);
 }
 
+bool native_has_model(void)
+{
+    return !isa_v3 || (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                       __builtin_cpu_supports("bmi2"));
+}
+
 int native_open(void)
 {
     int status;
 
-    if (isa_v3 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2"))) {
+    if (!native_has_model()) {
         (void)fprintf(stderr, "this host has no AVX2\n");
         return -1;
     }
@@ -250,7 +255,7 @@ static void store(struct isa_outcome *out)
     struct user_regs_struct r;
 
     PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
-    store_fp(&out->s);
+    native_fp(child, &out->s);
     for (int i = 0; i < 16; i++) {
         memcpy(&out->s.gpr[i], (char *)&r + reg_at[i], 8);
     }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/unit/amount.h"
 #include "tests/unit/section_checks.h"
 #include "vmm/abi/pc_layout.h"
 #include "vmm/machine.h"
@@ -122,8 +123,7 @@ static inline void fuzz_ports(struct board *b, struct device *d, struct prng *g,
 /* A seed that a run prints and SEED repeats. */
 static inline void seed_open(struct prng *g, const char *what)
 {
-    const char *env = getenv("SEED");
-    uint64_t seed = env != NULL ? strtoull(env, NULL, 0) : 0x20c0ffee;
+    uint64_t seed = from_env("SEED", 0x20c0ffee);
 
     printf("%s: SEED=0x%llx\n", what, (unsigned long long)seed);
     prng_seed(g, seed);

@@ -18,6 +18,7 @@
 
 #include "base/check.h"
 #include "base/prng.h"
+#include "tests/unit/amount.h"
 #include "vmm/cpu/decode.h"
 #include "vmm/cpu/mem.h"
 #include "vmm/engine/engine.h"
@@ -200,8 +201,7 @@ static struct prng host_prng;
 /* Seed from the environment (SEED) or the clock; printed, so that a failure can be repeated. */
 static inline void host_seed(void)
 {
-    const char *env = getenv("SEED");
-    uint64_t seed = env != NULL ? strtoull(env, NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = from_env("SEED", (uint64_t)time(NULL));
 
     printf("SEED=%llu\n", (unsigned long long)seed);
     prng_seed(&host_prng, seed);

@@ -19,6 +19,7 @@
 
 #include "base/io.h"
 #include "base/prng.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/disk_fixture.h"
 #include "vmm/dev/backend/overlay.h"
 
@@ -71,8 +72,7 @@ static void random_requests(struct fixture *f, struct diskfile *d, uint64_t seed
 
 static void model_test(struct fixture *f, bool overlay)
 {
-    uint64_t seed =
-        getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = from_env("SEED", (uint64_t)time(NULL));
     print_message("SEED=%llu\n", (unsigned long long)seed);
     struct diskfile *d = open_disk(f, overlay, overlay);
     random_requests(f, d, seed, 1500);

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/io.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/store_fixture.h"
 
 enum { LEN = 20 << 20 };
@@ -398,7 +399,7 @@ static void a_push_killed_at_any_point_loses_nothing(void **state)
 {
     struct store_fixture *f = *state;
     uint8_t *first = make_contents(4 << 20, 10), *second = make_contents(8 << 20, 11);
-    uint64_t seed = getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : 31, faults;
+    uint64_t seed = from_env("SEED", 31), faults;
     struct image_progress p;
     struct plx_err err = {{0}};
     struct prng g;

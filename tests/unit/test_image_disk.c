@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "storage/chain.h"
 #include "storage/image_disk.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/store_fixture.h"
 
 enum { LEN = 6 << 20, BIG = 96 << 10 };
@@ -56,8 +57,7 @@ static void a_child_shows_the_image_and_its_own_writes(void **state)
 {
     struct base *b = *state;
     struct io_space *s = io_mem_space(b->f->mem);
-    const char *env = getenv("SEED");
-    uint64_t seed = env != NULL ? strtoull(env, NULL, 0) : clock_mono_ns();
+    uint64_t seed = from_env("SEED", clock_mono_ns());
     uint8_t *buf = malloc(BIG);
     struct plx_err err = {{0}};
     struct disk *d;

@@ -14,6 +14,7 @@
 #include "base/check.h"
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
+#include "tests/unit/amount.h"
 #include "vmm/cpu/undefined.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
@@ -109,13 +110,12 @@ static void all_forms(enum cpu_model model)
 {
     static bool met[ZYDIS_MNEMONIC_MAX_VALUE + 1];
     struct forms forms = {.n = 0};
-    const char *seed = getenv("SEED");
     struct ours a, b;
     struct prng g;
     unsigned ran = 0;
 
     isa_v3 = model == CPU_POLLUX_V3;
-    prng_seed(&g, seed == NULL ? 0x666c6167 : strtoull(seed, NULL, 0));
+    prng_seed(&g, from_env("SEED", 0x666c6167));
     memset(met, 0, sizeof met);
     enumerate(ISA_64, &forms);
     ours_open(&a, &engine_interp, 0);

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "tests/unit/amount.h"
 #include "tests/unit/disk_fixture.h"
 #include "vmm/dev/backend/overlay.h"
 
@@ -14,8 +15,7 @@ enum { BLOCKS = (BYTES + OVERLAY_BLOCK - 1) / OVERLAY_BLOCK };
 
 static uint64_t a_seed(void)
 {
-    uint64_t seed =
-        getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : (uint64_t)time(NULL);
+    uint64_t seed = from_env("SEED", (uint64_t)time(NULL));
 
     print_message("SEED=%llu\n", (unsigned long long)seed);
     return seed;

@@ -100,6 +100,16 @@ static void everywhere(const uint8_t *program, unsigned vcpus, uint32_t times, s
     plx_free(other);
 }
 
+/* Two vCPUs on one thread of the host, to the end. */
+static void by_turns(const uint8_t *program, uint32_t times, struct outcome *o,
+                     struct vm_counters *counters)
+{
+    const struct smp_config cfg = {.program = program, .vcpus = 2, .times = times, .threads = 1};
+
+    run(&cfg, o, counters);
+    assert_true(o->ended);
+}
+
 /* Both compute: the parts are parallel, and on two threads. */
 static void work_is_done_at_the_same_time(void **state)
 {
@@ -294,39 +304,33 @@ static void interrupts_between_vcpus_arrive(void **state)
  * tried again from time to time whether that is still so. */
 static void who_is_woken_runs_before_the_other_must_wait(void **state)
 {
-    const struct smp_config cfg = {.program = smp_token, .vcpus = 2, .times = 400, .threads = 1};
-    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct outcome o;
     struct vm_counters c;
 
     (void)state;
-    run(&cfg, o, &c);
-    assert_true(o->ended);
-    assert_int_equal(o->words[0], 400);
-    assert_true(o->words[8] >= 400 / (RELAY_WAKES + 1));
-    assert_true(o->words[8] <= 400 / (RELAY_WAKES + 1) + 20);
+    by_turns(smp_token, 400, &o, &c);
+    assert_int_equal(o.words[0], 400);
+    assert_true(o.words[8] >= 400 / (RELAY_WAKES + 1));
+    assert_true(o.words[8] <= 400 / (RELAY_WAKES + 1) + 20);
     assert_true(c.handed_over >= 700);
     for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
-        everywhere(smp_token, vcpus, 200, o);
-        assert_int_equal(o->words[0], 200);
+        everywhere(smp_token, vcpus, 200, &o);
+        assert_int_equal(o.words[0], 200);
     }
-    plx_free(o);
 }
 
 /* Who has much to do after it woke another goes on, and both run at the same time. */
 static void who_goes_on_is_not_held_up_by_whom_it_wakes(void **state)
 {
-    const struct smp_config cfg = {.program = smp_errand, .vcpus = 2, .times = 200, .threads = 1};
-    struct outcome *o = plx_calloc(1, sizeof *o);
+    struct outcome o;
     struct vm_counters c;
 
     (void)state;
-    run(&cfg, o, &c);
-    assert_true(o->ended);
-    assert_int_equal(o->words[0], 200);
+    by_turns(smp_errand, 200, &o, &c);
+    assert_int_equal(o.words[0], 200);
     assert_true(c.handed_over < 100); /* by vCPU 1, which halts */
     assert_true(c.rounds_shared + c.rounds_parallel > 100);
-    everywhere(smp_errand, 2, 50, o);
-    plx_free(o);
+    everywhere(smp_errand, 2, 50, &o);
 }
 
 static void the_clock_never_goes_back_between_vcpus(void **state)

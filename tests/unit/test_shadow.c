@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/prng.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/cpu_guest.h"
 #include "vmm/mmu/owner.h"
 
@@ -261,8 +262,7 @@ static void compare(const struct world *a, const struct world *b, unsigned round
 
 static void run_worlds(struct world *worlds, unsigned n)
 {
-    const char *seed_text = getenv("SEED");
-    uint64_t seed = seed_text != NULL ? strtoull(seed_text, NULL, 0) : 0x5ad0;
+    uint64_t seed = from_env("SEED", 0x5ad0);
     struct step steps[CPUS];
     struct prng rng;
 

@@ -12,6 +12,7 @@
 #include "base/io.h"
 #include "storage/store_dir.h"
 #include "storage/store_mem.h"
+#include "tests/unit/amount.h"
 #include "tests/unit/store_fixture.h"
 
 enum { MANY = 300 };
@@ -373,7 +374,7 @@ static void every_flipped_bit_is_found(void **state)
     char path[96], text[4000];
     struct prng g;
     struct stat st;
-    uint64_t seed = getenv("SEED") != NULL ? strtoull(getenv("SEED"), NULL, 0) : 21;
+    uint64_t seed = from_env("SEED", 21);
 
     print_message("SEED=%llu\n", (unsigned long long)seed);
     prng_seed(&g, seed);

@@ -27,9 +27,6 @@
 
 enum { STEPS_MAX = 4000000, PROGRAM_MAX = 1 << 20, VEX = 0xc4 };
 
-/* The standard format of the XSAVE area (SDM Vol. 1, "XSAVE Area"). */
-enum { XSTATE_BV_AT = 512, XSTATE_AVX = 4, YMM_HIGH_AT = 576, XSTATE_MAX = 16384 };
-
 static struct {
     union {
         Elf64_Ehdr eh;
@@ -80,35 +77,17 @@ static const size_t reg_at[16] = {REG(rax), REG(rcx), REG(rdx), REG(rbx), REG(rs
                                   REG(rsi), REG(rdi), REG(r8),  REG(r9),  REG(r10), REG(r11),
                                   REG(r12), REG(r13), REG(r14), REG(r15)};
 
-static void ymm_high_of(pid_t child, uint8_t out[256])
-{
-    static uint8_t area[XSTATE_MAX];
-    struct iovec io = {area, sizeof area};
-
-    PLX_CHECK(ptrace(PTRACE_GETREGSET, child, NT_X86_XSTATE, &io) == 0);
-    if ((area[XSTATE_BV_AT] & XSTATE_AVX) != 0) {
-        memcpy(out, area + YMM_HIGH_AT, 256);
-    } else {
-        memset(out, 0, 256);
-    }
-}
-
 static void state_of(pid_t child, struct isa_state *s)
 {
     struct user_regs_struct r;
-    struct user_fpregs_struct fp;
 
     PLX_CHECK(ptrace(PTRACE_GETREGS, child, NULL, &r) == 0);
-    PLX_CHECK(ptrace(PTRACE_GETFPREGS, child, NULL, &fp) == 0);
     for (int i = 0; i < 16; i++) {
         memcpy(&s->gpr[i], (char *)&r + reg_at[i], 8);
     }
     s->rip = r.rip;
     s->rflags = r.eflags;
-    memcpy(s->fx, &fp, sizeof fp);
-    if (isa_v3) {
-        ymm_high_of(child, s->ymm_high);
-    }
+    native_fp(child, s);
     peek(child, DATA_AT, s->data, DATA_SIZE);
     peek(child, STACK_AT, s->stack, STACK_SIZE);
 }
@@ -242,8 +221,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "counts [--v3] PROGRAM\n");
         return 2;
     }
-    if (isa_v3 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("bmi2"))) {
+    if (!native_has_model()) {
         printf("this host has no AVX2\n");
         return 77;
     }

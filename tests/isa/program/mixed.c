@@ -4,26 +4,14 @@
  * processor and on an engine (tests/isa/counts/main.c), ends at `program_end` and stays there.
  *
  * It uses neither system calls nor PUSHF, so being single-stepped cannot be seen from inside. */
-#include <stdint.h>
+#include "tests/isa/program/program.h"
 
-enum { WORDS = 512, BYTES = 1500, STACK_BYTES = 0x4000 };
+enum { WORDS = 512, BYTES = 1500 };
 
 static uint64_t words[WORDS] = {1};
 static uint8_t src[BYTES] = {1}, dst[BYTES] = {2};
 static float floats[64] = {1.0f};
 static double doubles[64] = {1.0};
-uint64_t results[32] = {1};
-__attribute__((section(".stack"), used)) uint8_t program_stack[STACK_BYTES] = {1};
-
-static uint64_t seed = 88172645463325252u;
-
-static __attribute__((noinline)) uint64_t next(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
 
 static __attribute__((noinline)) uint64_t fibonacci(unsigned n)
 {
@@ -152,10 +140,3 @@ static __attribute__((used)) void program(void)
     }
     floating();
 }
-
-__asm__(".globl _start, program_end\n"
-        "_start:\n"
-        "    lea program_stack + 0x3f00(%rip), %rsp\n"
-        "    call program\n"
-        "program_end:\n"
-        "    jmp program_end\n");

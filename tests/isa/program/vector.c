@@ -5,25 +5,14 @@
  *
  * It uses neither system calls nor PUSHF, so being single-stepped cannot be seen from inside. */
 #include <immintrin.h>
-#include <stdint.h>
 
-enum { WORDS = 256, STACK_BYTES = 0x4000, TURNS = 60 };
+#include "tests/isa/program/program.h"
+
+enum { WORDS = 256, TURNS = 60 };
 
 static uint64_t words[WORDS] = {1};
 static float floats[64] = {1.0f};
 static double doubles[64] = {1.0};
-uint64_t results[64] = {1};
-__attribute__((section(".stack"), used)) uint8_t program_stack[STACK_BYTES] = {1};
-
-static uint64_t seed = 88172645463325252u;
-
-static __attribute__((noinline)) uint64_t next(void)
-{
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
 
 static __attribute__((noinline)) uint64_t bits(uint64_t a, uint64_t b)
 {
@@ -111,10 +100,3 @@ static __attribute__((used)) void program(void)
     gathers();
     floating();
 }
-
-__asm__(".globl _start, program_end\n"
-        "_start:\n"
-        "    lea program_stack + 0x3f00(%rip), %rsp\n"
-        "    call program\n"
-        "program_end:\n"
-        "    jmp program_end\n");
