@@ -180,8 +180,11 @@ static int open_pull(struct node_link *l, struct plx_err *err)
     } options[] = {{ZMQ_LINGER, 0},
                    {ZMQ_RCVHWM, QUEUE_MAX},
                    {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
-                   {ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS},
-                   {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS}};
+                   /* Heartbeats come from the peers alone: see storage/server.c. */
+                   {ZMQ_TCP_KEEPALIVE, 1},
+                   {ZMQ_TCP_KEEPALIVE_IDLE, 1},
+                   {ZMQ_TCP_KEEPALIVE_INTVL, 1},
+                   {ZMQ_TCP_KEEPALIVE_CNT, 2}};
     int64_t max = MESSAGE_MAX;
 
     l->pull = zmq_socket(l->cfg.zmq, ZMQ_PULL);

@@ -392,8 +392,13 @@ int image_server_open(const struct image_server_config *cfg, struct image_server
         {ZMQ_ROUTER_MANDATORY, 1}, /* who is gone is an error, not a black hole */
         {ZMQ_SNDHWM, 0},           /* windows bound what waits */
         {ZMQ_HANDSHAKE_IVL, 2000},
-        {ZMQ_HEARTBEAT_IVL, IMAGE_PING_MS * 4},
-        {ZMQ_HEARTBEAT_TIMEOUT, IMAGE_CLIENT_SILENCE_MS},
+        /* No heartbeats: libzmq 4.3 aborts the process at one to a client that went while more of
+         * it waited than is taken in ahead (ZMQ_RCVHWM; its issue 4364). */
+        {ZMQ_TCP_KEEPALIVE, 1},
+        {ZMQ_TCP_KEEPALIVE_IDLE, 5},
+        {ZMQ_TCP_KEEPALIVE_INTVL, 1},
+        {ZMQ_TCP_KEEPALIVE_CNT, 5},
+        {ZMQ_TCP_MAXRT, IMAGE_CLIENT_SILENCE_MS},
     };
     int64_t max = MESSAGE_MAX;
     struct image_server *s = plx_calloc(1, sizeof *s);

@@ -36,8 +36,8 @@ static void *serve(void *arg)
     return NULL;
 }
 
-/* At @endpoint, or at a free port when that is empty. */
-static inline void start_server(struct running *r, struct store *s)
+/* At @endpoint, or at a free port when that is empty. Nothing is taken in before run_server. */
+static inline void open_server(struct running *r, struct store *s)
 {
     struct image_server_config cfg = {.store = s, .key = &r->key, .bind = r->endpoint};
     struct plx_err err = {{0}};
@@ -61,7 +61,17 @@ static inline void start_server(struct running *r, struct store *s)
         rc = image_server_open(&cfg, &r->server, &err);
     }
     must(rc, &err);
+}
+
+static inline void run_server(struct running *r)
+{
     assert_int_equal(pthread_create(&r->thread, NULL, serve, r->server), 0);
+}
+
+static inline void start_server(struct running *r, struct store *s)
+{
+    open_server(r, s);
+    run_server(r);
 }
 
 static inline void stop_server(struct running *r)

@@ -499,6 +499,48 @@ static void what_was_fetched_ahead_counts_so_although_it_is_needed(void **state)
     store_close(cache);
 }
 
+/* It sends more than the server takes in ahead, and goes before the server looks. The second
+ * heartbeat of libzmq 4.3 would abort the process. */
+static void who_leaves_a_busy_server_does_not_end_it(void **state)
+{
+    enum { MORE_THAN_TAKEN_IN = 3000, LINGER_MS = 2000 };
+    struct store_fixture *f = *state;
+    struct running r = {.endpoint = ""};
+    struct image_server_stats st;
+    struct image_client *client;
+    struct store *cache;
+    struct image_ref ref;
+    struct plx_err err = {{0}};
+    void *zmq = zmq_ctx_new(), *dealer = zmq_socket(zmq, ZMQ_DEALER);
+    int linger = LINGER_MS, unbounded = 0;
+
+    must(curve_generate(&client_key, &err), &err);
+    must(curve_generate(&r.key, &err), &err);
+    open_server(&r, f->s);
+    (void)zmq_setsockopt(dealer, ZMQ_LINGER, &linger, sizeof linger);
+    (void)zmq_setsockopt(dealer, ZMQ_SNDHWM, &unbounded, sizeof unbounded);
+    must(curve_client(dealer, &client_key, r.key.public_key, &err), &err);
+    assert_int_equal(zmq_connect(dealer, r.endpoint), 0);
+    for (unsigned i = 0; i < MORE_THAN_TAKEN_IN; i++) {
+        assert_int_equal(zmq_send(dealer, "?", 1, 0), 1);
+    }
+    (void)zmq_close(dealer);
+    (void)zmq_ctx_term(zmq); /* all is written, or LINGER_MS */
+    clock_sleep_ns(IMAGE_PING_MS * UINT64_C(11000000));
+    run_server(&r);
+    zmq = zmq_ctx_new();
+    must(store_open_memory(&cache, &err), &err);
+    struct image_client_config cfg = client_of(zmq, cache, &r, 1);
+    must(image_client_open(&cfg, &client, &err), &err);
+    assert_int_equal(image_client_image(client, "none", "1", WAIT_MS, &ref, &err), PLX_ENOENT);
+    image_server_stats(r.server, &st);
+    assert_true(st.malformed >= 1000);
+    image_client_close(client);
+    (void)zmq_ctx_term(zmq);
+    store_close(cache);
+    stop_server(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +555,7 @@ int main(void)
         DIR_ONLY(a_server_without_a_segment_is_passed_over),
         BOTH(a_sweep_spares_what_a_client_has_open),
         DIR_ONLY(strangers_are_not_let_in),
+        DIR_ONLY(who_leaves_a_busy_server_does_not_end_it),
         DIR_ONLY(unknown_images_are_said_to_be),
     };
 
