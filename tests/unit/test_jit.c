@@ -18,7 +18,7 @@
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
 
-enum { ITEMS = 14, START = 0x400, HOT = 12, BUDGET = 230 };
+enum { ITEMS = 14, START = 0x400, HOT = 12, BUDGET = 230, FEW = UNDER_TSAN ? 10 : 1 };
 
 /* The interpreter and what is compared with it, on the programs of one seed after another. */
 struct pair {
@@ -29,14 +29,14 @@ struct pair {
     struct isa_state in;
 };
 
-/* One in @share of the programs that RUNS asks for. */
+/* One in @share of the programs that RUNS asks for. Most tests take @share times FEW. */
 static void open_pair(struct pair *p, const struct engine_ops *engine, unsigned cache_entries,
                       uint64_t seed, unsigned share)
 {
     ours_open(&p->a, &engine_interp, 0);
     ours_open(&p->b, engine, cache_entries);
     p->seed = from_env("SEED", seed);
-    p->programs = from_env("RUNS", AMOUNT(1500, 10)) / share;
+    p->programs = from_env("RUNS", 1500) / share;
 }
 
 static void close_pair(struct pair *p)
@@ -136,7 +136,7 @@ static void random_programs_end_alike(void **state)
     static struct pair p;
     uint64_t ran = 0;
 
-    open_pair(&p, *state, 0, 0x6a6974, 1);
+    open_pair(&p, *state, 0, 0x6a6974, FEW);
     for (uint64_t k = 0; k < p.programs; k++) {
         next_program(&p);
         for (unsigned i = 0; i < HOT; i++) {
@@ -176,7 +176,7 @@ static void undefined_flags_of_the_host_do_not_show(void **state)
     static struct pair p;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x706f69, 1);
+    open_pair(&p, &engine_jit, 0, 0x706f69, FEW);
     p.b.vcpu->jit->poison = true;
     for (uint64_t k = 0; k < p.programs; k++) {
         run_until_hot(&p);
@@ -232,7 +232,7 @@ static void budgets_of_a_few_end_alike(void **state)
     static struct pair p;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x627564, 8);
+    open_pair(&p, &engine_jit, 0, 0x627564, 8 * FEW);
     for (uint64_t k = 0; k < p.programs; k++) {
         run_until_hot(&p);
         begin(&p, 0);
@@ -274,7 +274,7 @@ static void single_steps_end_alike(void **state)
     uint64_t traps = 0;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x7374, 8);
+    open_pair(&p, &engine_jit, 0, 0x7374, 8 * FEW);
     for (uint64_t k = 0; k < p.programs; k++) {
         run_until_hot(&p);
         begin(&p, FLAG_TF);
@@ -314,7 +314,7 @@ static void code_changes_inside_a_translation(void **state)
     static struct pair p;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x736d63, 1);
+    open_pair(&p, &engine_jit, 0, 0x736d63, FEW);
     place(&p, START, loop, sizeof loop);
     for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
         for (unsigned pass = 0; pass < 3; pass++) {
@@ -364,7 +364,7 @@ static void an_instruction_may_span_pages(void **state)
     static struct pair p;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x7370616e, 1);
+    open_pair(&p, &engine_jit, 0, 0x7370616e, FEW);
     for (unsigned before = 1; before < sizeof loop; before++) {
         uint64_t interpreted = p.b.vcpu->jit->interpreted;
         place(&p, CODE_SIZE / 2 - before, loop, sizeof loop);
@@ -407,7 +407,7 @@ static void budgets_end_inside_a_rep(void **state)
     uint64_t ran = 0;
 
     (void)state;
-    open_pair(&p, &engine_jit, 0, 0x726570, 1);
+    open_pair(&p, &engine_jit, 0, 0x726570, FEW);
     prng_seed(&p.g, p.seed);
     place(&p, START, loop, sizeof loop);
     for (unsigned k = 0; k < PLX_COUNT(budgets); k++) {
