@@ -86,6 +86,28 @@ static void busy_time_keeps_step(void **state)
     }
 }
 
+/* The guest turns to code that runs 20 times as fast, and back: hardly any of the host's time is
+ * waited away, and hardly a slice takes many times its span. */
+static void other_code_finds_its_rate_soon(void **state)
+{
+    struct world w = start(3 * RATE_ONE);
+    uint64_t progress;
+
+    (void)state;
+    busy(&w, SECOND);
+    progress = w.progress;
+    w.host_rate = RATE_ONE * 3 / 20;
+    busy(&w, 100 * MS);
+    assert_true((w.progress - progress) * 3 / 20 > 85 * MS); /* worked, in host ns */
+    w.host_rate = 3 * RATE_ONE;
+    for (unsigned i = 0, late = 0; i < 100; i++) {
+        uint64_t host = w.host;
+        busy(&w, 1);
+        late += w.host - host > 3 * MS;
+        assert_true(late <= 5);
+    }
+}
+
 /* A host 20 times slower than the default: the VM runs at RATE_MAX, its time goes slower than the
  * host's, and however long that lasts it never jumps. */
 static void a_slowed_host_makes_a_slower_vm(void **state)
@@ -227,6 +249,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(busy_time_keeps_step),
+        cmocka_unit_test(other_code_finds_its_rate_soon),
         cmocka_unit_test(a_slowed_host_makes_a_slower_vm),
         cmocka_unit_test(ahead_waits_exactly),
         cmocka_unit_test(idle_wakes_for_its_timer),

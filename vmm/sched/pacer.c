@@ -6,7 +6,7 @@
 #include "vmm/tunables.h"
 
 /* A slice's speed enters the average with this share. */
-enum { AVERAGE_SHARE = 16 };
+enum { AVERAGE_SHARE = 4 };
 /* One slow slice counts as at most this much, so that a hiccup does not look like a slow host. */
 #define MEASURED_MAX (UINT64_C(4) * RATE_MAX)
 
