@@ -178,13 +178,13 @@ static int open_pull(struct node_link *l, struct plx_err *err)
     static const struct {
         int option, value;
     } options[] = {{ZMQ_LINGER, 0},
-                   {ZMQ_RCVHWM, QUEUE_MAX},
+                   /* No limit: beyond one libzmq 4.3 aborts the process at a heartbeat to a peer
+                    * that has gone (its issue 4364). What waits is what nodes of this cluster sent
+                    * while the loop did not turn. */
+                   {ZMQ_RCVHWM, 0},
                    {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
-                   /* Heartbeats come from the peers alone: see storage/server.c. */
-                   {ZMQ_TCP_KEEPALIVE, 1},
-                   {ZMQ_TCP_KEEPALIVE_IDLE, 1},
-                   {ZMQ_TCP_KEEPALIVE_INTVL, 1},
-                   {ZMQ_TCP_KEEPALIVE_CNT, 2}};
+                   {ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS},
+                   {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS}};
     int64_t max = MESSAGE_MAX;
 
     l->pull = zmq_socket(l->cfg.zmq, ZMQ_PULL);
