@@ -6,7 +6,8 @@
 #   plxlab-sw     the two switches: brc (cluster link) and brg (guests)
 #   plxlab-c      the client: 10.78.0.100 on the guest side
 #
-# LAB_PREFIX makes several labs possible at once. Everything is removed by lab_down, which the
+# LAB_PREFIX makes several labs possible at once: of one prefix there is one, and who wants a second
+# is told so and exits. What the lab of a killed script left is removed first. Everything is removed by lab_down, which the
 # caller's EXIT trap (set here) runs. Daemons log to $LAB/N/polluxd.log; $LAB/data is $LAB/N/data to
 # node N, so that a path can hold different files on each.
 #
@@ -21,8 +22,44 @@ lab_dirs=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 declare -A LAB_PID
 declare -A LAB_NODE_CONF # more sections for node N: set, then lab_conf N again
 
+lab_claim_file() { echo "/run/pollux-lab.$LAB_PREFIX"; }
+
+lab_began() { # PID: when, if it still runs; its number may be used again
+    sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | awk '$1 != "Z" { print $20 }'
+}
+
+# Ours from now on, or exit. The file says whose it is and where its lab is; the lock is held only
+# while it is looked at: descriptors go on to daemons, which may outlive their script.
+lab_claim() {
+    local fd owner= began= dir=
+    exec {fd}>>"$(lab_claim_file)" || { echo "cannot open $(lab_claim_file)"; exit 1; }
+    flock "$fd"
+    read -r owner began dir <"$(lab_claim_file)"
+    if [ -n "$owner" ] && [ "$(lab_began "$owner")" = "$began" ]; then
+        echo "a lab '$LAB_PREFIX' is up already, of process $owner ($(tr '\0' ' ' <"/proc/$owner/cmdline" | cut -c 1-80))"
+        exit 1
+    fi
+    lab_remove
+    [ -z "$dir" ] || [ -n "${LAB_KEEP:-}" ] || rm -rf "$dir"
+    LAB=$(mktemp -d "${LAB_TMP:-/tmp}/$LAB_PREFIX.XXXXXX") || exit 1
+    echo "$$ $(lab_began $$) $LAB" >"$(lab_claim_file)"
+    exec {fd}>&-
+}
+
+lab_remove() { # the namespaces and all that runs in them
+    local n p
+    for n in 1 2 3 c sw; do
+        for p in $(ip netns pids "$LAB_PREFIX-$n" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
+    done
+    wait 2>/dev/null
+    for n in 1 2 3 c sw probe; do ip netns del "$LAB_PREFIX-$n" 2>/dev/null; done
+    return 0
+}
+
 lab_need() { # skip where namespaces cannot be made
     [ "$(id -u)" = 0 ] || { echo "needs root for network namespaces"; exit 77; }
+    lab_claim
+    trap lab_down EXIT
     ip netns add "$LAB_PREFIX-probe" 2>/dev/null || { echo "cannot make network namespaces"; exit 77; }
     ip netns del "$LAB_PREFIX-probe"
     for p in polluxd pollux; do
@@ -57,8 +94,6 @@ lab_conf() { # N: write the configuration of node N
 lab_up() {
     local n
     lab_need
-    LAB=$(mktemp -d "${LAB_TMP:-/tmp}/$LAB_PREFIX.XXXXXX")
-    trap lab_down EXIT
     mkdir "$LAB/data"
     ip netns add "$LAB_PREFIX-sw"
     lab_ns sw ip link set lo up
@@ -126,12 +161,8 @@ lab_leader() { # the node that says it leads, as seen from node N; its number
 }
 
 lab_down() {
-    local n p
-    for n in 1 2 3 c sw; do
-        for p in $(ip netns pids "$LAB_PREFIX-$n" 2>/dev/null); do kill -KILL "$p" 2>/dev/null; done
-    done
-    wait 2>/dev/null
-    for n in 1 2 3 c sw; do ip netns del "$LAB_PREFIX-$n" 2>/dev/null; done
+    lab_remove
     [ -z "${LAB_KEEP:-}" ] && rm -rf "$LAB"
+    : >"$(lab_claim_file)" # not removed: somebody may have opened it to look
     return 0
 }
