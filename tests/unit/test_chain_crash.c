@@ -47,6 +47,7 @@ struct workload {
     uint32_t initial; /* version of every sector at first: 0, or ZEROS */
     struct disk_guid id;
     unsigned images, replayed;
+    unsigned opened[IO_CRASH_KINDS][2]; /* after a crash: to read, to write */
 };
 
 static uint8_t whole[BYTES];
@@ -179,7 +180,9 @@ static bool allowed(const struct workload *w, unsigned n, unsigned sure, uint32_
     return false;
 }
 
-static void judge(struct workload *w, unsigned n, enum io_crash kind)
+/* @write: the image is opened to be written; else to be read, which first replays its log if there
+ * is something in it. */
+static void judge(struct workload *w, unsigned n, enum io_crash kind, bool write)
 {
     static uint32_t version[SECTORS];
     struct io_mem *after = io_mem_crash(w->mem, n, kind, &w->g);
@@ -197,7 +200,7 @@ static void judge(struct workload *w, unsigned n, enum io_crash kind)
     vhdx_get_info(v, &info);
     w->replayed += info.log_active;
     OK(vhdx_close(v, &err));
-    if (chain_open(s, w->top, n % 2 == 0 ? DISK_FOR_WRITE : 0, &d, &err) != 0) {
+    if (chain_open(s, w->top, write ? DISK_FOR_WRITE : 0, &d, &err) != 0) {
         fail_msg("after %u changes, kind %d: %s", n, (int)kind, err.msg);
     }
     for (unsigned i = 0; i < chain_depth(d); i++) {
@@ -216,7 +219,7 @@ static void judge(struct workload *w, unsigned n, enum io_crash kind)
     }
     OK(disk_identity(d, &id, &err));
     assert_true(!changed || !disk_guid_eq(&id, &w->id));
-    if (n % 2 == 0) { /* and it goes on */
+    if (write) { /* and it goes on */
         OK(disk_write(d, whole, 4096, BYTES / 2, &err));
         OK(disk_zero(d, MIB, 0, true, &err));
         OK(disk_close(d, &err));
@@ -227,6 +230,7 @@ static void judge(struct workload *w, unsigned n, enum io_crash kind)
     }
     OK(disk_close(d, &err));
     io_mem_free(after);
+    w->opened[kind][write]++;
     w->images++;
 }
 
@@ -251,12 +255,15 @@ static void run(uint64_t seed, unsigned ops, unsigned step, bool chain)
     unsigned n = io_mem_recorded(w.mem);
     for (unsigned i = 0; i <= n; i += step) {
         for (unsigned kind = 0; kind < IO_CRASH_KINDS; kind++) {
-            judge(&w, i, (enum io_crash)kind);
+            judge(&w, i, (enum io_crash)kind, (i / step + kind) % 2 == 0);
         }
     }
     printf("%s: %u operations, %u changes of files, %u crashes, %u logs replayed\n",
            chain ? "a child" : "a dynamic disk", w.n, n, w.images, w.replayed);
     assert_true(w.replayed > 0);
+    for (unsigned kind = 0; kind < IO_CRASH_KINDS; kind++) {
+        assert_true(w.opened[kind][false] > 0 && w.opened[kind][true] > 0);
+    }
     io_mem_free(w.mem);
 }
 
