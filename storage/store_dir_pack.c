@@ -168,18 +168,17 @@ int store_dir_flush(struct store_dir *d, struct plx_err *err)
     return 0;
 }
 
-/* Room for @len bytes behind what is held; NULL with an error. */
-static uint8_t *hold_more(struct store_dir *d, size_t len, struct plx_err *err)
+/* Room for @len bytes behind what is held. */
+static int hold_more(struct store_dir *d, size_t len, struct plx_err *err)
 {
     struct dir_writer *w = &d->writer;
+    int rc = w->held + len > HELD_MAX ? store_dir_flush(d, err) : 0;
 
-    if (w->held + len > HELD_MAX && store_dir_flush(d, err) != 0) {
-        return NULL;
+    if (rc == 0 && w->buf == NULL &&
+        (w->buf = plx_calloc(1, PACK_RECORD + SEG_STORED_MAX)) == NULL) {
+        rc = plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
     }
-    if (w->buf == NULL && (w->buf = plx_calloc(1, PACK_RECORD + SEG_STORED_MAX)) == NULL) {
-        (void)plx_fail(err, PLX_ENOMEM, "store %s: out of memory", d->path);
-    }
-    return w->buf == NULL ? NULL : w->buf + w->held;
+    return rc;
 }
 
 int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct seg_form *form,
@@ -192,17 +191,15 @@ int store_dir_append(struct store_dir *d, const struct seg_id *id, const struct 
                             .data_hash = pack_data_hash(form->data, form->stored_len)};
     struct dir_writer *w = &d->writer;
     size_t len = PACK_RECORD + (size_t)r.stored_len;
+    int rc = w->fd < 0 ? begin_pack(d, err) : 0;
 
-    if (w->fd < 0) {
-        int rc = begin_pack(d, err);
-        if (rc != 0) {
-            return rc;
-        }
+    if (rc == 0) {
+        rc = hold_more(d, len, err);
     }
-    uint8_t *at = hold_more(d, len, err);
-    if (at == NULL) {
-        return PLX_EIO;
+    if (rc != 0) {
+        return rc;
     }
+    uint8_t *at = w->buf + w->held;
     pack_record_put(at, w->number, w->end, &r);
     memcpy(at + PACK_RECORD, form->data, form->stored_len);
     *out = (struct index_entry){.id = *id,

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "base/alloc.h"
 #include "base/check.h"
 #include "base/io.h"
 #include "storage/store_dir.h"
@@ -554,6 +555,28 @@ static void faults_are_told(void **state)
     free(data);
 }
 
+/* Each allocation of a store's first put fails in turn. */
+static void lack_of_memory_is_called_so(void **state)
+{
+    struct store_fixture *f = *state;
+    struct plx_err err = {{0}};
+    struct seg_id id;
+    char text[] = "text a";
+    int failed = 0, rc = 0;
+
+    for (int k = 0; k < 12; k++, text[5]++) {
+        fixture_reopen(f); /* with nothing in reserve */
+        plx_heap_fail_at(k);
+        rc = store_put(f->s, text, strlen(text), &id, NULL, &err);
+        plx_heap_fail_never();
+        assert_true(rc == PLX_ENOMEM || rc == STORE_NEW);
+        failed += rc == PLX_ENOMEM;
+    }
+    assert_int_equal(rc, STORE_NEW);
+    assert_true(failed > 3);
+    assert_text(f->s, &id, "text l");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -570,6 +593,7 @@ int main(void)
         DIR_ONLY(every_flipped_bit_is_found),
         DIR_ONLY(a_pack_that_took_anothers_number_is_read),
         DIR_ONLY(readers_go_on_while_packs_are_written_again),
+        DIR_ONLY(lack_of_memory_is_called_so),
         DIR_ONLY(a_cache_stays_within_its_limit_and_keeps_what_is_used),
         {"faults_are_told", faults_are_told, setup_mem, fixture_teardown, NULL},
     };
