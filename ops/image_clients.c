@@ -74,22 +74,33 @@ int image_clients_parse(char *text, const char *path, struct image_clients *out,
     return rc;
 }
 
+/* Reading it again would not say anything else until the file is changed. */
+static bool of_the_file(int rc)
+{
+    return rc == 0 || rc == PLX_EINVAL || rc == PLX_ERANGE || rc == PLX_EACCES;
+}
+
 int image_clients_read(const char *path, struct image_clients *out, struct stat *seen,
                        struct plx_err *err)
 {
+    struct stat before;
     struct wbuf text;
 
     /* Before it is read: a change while it is read is another one to see. */
-    if (stat(path, seen) != 0) {
+    if (stat(path, &before) != 0) {
         return plx_fail_errno(err, "clients: cannot open %s", path);
     }
     int rc = io_read_file(path, CLIENTS_FILE_MAX, &text, err);
     if (rc != 0) {
-        return plx_err_wrap(err, rc, "clients");
+        (void)plx_err_wrap(err, rc, "clients");
+    } else {
+        wbuf_u8(&text, 0);
+        rc = text.failed ? plx_fail(err, PLX_ENOMEM, "clients: out of memory")
+                         : image_clients_parse((char *)text.data, path, out, err);
+        wbuf_free(&text);
     }
-    wbuf_u8(&text, 0);
-    rc = text.failed ? plx_fail(err, PLX_ENOMEM, "clients: out of memory")
-                     : image_clients_parse((char *)text.data, path, out, err);
-    wbuf_free(&text);
+    if (of_the_file(rc)) {
+        *seen = before;
+    }
     return rc;
 }

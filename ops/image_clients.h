@@ -20,7 +20,9 @@ struct image_clients {
 /* @text ends with a NUL and is changed; @path is for messages. Errors: PLX_EINVAL, PLX_ERANGE. */
 int image_clients_parse(char *text, const char *path, struct image_clients *out,
                         struct plx_err *err);
-/* *seen is what stat says of the file that was read. Errors: those of reading, too. */
+/* *seen becomes what stat says of the file, unless it could not be read for a reason that may pass
+ * while the file stays as it is: who looks for changes by it comes again then, but hears of what is
+ * wrong in the file once. Errors: those of reading, too. */
 int image_clients_read(const char *path, struct image_clients *out, struct stat *seen,
                        struct plx_err *err);
 
