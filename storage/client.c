@@ -314,6 +314,7 @@ int image_client_open(const struct image_client_config *cfg, struct image_client
     }
     PLX_CHECK(cfg->nservers > 0 && cfg->nservers <= CLIENT_SERVERS_MAX);
     c->cfg = *cfg;
+    host_random(&c->instance, sizeof c->instance);
     (void)pthread_mutex_init(&c->lock, NULL);
     (void)pthread_cond_init(&c->cond, NULL);
     c->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -39,6 +39,7 @@ struct image_client {
     uint8_t *raw;        /* the thread's, SEG_MAX */
     void *socket;        /* the thread's */
     uint64_t connection; /* number of the present one, from 1 */
+    uint64_t instance;   /* random: by it a server knows whose they are */
     bool welcome;
     uint64_t received; /* bytes of segments on this connection */
     bool denied;       /* this connection, which is closed */

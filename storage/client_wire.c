@@ -27,7 +27,14 @@ static void send_message(struct image_client *c, Img__ToServer *m)
 
 void client_send_hello(struct image_client *c)
 {
-    SEND_EMPTY(c, hello, HELLO, Img__Hello send_part = IMG__HELLO__INIT);
+    Img__ToServer m = IMG__TO_SERVER__INIT;
+    Img__Hello hello = IMG__HELLO__INIT;
+
+    hello.instance = c->instance;
+    hello.connection = c->connection;
+    m.msg_case = IMG__TO_SERVER__MSG_HELLO;
+    m.hello = &hello;
+    send_message(c, &m);
 }
 
 void client_send_ping(struct image_client *c)

@@ -148,6 +148,23 @@ static void drop_silent(struct image_server *s)
 
 /* --- messages ------------------------------------------------------------------------------- */
 
+/* Its former connections end here and now, not when they have been silent for long. False: it has
+ * a newer one, and nobody waits for an answer on this. */
+static bool take_over(struct image_server *s, const struct client *from)
+{
+    for (struct client *c = s->clients, *next; c != NULL && from->instance != 0; c = next) {
+        next = c->next;
+        if (c->instance != from->instance || strcmp(c->user, from->user) != 0) {
+            continue;
+        }
+        if (c->connection > from->connection) {
+            return false;
+        }
+        drop_client(s, c);
+    }
+    return true;
+}
+
 static void on_hello(struct image_server *s, struct client *known, const struct client *from)
 {
     Img__FromServer m = IMG__FROM_SERVER__INIT;
@@ -155,6 +172,9 @@ static void on_hello(struct image_server *s, struct client *known, const struct 
 
     if (known != NULL) { /* it begins anew */
         drop_client(s, known);
+    }
+    if (!take_over(s, from)) {
+        return;
     }
     struct client *c = plx_calloc(1, sizeof *c);
     if (c == NULL) {
@@ -295,6 +315,8 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
     }
     switch (m->msg_case) {
     case IMG__TO_SERVER__MSG_HELLO:
+        from->instance = m->hello->instance;
+        from->connection = m->hello->connection;
         on_hello(s, c, from);
         break;
     case IMG__TO_SERVER__MSG_LIST:
@@ -366,6 +388,7 @@ static bool take_in(struct image_server *s)
         } else if (n == 1 && more == 0 && from.identity_len > 0) {
             const char *user = zmq_msg_gets(&part, "User-Id");
             from.may_push = user != NULL && *user == IMAGE_USER_PUSHES;
+            (void)snprintf(from.user, sizeof from.user, "%s", user != NULL ? user : "");
             if (s->cfg.auth == NULL || (user != NULL && authoriser_knows(s->cfg.auth, user))) {
                 on_message(s, &from, zmq_msg_data(&part), len);
             } else {

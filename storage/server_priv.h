@@ -25,7 +25,9 @@ struct client {
     uint64_t serial;
     uint8_t identity[SERVER_IDENTITY_MAX];
     size_t identity_len;
+    char user[AUTHORISER_USER]; /* of its key */
     bool may_push;
+    uint64_t instance, connection; /* Hello */
     uint64_t heard_ns;
     struct image_lease *leases[SERVER_OPEN_MAX];
     unsigned nleases;

@@ -749,18 +749,26 @@ static void clients_take_turns_whatever_waits(void **state)
 
 /* --- looks ---------------------------------------------------------------------------------- */
 
-static struct client *hello(struct image_server *s, uint8_t who)
+static struct client *hello_again(struct image_server *s, uint8_t who, uint64_t instance,
+                                  uint64_t connection)
 {
     Img__ToServer m = IMG__TO_SERVER__INIT;
-    Img__Hello empty = IMG__HELLO__INIT;
+    Img__Hello part = IMG__HELLO__INIT;
     uint8_t bytes[64];
 
     m.version = SERVER_PROTOCOL;
     m.msg_case = IMG__TO_SERVER__MSG_HELLO;
-    m.hello = &empty;
+    m.hello = &part;
+    part.instance = instance;
+    part.connection = connection;
     size_t len = img__to_server__pack(&m, bytes);
     image_server_message(s, &who, 1, bytes, len);
     return s->clients;
+}
+
+static struct client *hello(struct image_server *s, uint8_t who)
+{
+    return hello_again(s, who, 0, 0);
 }
 
 /* What the server says of a look: 0 as long as it may wait. */
@@ -815,6 +823,33 @@ static void looks_take_turns(void **state)
     image_server_close(s);
 }
 
+/* One that comes again need not wait for what it promised on the connection that it lost. */
+static void a_new_connection_ends_the_former(void **state)
+{
+    struct store_fixture *f = *state;
+    struct image_server *s;
+    struct seg_id id = {{7}};
+
+    assert_int_equal(image_server_open_detached(f->s, &s), 0);
+    struct client *c = hello_again(s, 1, 77, 1);
+    assert_int_equal(look(s, c, &id), 0);
+    assert_true(server_push_look(s));
+    assert_int_equal(s->npromises, 1);
+    uint64_t other = hello_again(s, 2, 78, 9)->serial; /* another client */
+    assert_int_equal(s->npromises, 1);
+    c = hello_again(s, 3, 77, 2);
+    assert_int_equal(s->npromises, 0);
+    assert_int_equal(s->nclients, 2);
+    assert_int_equal(c->next->serial, other);
+    (void)hello_again(s, 4, 77, 1); /* said before, and late */
+    assert_int_equal(s->nclients, 2);
+    assert_ptr_equal(s->clients, c);
+    strcpy(c->user, "pother"); /* another key cannot end it */
+    (void)hello_again(s, 5, 77, 3);
+    assert_int_equal(s->nclients, 3);
+    image_server_close(s);
+}
+
 /* A look that the store cannot answer promises nothing: another client is told to put it. */
 static void a_look_that_fails_promises_nothing(void **state)
 {
@@ -864,6 +899,7 @@ int main(void)
         BOTH(what_is_swept_while_a_name_is_set_is_missing),
         DIR_ONLY(clients_take_turns_whatever_waits),
         DIR_ONLY(looks_take_turns),
+        DIR_ONLY(a_new_connection_ends_the_former),
         DIR_ONLY(a_look_that_fails_promises_nothing),
     };
 
