@@ -18,7 +18,7 @@
 #include "proto/api.pb-c.h"
 #include "proto/frame.h"
 
-enum { API_VERSION = 1, CONNECTIONS_MAX = 64, VMS_IN_REPLY = ROLES_VMS_MAX, EVENTS_IN_REPLY = 100 };
+enum { API_VERSION = 1, VMS_IN_REPLY = ROLES_VMS_MAX, EVENTS_IN_REPLY = 100 };
 
 struct conn {
     struct conn *next;
@@ -484,6 +484,10 @@ static void do_console(struct conn *c)
         return;
     }
     c->console = session_open(c->d, vm, c->req->console->port, on_console, c);
+    if (c->console == NULL) {
+        fail(c, PLX_ENOMEM, "the daemon is out of memory");
+        return;
+    }
     reply_vms(c, &vm, 1, &r);
 }
 
@@ -590,7 +594,8 @@ static void on_data(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 static void on_connection(uv_stream_t *s, int status)
 {
     struct daemon *d = s->data;
-    struct conn *c = status == 0 && d->api->n < CONNECTIONS_MAX ? plx_calloc(1, sizeof *c) : NULL;
+    struct conn *c =
+        status == 0 && d->api->n < API_CONNECTIONS_MAX ? plx_calloc(1, sizeof *c) : NULL;
 
     if (c == NULL) {
         return;

@@ -36,7 +36,9 @@ enum {
     EVENT_TEXT_MAX = 256,
     COMMAND_MS = 8000, /* how long an operator's command waits for a majority */
     READ_MS = 4000,
-    STATS_FRESH_MS = 5000
+    STATS_FRESH_MS = 5000,
+    API_CONNECTIONS_MAX = 64,                       /* each may have a console */
+    SESSIONS_OF_NODE_MAX = 2 * API_CONNECTIONS_MAX, /* consoles of another node */
 };
 
 struct event {
@@ -121,6 +123,7 @@ void event_raise(struct daemon *d, const uint8_t *vm, const char *kind, const ch
 void event_received(struct daemon *d, const Cl__VmEvent *e);
 /* The newest first: @i = 0, 1, ...; NULL when there are no more. */
 const struct event *event_at(const struct daemon *d, unsigned i);
+/* The figures of a VM without a record are dropped: there are no more than records and nodes. */
 void stats_store(struct daemon *d, const uint8_t *vm, uint32_t node, const Ctl__Stats *s);
 const struct vm_stats *stats_find(const struct daemon *d, const uint8_t *vm, uint32_t node);
 void stats_free(struct daemon *d);
@@ -219,9 +222,10 @@ void child_report_lost(struct daemon *d, const uint8_t *vm, uint64_t incarnation
 void child_tick(struct daemon *d);
 void child_detach_all(struct daemon *d); /* the daemon stops, the replicas go on */
 
-/* --- console.c --- */
+/* --- session.c --- */
 typedef void (*session_cb)(void *ctx, const void *data, size_t len, uint64_t pos,
                            const char *closed);
+/* NULL: out of memory. */
 struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
                              session_cb cb, void *ctx);
 void session_input(struct session *s, const void *data, size_t len);

@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "ops/polluxd/daemon.h"
@@ -80,13 +79,33 @@ const struct event *event_at(const struct daemon *d, unsigned i)
     return &d->events[(d->next_event - 1 - i) % EVENTS_MAX];
 }
 
+/* Those of VMs that are no longer defined. */
+static void stats_forget_old(struct daemon *d)
+{
+    for (struct vm_stats **at = &d->stats; *at != NULL;) {
+        struct vm_stats *v = *at;
+        if (daemon_vm(d, v->vm) == NULL) {
+            *at = v->next;
+            plx_free(v);
+        } else {
+            at = &v->next;
+        }
+    }
+}
+
 void stats_store(struct daemon *d, const uint8_t *vm, uint32_t node, const Ctl__Stats *s)
 {
     struct vm_stats *v = (struct vm_stats *)(uintptr_t)stats_find(d, vm, node);
 
+    if (daemon_vm(d, vm) == NULL) {
+        return;
+    }
     if (v == NULL) {
+        stats_forget_old(d);
         v = plx_calloc(1, sizeof *v);
-        PLX_CHECK(v != NULL);
+        if (v == NULL) {
+            return; /* they come again within a second */
+        }
         memcpy(v->vm, vm, ROLES_UUID_LEN);
         v->node = node;
         v->next = d->stats;

@@ -3,12 +3,16 @@
  * primary, wherever that runs, and on to the next primary after a takeover.
  *
  * Output bytes carry their position: a session drops what it has seen and asks a new primary for
- * what follows, so that nothing is lost or doubled. */
+ * what follows, so that nothing is lost or doubled.
+ *
+ * Another node may have SESSIONS_OF_NODE_MAX here, twice what its CLI has connections for: a daemon
+ * that died left some behind. When one more is opened, the one that was not used for longest goes,
+ * and its owner is told. */
 #include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/check.h"
+#include "base/clock.h"
 #include "ops/polluxd/daemon.h"
 
 #define FROM_NOW UINT64_MAX
@@ -21,6 +25,7 @@ struct session {
     uint32_t port;
     uint64_t pos;         /* of the next byte; FROM_NOW before the first */
     uint32_t owner;       /* node of the CLI's connection: self for our own sessions */
+    uint64_t used_ns;     /* when it was opened, or typed into */
     uint64_t incarnation; /* of the replica it is attached to; 0: none */
     uint32_t via;         /* node of that replica */
     session_cb cb;        /* own sessions */
@@ -71,13 +76,19 @@ static void attach(struct session *s, const struct roles_vm *vm)
     }
 }
 
-static struct session *add(struct daemon *d, uint64_t id, const uint8_t *vm, uint32_t port)
+/* NULL: out of memory. */
+static struct session *add(struct daemon *d, uint64_t id, uint32_t owner, const uint8_t *vm,
+                           uint32_t port)
 {
     struct session *s = plx_calloc(1, sizeof *s);
 
-    PLX_CHECK(s != NULL);
+    if (s == NULL) {
+        return NULL;
+    }
     s->d = d;
     s->id = id;
+    s->owner = owner;
+    s->used_ns = clock_mono_ns();
     memcpy(s->vm, vm, sizeof s->vm);
     s->port = port;
     s->pos = FROM_NOW;
@@ -112,27 +123,28 @@ static void forget(struct session *s)
     plx_free(s);
 }
 
-static void tell_close(struct session *s, uint32_t to, const char *reason)
+static void tell_close(struct daemon *d, uint64_t id, uint32_t to, const char *reason)
 {
     Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
     Cl__ConsoleClose e = CL__CONSOLE_CLOSE__INIT;
 
-    e.session = s->id;
+    e.session = id;
     e.reason = (char *)(uintptr_t)reason;
     m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE;
     m.console_close = &e;
-    daemon_send(s->d, to, &m);
+    daemon_send(d, to, &m);
 }
 
 struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
                              session_cb cb, void *ctx)
 {
-    struct session *s = add(d, daemon_random(), vm->uuid, port);
+    struct session *s = add(d, daemon_random(), d->conf->self, vm->uuid, port);
 
-    s->owner = d->conf->self;
-    s->cb = cb;
-    s->ctx = ctx;
-    attach(s, vm);
+    if (s != NULL) {
+        s->cb = cb;
+        s->ctx = ctx;
+        attach(s, vm);
+    }
     return s;
 }
 
@@ -165,6 +177,7 @@ void session_input(struct session *s, const void *data, size_t len)
 {
     struct child *c = child_find(s->d, s->incarnation);
 
+    s->used_ns = clock_mono_ns();
     if (s->incarnation == 0) {
         return;
     }
@@ -178,7 +191,7 @@ void session_input(struct session *s, const void *data, size_t len)
 void session_close(struct session *s)
 {
     if (s->via != 0 && s->via != s->d->conf->self) {
-        tell_close(s, s->via, "closed");
+        tell_close(s->d, s->id, s->via, "closed");
     }
     forget(s);
 }
@@ -225,45 +238,87 @@ static struct session *find(struct daemon *d, uint64_t id)
     return s;
 }
 
+/* Room for one more of node @owner. */
+static void make_room(struct daemon *d, uint32_t owner)
+{
+    struct session *oldest = NULL;
+    unsigned n = 0;
+
+    for (struct session *s = d->sessions; s != NULL; s = s->next) {
+        if (s->owner == owner) {
+            n++;
+            oldest = oldest == NULL || s->used_ns <= oldest->used_ns ? s : oldest;
+        }
+    }
+    if (n >= SESSIONS_OF_NODE_MAX) {
+        tell_close(d, oldest->id, owner,
+                   "too many consoles are open, and this one was not used for longest");
+        forget(oldest);
+    }
+}
+
 static void on_open(struct daemon *d, uint32_t from, const Cl__ConsoleOpen *o)
 {
     const struct roles_vm *vm = o->vm.len == ROLES_UUID_LEN ? daemon_vm(d, o->vm.data) : NULL;
     struct session *s = find(d, o->session);
 
-    if (vm == NULL || (s != NULL && s->owner != from)) {
+    if (s != NULL && s->owner != from) {
+        return;
+    }
+    if (vm == NULL) {
+        tell_close(d, o->session, from, "the primary's node knows no such VM");
         return;
     }
     if (s == NULL) {
-        s = add(d, o->session, vm->uuid, o->port);
+        make_room(d, from);
+        s = add(d, o->session, from, vm->uuid, o->port);
     }
-    s->owner = from;
+    if (s == NULL) {
+        tell_close(d, o->session, from, "the primary's node is out of memory");
+        return;
+    }
     s->pos = o->from;
     s->incarnation = 0;
     attach(s, vm);
 }
 
+static void on_close(struct daemon *d, uint32_t from, const Cl__ConsoleClose *e)
+{
+    struct session *s = find(d, e->session);
+
+    if (s != NULL && s->owner == from) {
+        forget(s);
+    } else if (s != NULL && s->owner == d->conf->self && s->via == from) {
+        s->cb(s->ctx, NULL, 0, 0, e->reason[0] != '\0' ? e->reason : "closed");
+        forget(s);
+    }
+}
+
+static void on_bytes(struct daemon *d, uint32_t from, const Cl__ConsoleBytes *b)
+{
+    struct session *s = find(d, b->session);
+
+    if (s == NULL) { /* one of us began anew, or what follows crossed a close */
+        tell_close(d, b->session, from,
+                   "the primary's node does not know this console any more: open it again");
+    } else if (s->owner == from) {
+        session_input(s, b->data.data, b->data.len);
+    } else if (s->owner == d->conf->self && s->via == from) {
+        deliver(s, b->pos, b->data.data, b->data.len);
+    }
+}
+
 void session_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg)
 {
-    struct session *s;
-
     switch (msg->msg_case) {
     case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
         on_open(d, from, msg->console_open);
         break;
     case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
-        s = find(d, msg->console_close->session);
-        if (s != NULL && s->owner == from) {
-            forget(s);
-        }
+        on_close(d, from, msg->console_close);
         break;
     default:
-        s = find(d, msg->console_bytes->session);
-        if (s != NULL && s->owner == from) {
-            session_input(s, msg->console_bytes->data.data, msg->console_bytes->data.len);
-        } else if (s != NULL && s->owner == d->conf->self && s->via == from) {
-            deliver(s, msg->console_bytes->pos, msg->console_bytes->data.data,
-                    msg->console_bytes->data.len);
-        }
+        on_bytes(d, from, msg->console_bytes);
     }
 }
 
