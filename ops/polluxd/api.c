@@ -479,6 +479,10 @@ static void do_console(struct conn *c)
     if (vm == NULL) {
         return;
     }
+    if (c->console != NULL) {
+        fail(c, PLX_ESTATE, "this connection has a console already");
+        return;
+    }
     if (vm->phase == ROLES_STOPPED) {
         fail(c, PLX_ESTATE, "%s is not running", vm->name);
         return;
