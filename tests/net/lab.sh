@@ -7,8 +7,8 @@
 #   plxlab-c      the client: 10.78.0.100 on the guest side
 #
 # LAB_PREFIX makes several labs possible at once: of one prefix there is one, and who wants a second
-# is told so and exits. What the lab of a killed script left is removed first. Everything is removed by lab_down, which the
-# caller's EXIT trap (set here) runs. Daemons log to $LAB/N/polluxd.log; $LAB/data is $LAB/N/data to
+# is told so and exits. What the lab of a killed script left is removed first. Everything is removed
+# by lab_down, which the caller's EXIT trap (set here) runs. Daemons log to $LAB/N/polluxd.log; $LAB/data is $LAB/N/data to
 # node N, so that a path can hold different files on each.
 #
 #   lab_up            namespaces, keys, configuration
