@@ -374,9 +374,9 @@ static struct {
     const struct seg_ops *real;
     pthread_mutex_t gate; /* held: no put goes on */
     uint64_t news;        /* segments that puts found new */
-    bool swept;
-    bool broken; /* nobody knows what is there */
-    bool coming; /* so the next look is told, of all that it asks for */
+    _Atomic bool swept;
+    _Atomic bool broken; /* nobody knows what is there */
+    _Atomic bool coming; /* so the next look is told, of all that it asks for */
 } odd = {.gate = PTHREAD_MUTEX_INITIALIZER};
 
 static int odd_has(void *self, const struct seg_id *id, struct plx_err *err)
