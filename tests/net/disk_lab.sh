@@ -1,4 +1,3 @@
-#!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A protected VM that writes its disk, $LAB/data/top.vhdx on nodes 1 and 2 of a lab. Not a test: sourced.
 #

@@ -1,4 +1,3 @@
-#!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A protected VM that runs redis, a client that writes to it, and what a drill asks of them. Not a
 # test: sourced by death_*.sh, which set LAB_PREFIX to a prefix of their own.

@@ -1,4 +1,3 @@
-#!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A cluster of three nodes and a client on this machine, in network namespaces. Not a test: sourced.
 #
