@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * ops/polluxd/domain.c - see domain.h. The elements are one table; each has a path below <domain>
- * and either a function that takes it or a reason why nothing has to be done. */
+ * ops/polluxd/domain.c - see domain.h. The elements are one table: where each may stand, and the
+ * function that takes it, if any. */
 #include "ops/polluxd/domain.h"
 
 #include <ctype.h>
@@ -365,48 +365,103 @@ static int take_state(struct reader *r, const xmlNode *n)
     return path_of(r, n, NULL, r->d->state_file);
 }
 
-enum kind {
-    TAKEN,  /* by its function */
-    PARENT, /* its children stand in the table */
-    KNOWN   /* nothing to do, and no warning: the machine has it, or it makes no difference */
+static const struct element {
+    const char *parent,
+        *name; /* parent "" is <domain>; what stands in no element of the table is unknown */
+    int (*take)(struct reader *r,
+                const xmlNode *n); /* NULL: the machine has it, its parent's
+                                      function reads it, or it makes no difference */
+    bool many;                     /* may stand more than once */
+} elements[] = {
+    {"", "name", take_name, false},
+    {"", "uuid", take_uuid, false},
+    {"", "title", NULL, false},
+    {"", "description", NULL, false},
+    {"", "memory", take_memory, false},
+    {"", "currentMemory", NULL, false},
+    {"", "vcpu", take_vcpu, false},
+    {"", "cpu", take_cpu, false},
+    {"cpu", "model", NULL, false},
+    {"cpu", "topology", NULL, false},
+    {"", "os", NULL, false},
+    {"os", "type", take_os_type, false},
+    {"os", "kernel", take_kernel, false},
+    {"os", "initrd", take_initrd, false},
+    {"os", "cmdline", take_cmdline, false},
+    {"", "features", NULL, false},
+    {"features", "acpi", NULL, false},
+    {"features", "apic", NULL, false},
+    {"features", "pae", NULL, false},
+    {"", "devices", NULL, false},
+    {"devices", "emulator", NULL, false},
+    {"devices", "disk", take_disk, true},
+    {"disk", "source", NULL, false},
+    {"disk", "target", NULL, false},
+    {"disk", "driver", NULL, false},
+    {"disk", "readonly", NULL, false},
+    {"disk", "address", NULL, false},
+    {"disk", "alias", NULL, false},
+    {"disk", "boot", NULL, false},
+    {"devices", "interface", take_interface, true},
+    {"interface", "source", NULL, false},
+    {"interface", "mac", NULL, false},
+    {"interface", "model", NULL, false},
+    {"interface", "target", NULL, false},
+    {"interface", "address", NULL, false},
+    {"interface", "alias", NULL, false},
+    {"devices", "serial", NULL, true},
+    {"serial", "source", NULL, false},
+    {"serial", "target", NULL, false},
+    {"target", "model", NULL, false},
+    {"serial", "address", NULL, false},
+    {"serial", "alias", NULL, false},
+    {"devices", "console", NULL, true},
+    {"console", "source", NULL, false},
+    {"console", "target", NULL, false},
+    {"console", "address", NULL, false},
+    {"console", "alias", NULL, false},
+    {"devices", "rng", take_rng, false},
+    {"rng", "backend", NULL, false},
+    {"rng", "address", NULL, false},
+    {"rng", "alias", NULL, false},
+    {"", "metadata", NULL, false},
+    {"metadata", "vm", NULL, false},
+    {"vm", "protect", take_protect, false},
+    {"vm", "primary", take_primary, false},
+    {"vm", "backup", take_backup, false},
+    {"vm", "state", take_state, false},
 };
 
-static const struct element {
-    const char *parent, *name; /* parent "" is <domain> */
-    enum kind kind;
-    int (*take)(struct reader *r, const xmlNode *n);
-} elements[] = {
-    {"", "name", TAKEN, take_name},
-    {"", "uuid", TAKEN, take_uuid},
-    {"", "title", KNOWN, NULL},
-    {"", "description", KNOWN, NULL},
-    {"", "memory", TAKEN, take_memory},
-    {"", "currentMemory", KNOWN, NULL},
-    {"", "vcpu", TAKEN, take_vcpu},
-    {"", "cpu", TAKEN, take_cpu},
-    {"", "os", PARENT, NULL},
-    {"os", "type", TAKEN, take_os_type},
-    {"os", "kernel", TAKEN, take_kernel},
-    {"os", "initrd", TAKEN, take_initrd},
-    {"os", "cmdline", TAKEN, take_cmdline},
-    {"", "features", PARENT, NULL},
-    {"features", "acpi", KNOWN, NULL},
-    {"features", "apic", KNOWN, NULL},
-    {"features", "pae", KNOWN, NULL},
-    {"", "devices", PARENT, NULL},
-    {"devices", "emulator", KNOWN, NULL},
-    {"devices", "disk", TAKEN, take_disk},
-    {"devices", "interface", TAKEN, take_interface},
-    {"devices", "serial", KNOWN, NULL},
-    {"devices", "console", KNOWN, NULL},
-    {"devices", "rng", TAKEN, take_rng},
-    {"", "metadata", PARENT, NULL},
-    {"metadata", "vm", PARENT, NULL},
-    {"vm", "protect", TAKEN, take_protect},
-    {"vm", "primary", TAKEN, take_primary},
-    {"vm", "backup", TAKEN, take_backup},
-    {"vm", "state", TAKEN, take_state},
+/* Attributes that ask for something the machine has in one way only: any other value is reported.
+ */
+static const struct {
+    const char *parent, *name, *attr, *only; /* only NULL: any value is reported */
+} attributes[] = {
+    {"", "vcpu", "current", NULL},
+    {"disk", "target", "bus", "virtio"},
+    {"interface", "model", "type", "virtio"},
+    {"devices", "rng", "model", "virtio"},
+    {"devices", "serial", "type", "pty"},
+    {"devices", "console", "type", "pty"},
 };
+
+static void report_attributes(struct reader *r, const char *parent, const xmlNode *n)
+{
+    for (size_t i = 0; i < PLX_COUNT(attributes); i++) {
+        if (strcmp(attributes[i].parent, parent) != 0 ||
+            strcmp(attributes[i].name, (const char *)n->name) != 0) {
+            continue;
+        }
+        xmlChar *s = xmlGetProp((xmlNode *)(uintptr_t)n, (const xmlChar *)attributes[i].attr);
+        const char *only = attributes[i].only;
+        if (s != NULL && (only == NULL || strcmp((const char *)s, only) != 0)) {
+            warn(r->d, n, "%s='%.32s' of <%s> in <%s> is ignored%s%s", attributes[i].attr,
+                 (const char *)s, attributes[i].name, parent[0] != '\0' ? parent : "domain",
+                 only != NULL ? ": it is " : "", only != NULL ? only : "");
+        }
+        xmlFree(s);
+    }
+}
 
 static bool is_ours(const xmlNode *n)
 {
@@ -424,6 +479,18 @@ static const struct element *find_element(const char *parent, const xmlNode *n)
     return NULL;
 }
 
+static bool stands_before(const xmlNode *n)
+{
+    for (const xmlNode *p = n->prev; p != NULL; p = p->prev) {
+        if (p->type == XML_ELEMENT_NODE && xmlStrEqual(p->name, n->name) &&
+            is_ours(p) == is_ours(n)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Below every element of the table: what is in none of its places is unknown. */
 static int walk(struct reader *r, const xmlNode *parent, const char *name)
 {
     bool metadata = strcmp(name, "metadata") == 0;
@@ -439,7 +506,14 @@ static int walk(struct reader *r, const xmlNode *parent, const char *name)
                  name[0] != '\0' ? name : "domain");
             continue;
         }
-        int rc = e->kind == TAKEN ? e->take(r, n) : e->kind == PARENT ? walk(r, n, e->name) : 0;
+        if (!e->many && stands_before(n)) {
+            return bad(r, n, "stands twice in <%s>", name[0] != '\0' ? name : "domain");
+        }
+        report_attributes(r, name, n);
+        int rc = e->take != NULL ? e->take(r, n) : 0;
+        if (rc == 0) {
+            rc = walk(r, n, e->name);
+        }
         if (rc != 0) {
             return rc;
         }

@@ -3,8 +3,9 @@
  *
  *     <metadata><p:vm xmlns:p="urn:pollux:domain:1"><p:protect>yes</p:protect>...</p:vm></metadata>
  *
- * (libvirt.org, "Domain XML format".) External entities and document types are refused. What is
- * understood but not acted on, and what is unknown, is reported as warnings with its line. */
+ * (libvirt.org, "Domain XML format".) External entities and document types are refused, and so is
+ * an element that stands twice where one is meant. What is understood but not acted on, and
+ * elements that are unknown where they stand, are reported as warnings with their line. */
 #ifndef OPS_POLLUXD_DOMAIN_H
 #define OPS_POLLUXD_DOMAIN_H
 

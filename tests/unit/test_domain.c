@@ -119,6 +119,60 @@ static void a_cpu_model_is_taken_by_name(void **state)
     }
 }
 
+static void what_is_ignored_is_reported(void **state)
+{
+#define DISK "<disk type='file'><source file='/a'/>"
+    static const struct {
+        const char *inside, *says; /* says NULL: nothing to report */
+    } t[] = {
+        {"<devices>" DISK
+         "<target dev='vda' bus='virtio'/><driver name='qemu' type='raw'/><readonly/>"
+         "<address type='pci'/><alias name='d'/><boot order='1'/></disk></devices>",
+         NULL},
+        {"<devices>" DISK "<encryption/></disk></devices>", "<encryption> in <disk> is ignored"},
+        {"<devices>" DISK "<iotune/></disk></devices>", "<iotune> in <disk>"},
+        {"<devices>" DISK "<target dev='sda' bus='scsi'/></disk></devices>",
+         "bus='scsi' of <target> in <disk> is ignored: it is virtio"},
+        {"<devices><disk type='file'><source file='/a'><seclabel/></source></disk></devices>",
+         "<seclabel> in <source>"},
+        {"<devices><interface type='bridge'><source bridge='b'/><model type='virtio'/>"
+         "<target dev='t'/><alias name='n'/><address type='pci'/></interface></devices>",
+         NULL},
+        {"<devices><interface type='bridge'><bandwidth/></interface></devices>",
+         "<bandwidth> in <interface>"},
+        {"<devices><interface type='bridge'><model type='e1000'/></interface></devices>",
+         "type='e1000' of <model> in <interface>"},
+        {"<devices><console type='pty'><target type='serial' port='0'/></console></devices>", NULL},
+        {"<devices><serial type='pty'><target type='isa-serial'><model name='isa-serial'/></target>"
+         "</serial></devices>",
+         NULL},
+        {"<devices><console type='pty'><log file='/l'/></console></devices>", "<log> in <console>"},
+        {"<devices><serial type='tcp'/></devices>", "type='tcp' of <serial> in <devices>"},
+        {"<devices><rng model='virtio'><backend model='random'>/dev/urandom</backend></rng></devices>",
+         NULL},
+        {"<devices><rng model='virtio'><rate bytes='1'/></rng></devices>", "<rate> in <rng>"},
+        {"<cpu><feature policy='require' name='avx512f'/></cpu>", "<feature> in <cpu>"},
+        {"<currentMemory>1<frob/></currentMemory>", "<frob> in <currentMemory>"},
+        {"<vcpu current='1'>2</vcpu>", "current='1' of <vcpu> in <domain> is ignored"},
+        {"<metadata><vm xmlns='urn:pollux:domain:1'><protect>no<frob/></protect></vm></metadata>",
+         "<frob> in <protect>"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < PLX_COUNT(t); i++) {
+        char xml[1024];
+        struct domain d;
+        struct plx_err err = {""};
+        (void)snprintf(xml, sizeof xml, HEAD OS "%s</domain>", t[i].inside);
+        int rc = domain_parse(xml, strlen(xml), &d, &err);
+        if (rc != 0 || d.nwarnings != (t[i].says != NULL ? 1U : 0U) ||
+            (t[i].says != NULL && strstr(d.warnings[0], t[i].says) == NULL)) {
+            fail_msg("%s: rc %d, '%s', %u warnings, '%s'", t[i].inside, rc, err.msg, d.nwarnings,
+                     d.warnings[0]);
+        }
+    }
+}
+
 static void mistakes_are_named(void **state)
 {
     static const struct {
@@ -143,6 +197,12 @@ static void mistakes_are_named(void **state)
         {"<domain><cpu mode='custom'><model>Haswell</model></cpu></domain>",
          "there is no 'Haswell': use pollux-v2 or pollux-v3"},
         {"<domain><uuid>12</uuid></domain>", "not a UUID"},
+        {"<domain><name>a</name>\n<name>b</name></domain>",
+         "line 2, <name>: stands twice in <domain>"},
+        {"<domain><devices/><devices/></domain>", "<devices>: stands twice"},
+        {"<domain><devices><interface type='bridge'><mac address='52:54:00:01:02:03'/>"
+         "<mac address='52:54:00:01:02:04'/></interface></devices></domain>",
+         "<mac>: stands twice in <interface>"},
         {"<domain>\n<os><kernel>vmlinuz</kernel></os></domain>",
          "line 2, <kernel>: needs an absolute"},
         {"<domain><os><type>xen</type></os></domain>", "must be hvm"},
@@ -205,9 +265,13 @@ static void uuids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(everything_is_read),           cmocka_unit_test(the_least_is_enough),
-        cmocka_unit_test(a_cpu_model_is_taken_by_name), cmocka_unit_test(mistakes_are_named),
-        cmocka_unit_test(truncations_are_refused),      cmocka_unit_test(uuids),
+        cmocka_unit_test(everything_is_read),
+        cmocka_unit_test(the_least_is_enough),
+        cmocka_unit_test(a_cpu_model_is_taken_by_name),
+        cmocka_unit_test(mistakes_are_named),
+        cmocka_unit_test(what_is_ignored_is_reported),
+        cmocka_unit_test(truncations_are_refused),
+        cmocka_unit_test(uuids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
