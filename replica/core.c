@@ -236,12 +236,15 @@ static void go_alone(struct rep *r, uint64_t now)
         backup_takeover_if_done(r, now);
         return;
     }
+    bool meant = r->phase == REP_JOINING && r->cfg.peer == 0; /* nobody was lost */
     r->role = REP_PRIMARY;
     rep_enter(r, REP_ALONE);
     recs_drop_through(&r->recs, UINT64_MAX);
     rep_emit_held(r, UINT64_MAX, now);
     r->released = r->ran;
-    r->ops.event(r->ops.ctx, REP_EV_ALONE, r->epoch, "goes on unprotected");
+    if (!meant) {
+        r->ops.event(r->ops.ctx, REP_EV_ALONE, r->epoch, "goes on unprotected");
+    }
 }
 
 static void go_paired(struct rep *r, uint64_t now)

@@ -56,7 +56,7 @@ enum rep_event {
     REP_EV_PEER_LOST, /* silence; detail: ns since last heard */
     REP_EV_DIVERGED,  /* digests differ; text names seq, sections, pages */
     REP_EV_TAKEOVER,  /* this backup has become the only one; detail: outputs re-emitted */
-    REP_EV_ALONE,     /* goes on unprotected */
+    REP_EV_ALONE,     /* goes on unprotected; not of one that was never to have a peer */
     REP_EV_RESUMED,   /* paired again under a new epoch */
     REP_EV_OUT,       /* superseded or discarded: the process ends */
 };
@@ -111,7 +111,8 @@ struct rep_ops {
 
 struct rep_config {
     enum rep_role role;
-    uint64_t epoch, incarnation, peer;
+    uint64_t epoch, incarnation;
+    uint64_t peer;           /* its incarnation; 0: none is meant, the replica runs alone */
     uint64_t seq;            /* of the state loaded: the first record is seq + 1 */
     struct hash128 digest;   /* of that state */
     uint64_t peer_lost_ns;   /* silence after which the peer is declared lost; default 60 ms */

@@ -515,6 +515,33 @@ static void dead_backup_is_dropped(void **state)
     sim_close();
 }
 
+/* Alone from the start is no event if that is what was asked for; it is one if a peer was meant. */
+static void alone_from_the_start_is_news_only_with_a_peer(void **state)
+{
+    (void)state;
+    for (unsigned meant = 0; meant < 2; meant++) {
+        sim_open(9);
+        struct rep_ops ops = {.send = op_send,
+                              .emit = op_emit,
+                              .ask = op_ask,
+                              .reread = op_reread,
+                              .event = op_event,
+                              .wake = op_wake,
+                              .ctx = &S->n[0]};
+        struct rep_config cfg = {
+            .role = REP_PRIMARY, .epoch = 1, .incarnation = 11, .peer = meant ? 22 : 0};
+        struct rep_roles roles = {.epoch = 1, .primary = 11};
+        struct rep *r;
+        assert_int_equal(rep_create(&cfg, &ops, S->now, &r), 0);
+        rep_roles(r, &roles, S->now);
+        assert_int_equal(rep_phase(r), REP_ALONE);
+        assert_true(rep_may_seal(r));
+        assert_int_equal(S->drops, meant);
+        rep_destroy(r);
+        sim_close();
+    }
+}
+
 /* Without a majority both wait and release nothing; when the link heals the pair resumes. */
 static void no_majority_waits_and_resumes(void **state)
 {
@@ -707,6 +734,7 @@ int main(void)
         cmocka_unit_test(a_lagging_backup_is_waited_for),
         cmocka_unit_test(dead_primary_is_taken_over),
         cmocka_unit_test(dead_backup_is_dropped),
+        cmocka_unit_test(alone_from_the_start_is_news_only_with_a_peer),
         cmocka_unit_test(no_majority_waits_and_resumes),
         cmocka_unit_test(stopped_primary_is_superseded),
         cmocka_unit_test(a_backup_that_differs_does_not_take_over),
