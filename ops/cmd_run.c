@@ -157,7 +157,7 @@ static int set_disk(void *ctx, char *const *v, struct plx_err *err)
     return 0;
 }
 
-/* none | tap=IF | user[,hostfwd=tcp:PORT-:PORT]... */
+/* none | tap=IF | user[,hostfwd={tcp|udp}:[ADDRESS:]PORT-:PORT]... */
 static int set_net(void *ctx, char *const *v, struct plx_err *err)
 {
     struct run_options *o = ctx;
@@ -184,7 +184,8 @@ static int set_net(void *ctx, char *const *v, struct plx_err *err)
         net->kind = HOSTIO_NET_USER;
     } else {
         return plx_fail(err, PLX_EINVAL,
-                        "must be none, tap=IF or user[,hostfwd=tcp:PORT-:PORT], not '%s'", v[0]);
+                        "must be none, tap=IF or user[,hostfwd=tcp|udp:PORT-:PORT], not '%s'",
+                        v[0]);
     }
     while ((word = strtok_r(NULL, ",", &rest)) != NULL) {
         if (net->kind != HOSTIO_NET_USER || strncmp(word, "hostfwd=", 8) != 0) {
@@ -232,7 +233,7 @@ static const struct opt options[] = {
      set_disk},
     {"net", "NET",
      "a network card: none (not connected), tap=IF (an existing TAP) or "
-     "user[,hostfwd=tcp:PORT-:PORT]; may be repeated",
+     "user[,hostfwd=tcp|udp:PORT-:PORT]...; may be repeated",
      set_net},
     {"console", "stdio[:ttyS0|:hvc0]|FILE",
      "where consoles print; stdio also types (Ctrl-A x quits, "
