@@ -8,7 +8,8 @@
 #   SECONDS_BEFORE, SECONDS_AFTER   of writing around the death (4, 4)
 #   TAKEOVER=no   the backup may not take over: the drill must then fail
 #
-# Exit 0 only if nothing acknowledged was lost and the connection went on.
+# Exit 0 only if nothing acknowledged was lost, the connection went on, the takeover left its event, and
+# the digests compared until the death were equal and not none.
 cd "$(dirname "$0")/../.." || exit 1
 : "${REPEAT:=1}" "${SECONDS_BEFORE:=4}" "${SECONDS_AFTER:=4}" "${TAKEOVER:=yes}" "${BUILD:=build}"
 LAB_PREFIX=${LAB_PREFIX:-plxdemo}
@@ -51,30 +52,43 @@ kill_node() { # N: everything on it dies, its links go down
     wait "${LAB_PID[$1]}" 2>/dev/null
 }
 
+judge() { # COMPARED DIFFERING: the digests of the pair while it was one
+    [[ $1 =~ ^[0-9]+$ && $2 =~ ^[0-9]+$ ]] || lost "the backup did not say how many digests it compared"
+    [ "$1" -gt 0 ] || lost "no digest was compared"
+    [ "$2" -eq 0 ] || lost "$2 of $1 digests differ"
+}
+
+# takeover_time TEXT: sets won, the time of the event in what `pollux info` says
+takeover_time() {
+    won=$(grep -m1 ' demo takeover: ' <<<"$1" | cut -d' ' -f1)
+    [ -n "$won" ] && won=$(date -d "$won" +%s%N 2>/dev/null) || lost "there is no takeover among the events"
+}
+
 report() { # KILLED_AT: the timeline of the log around the death
-    local gap before after won
+    local gap before after won info
     read -r _ gap _ before _ after < <("$writer" gap "$LAB/log")
-    won=$(lab_cli 3 info demo | grep -m1 ' demo takeover: ' | cut -d' ' -f1)
-    won=$(date -d "$won" +%s%N 2>/dev/null || echo 0)
+    info=$(lab_cli 3 info demo)
+    takeover_time "$info"
     echo
     echo "  last reply before   $(ms "$1" "$before") ms"
     echo "  node n1 killed        0.0 ms"
     echo "  takeover won       +$(ms "$1" "$won") ms"
     echo "  first reply after  +$(ms "$1" "$after") ms   (longest silence $gap ms)"
     echo
-    echo "  $(lab_cli 3 info demo | grep '^primary')"
+    echo "  $(grep '^primary' <<<"$info")"
     echo "  before the death, on n1: $before_stats"
 }
 
 drill() {
-    local killed writer_pid
+    local killed writer_pid compared differing
     start_cluster
     start_vm
     lab_ns c "$writer" write $ip:6379 "$LAB/log" $((SECONDS_BEFORE + SECONDS_AFTER)) >"$LAB/writer" 2>&1 &
     writer_pid=$!
     sleep "$SECONDS_BEFORE"
     say "client: $(head -n 1 "$LAB/writer"); $(wc -l <"$LAB/log") writes acknowledged so far"
-    before_stats="log $(field 1 log_bytes) bytes in $(field 1 virtual_ns) virtual ns, mean commit delay $(field 1 commit_delay_ns) ns, digests $(field 2 digests_compared) compared, $(field 2 digests_differing) differ"
+    compared=$(field 2 digests_compared) differing=$(field 2 digests_differing)
+    before_stats="log $(field 1 log_bytes) bytes in $(field 1 virtual_ns) virtual ns, mean commit delay $(field 1 commit_delay_ns) ns, digests $compared compared, $differing differ"
     killed=$(date +%s%N)
     kill_node 1
     say "node n1 killed"
@@ -83,11 +97,13 @@ drill() {
     lab_ns c "$writer" verify $ip:6379 "$LAB/log" >"$LAB/verify" || lost "$(cat "$LAB/verify")"
     say "over a new connection: $(tail -n 1 "$LAB/verify")"
     [ "$(field 3 protection)" = unprotected ] || lost "protection: $(field 3 protection)"
+    judge "$compared" "$differing"
     report "$killed"
     lab_down
     trap - EXIT
 }
 
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0 # a test reads the judging
 for i in $(seq "$REPEAT"); do
     [ "$REPEAT" -gt 1 ] && say "drill $i of $REPEAT"
     drill
