@@ -23,6 +23,7 @@ static const struct {
 
 static uint64_t seed_of_run;
 static _Atomic uint64_t passed[CHAOS_POINT_END], slept[CHAOS_POINT_END];
+static _Atomic uint64_t done[CHAOS_DEED_END];
 
 void chaos_start(uint64_t seed)
 {
@@ -43,14 +44,20 @@ void chaos_sleep(enum chaos_point point)
     }
 }
 
+void chaos_did(enum chaos_deed deed)
+{
+    atomic_fetch_add_explicit(&done[deed], 1, memory_order_relaxed);
+}
+
 const char *chaos_summary(char out[CHAOS_SUMMARY])
 {
-    int n = 0;
+    int n = snprintf(out, CHAOS_SUMMARY, "drops %" PRIu64 ", reloads %" PRIu64,
+                     atomic_load_explicit(&done[CHAOS_DROPPED], memory_order_relaxed),
+                     atomic_load_explicit(&done[CHAOS_RELOADED], memory_order_relaxed));
 
     for (unsigned i = 0; i < CHAOS_POINT_END; i++) {
-        n += snprintf(out + n, (size_t)(CHAOS_SUMMARY - n), "%s%s %" PRIu64 "/%" PRIu64,
-                      i == 0 ? "" : ", ", points[i].name,
-                      atomic_load_explicit(&slept[i], memory_order_relaxed),
+        n += snprintf(out + n, (size_t)(CHAOS_SUMMARY - n), ", %s %" PRIu64 "/%" PRIu64,
+                      points[i].name, atomic_load_explicit(&slept[i], memory_order_relaxed),
                       atomic_load_explicit(&passed[i], memory_order_relaxed));
         PLX_CHECK(n < CHAOS_SUMMARY);
     }

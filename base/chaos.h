@@ -40,6 +40,11 @@ extern bool chaos_on; /* written by chaos_start only */
 void chaos_start(uint64_t seed); /* 0: nothing */
 void chaos_sleep(enum chaos_point point);
 
+/* What a VM does at its slice boundaries (vmm/sched/chaos.c): only counted here, whether delays are
+ * on or not. */
+enum chaos_deed { CHAOS_DROPPED, CHAOS_RELOADED, CHAOS_DEED_END };
+void chaos_did(enum chaos_deed deed);
+
 static inline void chaos_delay(enum chaos_point point)
 {
     if (__builtin_expect(chaos_on, false)) {
@@ -47,9 +52,9 @@ static inline void chaos_delay(enum chaos_point point)
     }
 }
 
-enum { CHAOS_SUMMARY = 400 };
-/* One line: of each point how often it slept and how often it was passed. Shows that chaos reached
- * what it is for. */
+enum { CHAOS_SUMMARY = 480 };
+/* One line: how often everything was dropped, and the state reloaded; of each point how often it
+ * slept and how often it was passed. Shows that chaos reached what it is for. */
 const char *chaos_summary(char out[CHAOS_SUMMARY]);
 
 #endif

@@ -5,10 +5,13 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 [ -s $guest/redis.state ] || { echo "no saved state (make guest)"; exit 77; }
 
-# slept FILE POINT...: chaos did reach each of these.
+# slept FILE POINT...: chaos did reach each of these; and of all who tell in FILE each dropped
+# everything and reloaded its state.
 slept() {
     local file=$1 point
     shift
+    grep -q 'chaos: drops' "$file" || fail "no word about chaos: $(tail -n 2 "$file")"
+    ! grep 'chaos: drops' "$file" | grep -vE 'drops [1-9][0-9]*, reloads [1-9]' || fail "nothing dropped or reloaded"
     for point in "$@"; do
         grep -q "chaos: .*$point [1-9][0-9]*/" "$file" || fail "no delay at $point: $(grep chaos: "$file")"
     done
@@ -56,6 +59,7 @@ chaos_pair() {
     local seed=$1 requests=$2
     echo "seed $seed"
     loaded_pair "$requests" --digest 8 --chaos "$seed" --timeout 280
+    [ "$(grep -c 'chaos: drops' "$tmp/err")" -eq 2 ] || fail "both have something to say about chaos"
     slept "$tmp/err" GATHER SEALED RAN IO SEND ACK RECEIVE RELEASE
     grep '^\[' "$tmp/err"
 }

@@ -6,7 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <stdio.h>
 
+#include "base/chaos.h"
 #include "tests/unit/fake_pc.h"
 
 struct fixture {
@@ -295,6 +297,8 @@ static void chaos_changes_no_digest(void **state)
     static const struct fake_event script[] = {
         {1000, FAKE_ARM, 77777}, {30000, FAKE_SPEAK, 0}, {60000, FAKE_ARM, 3000000}};
     struct vm_digest calm[100], wild;
+    char summary[CHAOS_SUMMARY];
+    unsigned drops = 0, reloads = 0, before[2];
 
     (void)state;
     fake_play(script, 3);
@@ -307,6 +311,12 @@ static void chaos_changes_no_digest(void **state)
             assert_true(seed == 0 || hash128_eq(calm[i].all, wild.all));
         }
         assert_true(seed == 0 || (fake.drops > 0 && fake.changes > 0));
+        before[0] = drops;
+        before[1] = reloads;
+        assert_int_equal(sscanf(chaos_summary(summary), "drops %u, reloads %u", &drops, &reloads),
+                         2);
+        assert_int_equal(drops > before[0], seed != 0);
+        assert_int_equal(reloads > before[1], seed != 0);
         assert_int_equal(fake_devices->fired, 2);
         output_list_free(&t.out);
         vm_destroy(t.vm);

@@ -3,6 +3,7 @@
  *
  * Determinism: the generator here influences no state. Whatever it decides, no digest changes: a
  * digest that does has found state without a section, or something derived that is stale. */
+#include "base/chaos.h"
 #include "vmm/sched/vm_internal.h"
 
 enum { DROP_ONE_IN = 4, RELOAD_ONE_IN = 16 };
@@ -15,6 +16,7 @@ int chaos_boundary(struct vm *vm, struct plx_err *err)
         for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
             vm->cfg.engine->drop(vm->pc->cpus[i].v);
         }
+        chaos_did(CHAOS_DROPPED);
     }
     if (prng_below(&vm->chaos, RELOAD_ONE_IN) != 0) {
         return 0;
@@ -27,5 +29,6 @@ int chaos_boundary(struct vm *vm, struct plx_err *err)
     }
     machine_reset(vm->m);
     rbuf_init(&in, vm->scratch.data, vm->scratch.len);
+    chaos_did(CHAOS_RELOADED);
     return sections_load(vm, &in, err);
 }
