@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 # Static analysis: cppcheck over everything, clang-tidy (.clang-tidy) over what clang can parse: the
 # instruction families use gcc's asm operand modifiers. clang-format judges the layout of
-# all of it. T= takes the files whose name contains it.
+# all of it, whether git knows the files or not. T= takes the files whose name contains it.
 
 TIDY_SRC := $(filter-out vmm/cpu/%,$(LIB_SRC) $(wildcard $(MAINS)))
 
 tidy: $(PROTO_H)
 	@tests/run deps $(DEPS) $(DEPS_TIDY)
-	@git ls-files '*.c' '*.h' | xargs clang-format --dry-run --Werror
+	@find $(wildcard $(PARTS)) proto ops tests -name '*.[ch]' | xargs clang-format --dry-run --Werror
 	@cppcheck -j $(JOBS) -q --std=c11 --enable=warning,portability --inline-suppr -I. -D_GNU_SOURCE \
 		--suppress=missingInclude --suppress=missingIncludeSystem --error-exitcode=1 \
 		$(PARTS) proto ops
