@@ -105,7 +105,8 @@ check check-long:
 	@if [ -z "$(MODE)" ] && [ -z "$(T)" ]; then $(MAKE) --no-print-directory guest; fi
 	@if [ $@ = check-long ] && [ -z "$(MODE)" ] && [ -z "$(T)" ]; then \
 		for p in work generic smp; do $(MAKE) --no-print-directory guest PROFILE=$$p || exit 1; done; fi
-	@BUILD=$(B) MODE=$(MODE) T="$(T)" REQUIRE="$(REQUIRE)" tests/run $@ $(TEST_BIN)
+	@BUILD=$(B) MODE=$(MODE) T="$(T)" REQUIRE="$(REQUIRE)" tests/run $@ $(TEST_BIN)$(if $(filter cov,$(MODE)),; \
+		rc=$$?; echo && tests/tools/coverage.sh $(B) || rc=1; exit $$rc)
 
 clean:
 	rm -rf build
