@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: two replicas releasing at once, an output of a record the survivor does not hold, an
  * output lost or out of order after a takeover, a backup that takes over though it knows that its
- * state is wrong, a pair that never comes to rest.
+ * state is wrong, a pair made of two states that were never the same, a pair that never comes to
+ * rest.
  *
  * One clock, two replicas, a control plane that applies compare-and-swaps in order. The VM is a
  * hash: state' = H(state, record); a slice puts out (seq, state'). Every step checks safety; every
@@ -63,7 +64,7 @@ struct sim {
     uint64_t emitted_through;      /* the client's view: records whose output it saw */
     uint64_t emitted[RECORDS_MAX]; /* what it saw for each */
     uint64_t max_emit_epoch;
-    unsigned takeovers, drops, resumes, divergences, acks;
+    unsigned takeovers, drops, resumes, divergences, acks, ready;
     bool wrong;       /* the backup's state was changed: what it puts out is not compared */
     bool slow_backup; /* its slices take longer than the primary's: it lags as far as it may */
 };
@@ -158,6 +159,7 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
     (void)ctx;
     (void)detail;
     (void)text;
+    S->ready += ev == REP_EV_READY;
     S->takeovers += ev == REP_EV_TAKEOVER;
     S->drops += ev == REP_EV_ALONE;
     S->resumes += ev == REP_EV_RESUMED;
@@ -367,7 +369,13 @@ static void run_until(uint64_t t)
     }
 }
 
-static void sim_open(uint64_t seed)
+/* Both at @seq with @digest, but the backup's are @wrong. */
+struct start {
+    uint64_t seq, wrong_seq;
+    struct hash128 digest, wrong_digest;
+};
+
+static void sim_open_at(uint64_t seed, const struct start *at)
 {
     struct rep_ops ops = {.send = op_send,
                           .emit = op_emit,
@@ -386,12 +394,21 @@ static void sim_open(uint64_t seed)
         struct rep_config cfg = {.role = i == 0 ? REP_PRIMARY : REP_BACKUP,
                                  .epoch = 1,
                                  .incarnation = i == 0 ? 11 : 22,
-                                 .peer = i == 0 ? 22 : 11};
+                                 .peer = i == 0 ? 22 : 11,
+                                 .seq = at->seq ^ (i == 0 ? 0 : at->wrong_seq),
+                                 .digest = at->digest};
+        cfg.digest.lo ^= i == 0 ? 0 : at->wrong_digest.lo;
+        cfg.digest.hi ^= i == 0 ? 0 : at->wrong_digest.hi;
         ops.ctx = &S->n[i];
         S->n[i].incarnation = cfg.incarnation;
         S->n[i].applied_epoch = 1;
         assert_int_equal(rep_create(&cfg, &ops, S->now, &S->n[i].rep), 0);
     }
+}
+
+static void sim_open(uint64_t seed)
+{
+    sim_open_at(seed, &(struct start){0});
     deliver_roles(MS);
 }
 
@@ -436,6 +453,14 @@ static void assert_goes_on(void)
     }
 }
 
+static uint64_t differing(const struct node *n)
+{
+    struct rep_stats s;
+
+    rep_stats(n->rep, &s);
+    return s.digests_differ;
+}
+
 static void no_fault_runs_paired(void **state)
 {
     (void)state;
@@ -446,6 +471,73 @@ static void no_fault_runs_paired(void **state)
     assert_int_equal(rep_phase(S->n[1].rep), REP_PAIRED);
     assert_goes_on();
     sim_close();
+}
+
+/* Joins a pair as its control plane does: it is declared in sync once either says that the other
+ * has the same state. */
+static void join(const struct start *at)
+{
+    sim_open_at(9, at);
+    S->wrong = at->wrong_seq != 0 || at->wrong_digest.lo != 0 || at->wrong_digest.hi != 0;
+    S->roles.in_sync = false;
+    deliver_roles(MS);
+    for (int i = 0; i < 2; i++) {
+        rep_connected(S->n[i].rep, S->now);
+    }
+    for (uint64_t end = S->now + 500 * MS; S->now < end && S->ready == 0;) {
+        step();
+    }
+    if (S->ready != 0) {
+        S->roles.in_sync = true;
+        S->roles.epoch++;
+    }
+    deliver_roles(MS);
+    run_until(S->now + 500 * MS);
+}
+
+/* From the same state: the very first, and one with a digest. */
+static void equal_states_pair(void **state)
+{
+    static const struct start starts[] = {{0}, {.digest = {.lo = 1, .hi = 2}}};
+
+    (void)state;
+    for (size_t i = 0; i < PLX_COUNT(starts); i++) {
+        join(&starts[i]);
+        assert_true(S->ready >= 1);
+        assert_int_equal(S->divergences, 0);
+        assert_int_equal(rep_phase(S->n[0].rep), REP_PAIRED);
+        assert_int_equal(rep_phase(S->n[1].rep), REP_PAIRED);
+        assert_true(S->emitted_through > 100);
+        sim_close();
+    }
+}
+
+/* Round 0: two that loaded different states never run a slice together, whichever bit differs. */
+static void different_states_never_pair(void **state)
+{
+    static const struct start starts[] = {
+        {.wrong_seq = 1},
+        {.seq = 1000, .wrong_seq = UINT64_C(1) << 63},
+        {.wrong_digest = {.lo = 1}},
+        {.wrong_digest = {.lo = UINT64_C(1) << 63}},
+        {.digest = {.lo = 5, .hi = 7}, .wrong_digest = {.hi = 1}},
+        {.digest = {.lo = 5, .hi = 7}, .wrong_digest = {.hi = UINT64_C(1) << 63}},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < PLX_COUNT(starts); i++) {
+        join(&starts[i]);
+        assert_int_equal(S->ready, 0);
+        assert_int_equal(S->divergences, 2);
+        assert_int_equal(S->emitted_through, 0);
+        for (int k = 0; k < 2; k++) {
+            assert_int_equal(rep_phase(S->n[k].rep), REP_OUT);
+            assert_int_equal(differing(&S->n[k]), 1);
+            assert_int_equal(S->n[k].vm_seq, 0);
+            assert_false(rep_may_seal(S->n[k].rep));
+        }
+        sim_close();
+    }
 }
 
 /* One message for each record, and what has run is told with it; beside them only pings. */
@@ -577,14 +669,6 @@ static void stopped_primary_is_superseded(void **state)
     assert_int_equal(rep_phase(S->n[0].rep), REP_OUT);
     assert_goes_on();
     sim_close();
-}
-
-static uint64_t differing(const struct node *n)
-{
-    struct rep_stats s;
-
-    rep_stats(n->rep, &s);
-    return s.digests_differ;
 }
 
 /* The primary dies the moment the backup has found that it differs: before it could name pages. */
@@ -730,6 +814,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_fault_runs_paired),
+        cmocka_unit_test(equal_states_pair),
+        cmocka_unit_test(different_states_never_pair),
         cmocka_unit_test(a_record_costs_one_acknowledgement),
         cmocka_unit_test(a_lagging_backup_is_waited_for),
         cmocka_unit_test(dead_primary_is_taken_over),
