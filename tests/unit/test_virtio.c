@@ -624,7 +624,7 @@ static void loaded_machine_goes_on_alike(void **state)
         blk.q[0] = q;
     }
     assert_int_equal(g->msis, h.msis);
-    assert_memory_equal(g->m.ram->hva, h.m.ram->hva, GUEST_RAM);
+    assert_memory_equal(g->m.ram->hva, h.m.ram->hva, VIRTIO_RAM);
     guest_clone(g, &h);
     guest_truncations(g, &h);
     guest_close(&h);

@@ -73,7 +73,7 @@ static void loop_of_two(struct driver *d)
 
 static void buffer_beyond_ram(struct driver *d)
 {
-    driver_desc(d, d->q[0].desc, 0, GUEST_RAM - 8, 16, D_WRITE, 0);
+    driver_desc(d, d->q[0].desc, 0, VIRTIO_RAM - 8, 16, D_WRITE, 0);
     driver_offer(d, 0, 0);
 }
 
@@ -130,7 +130,7 @@ static void table_of_odd_length(struct driver *d)
 
 static void table_beyond_ram(struct driver *d)
 {
-    driver_desc(d, d->q[0].desc, 0, GUEST_RAM - 16, 32, D_INDIRECT, 0);
+    driver_desc(d, d->q[0].desc, 0, VIRTIO_RAM - 16, 32, D_INDIRECT, 0);
     driver_offer(d, 0, 0);
 }
 
@@ -224,11 +224,11 @@ static void bad_queue_setup(void **state)
     struct guest *g = *state;
     struct driver d;
     static const uint64_t table[][4] = {
-        {0, 0x1000, 0x2000, 0x3000},         {3, 0x1000, 0x2000, 0x3000},
-        {512, 0x1000, 0x2000, 0x4000},       {8, 0x1001, 0x2000, 0x3000},
-        {8, 0x1000, 0x2001, 0x3000},         {8, 0x1000, 0x2000, 0x3002},
-        {8, GUEST_RAM - 64, 0x2000, 0x3000}, {8, 0x1000, GUEST_RAM - 4, 0x3000},
-        {8, 0x1000, 0x2000, GUEST_RAM},      {8, UINT64_MAX - 15, 0x2000, 0x3000},
+        {0, 0x1000, 0x2000, 0x3000},          {3, 0x1000, 0x2000, 0x3000},
+        {512, 0x1000, 0x2000, 0x4000},        {8, 0x1001, 0x2000, 0x3000},
+        {8, 0x1000, 0x2001, 0x3000},          {8, 0x1000, 0x2000, 0x3002},
+        {8, VIRTIO_RAM - 64, 0x2000, 0x3000}, {8, 0x1000, VIRTIO_RAM - 4, 0x3000},
+        {8, 0x1000, 0x2000, VIRTIO_RAM},      {8, UINT64_MAX - 15, 0x2000, 0x3000},
         {8, 0x1000, 0x2000, 0xbffffff0},
     };
 
@@ -398,7 +398,7 @@ static void garbage(void **state)
         for (unsigned q = 0; q < n; q++) {
             for (unsigned i = 0; i < GUEST_QSIZE; i++) {
                 uint64_t addr =
-                    prng_below(&rng, 4) != 0 ? prng_below(&rng, GUEST_RAM) : prng_u64(&rng);
+                    prng_below(&rng, 4) != 0 ? prng_below(&rng, VIRTIO_RAM) : prng_u64(&rng);
                 uint32_t len = (uint32_t)(prng_u64(&rng) >> (32 + prng_below(&rng, 32)));
                 driver_desc(&d, d.q[q].desc, i, addr, len, (uint16_t)prng_below(&rng, 8),
                             (uint16_t)prng_below(&rng, GUEST_QSIZE + 1));

@@ -18,7 +18,7 @@
 #include "vmm/dev/virtio_devices.h"
 #include "vmm/machine.h"
 
-enum { GUEST_RAM = 8 << 20, GUEST_SLOT = 3, GUEST_QSIZE = 8, GUEST_DISK_SECTORS = 2048 };
+enum { VIRTIO_RAM = 8 << 20, GUEST_SLOT = 3, GUEST_QSIZE = 8, GUEST_DISK_SECTORS = 2048 };
 enum { D_NEXT = 1, D_WRITE = 2, D_INDIRECT = 4 };
 
 struct guest {
@@ -40,6 +40,7 @@ struct driver_queue {
 struct driver {
     struct guest *g;
     unsigned slot;
+    gpa_t rings; /* 64 KiB for each queue */
     uint64_t common, isr, device, notify;
     unsigned multiplier;
     uint64_t msix;
@@ -79,7 +80,7 @@ static inline int guest_disk_result(void *ctx, unsigned disk, uint64_t id, void 
 
 static inline void guest_open(struct guest *g)
 {
-    struct machine_config cfg = {.memory = GUEST_RAM, .vcpus = 1, .ndisks = 1, .nnics = 1};
+    struct machine_config cfg = {.memory = VIRTIO_RAM, .vcpus = 1, .ndisks = 1, .nnics = 1};
     struct machine_host host = {guest_disk_result, g};
     struct plx_err err = {{0}};
 
@@ -160,6 +161,7 @@ static inline void driver_find(struct driver *d, struct guest *g, unsigned slot)
     memset(d, 0, sizeof *d);
     d->g = g;
     d->slot = slot;
+    d->rings = 0x100000;
     unsigned at = guest_cfg_read(g, slot, PCI_CAP_PTR, 1);
     while (at != 0) {
         uint8_t id = (uint8_t)guest_cfg_read(g, slot, at, 1);
@@ -230,7 +232,7 @@ static inline void driver_msix_on(struct driver *d)
 static inline void driver_queue_setup(struct driver *d, unsigned i, uint16_t size)
 {
     struct driver_queue *q = &d->q[i];
-    gpa_t base = 0x100000 + 0x10000 * (gpa_t)i;
+    gpa_t base = d->rings + 0x10000 * (gpa_t)i;
 
     *q = (struct driver_queue){base, base + 0x2000, base + 0x4000, size, 0, 0, 0};
     assert_int_equal(ram_fill(d->g->m.ram, base, 0, 0x10000), 0);
@@ -333,7 +335,7 @@ static inline void guest_clone(struct guest *from, struct guest *to)
 {
     struct plx_err err = {{0}};
 
-    memcpy(to->m.ram->hva, from->m.ram->hva, GUEST_RAM);
+    memcpy(to->m.ram->hva, from->m.ram->hva, VIRTIO_RAM);
     assert_int_equal(from->m.ndevices, to->m.ndevices);
     for (unsigned i = 0; i < from->m.ndevices; i++) {
         struct device *a = &from->m.devices[i], *b = &to->m.devices[i];
