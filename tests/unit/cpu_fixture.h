@@ -89,11 +89,13 @@ static inline int fx_msr_read(void *ctx, uint32_t msr, uint64_t *value)
     return 0;
 }
 
+enum { FX_MSR_REFUSED = 0x1313 };
+
 static inline int fx_msr_write(void *ctx, uint32_t msr, uint64_t value)
 {
     (void)ctx;
     (void)msr;
-    return value == 13 ? PLX_GUEST_FAULT : 0;
+    return value == FX_MSR_REFUSED ? PLX_GUEST_FAULT : 0;
 }
 
 static inline uint64_t fx_cr8_read(void *ctx)
