@@ -12,13 +12,15 @@
  * when digests were compared and none differs). --state starts from a saved state; the mark is then
  * the moment the pair is ready. --flip changes one bit of the backup's RAM from outside, in a page
  * that is allocated (odd seed) or not, and ends well when the divergence is reported, names that
- * page, and the primary goes on alone. --flip-disk (with --disk) starts both with the same blocks
- * in their overlays and changes one bit of the backup's, which its scrub must report, naming the
- * block, with the primary going on alone. --taps connects the card of each replica to a TAP that
- * exists. --engines: what runs the primary's guest, and the backup's. --exec runs a command at the
- * mark and ends well when it does and the pair is whole: both alive and paired, digests of what
- * came after it compared, none different; with --kill, that comes then. Exit 0, 1 failed, 4
- * diverged, 5 the guest wrote over the bit before it could be found, 124 timeout. */
+ * page, and the primary goes on alone, and when the digest before the one that differs was taken
+ * within the scrub time after the change, in virtual time. --flip-disk (with --disk) starts both
+ * with the same blocks in their overlays and changes one bit of the backup's, which its scrub must
+ * report, naming the block, with the primary going on alone. --taps connects the card of each
+ * replica to a TAP that exists. --engines: what runs the primary's guest, and the backup's. --exec
+ * runs a command at the mark and ends well when it does and the pair is whole: both alive and
+ * paired, digests of what came after it compared, none different; with --kill, that comes then.
+ * Exit 0, 1 failed, 4 diverged, 5 the guest wrote over the bit before it could be found, 124
+ * timeout. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -74,11 +76,19 @@ static struct {
 static bool took_over, diverged, alone;
 static char tail[256]; /* of the console, to find the mark in */
 static uint64_t mark_at;
+enum { SAMPLES_MAX = 4096, NONCE_FLIP = 1, NONCE_SAMPLE = 2 };
+
 static struct { /* --flip */
     int fd;     /* the backup's RAM */
     off_t at;
     uint8_t value;
-    bool named;
+    bool named, asked;
+    uint64_t virtual_ns; /* of the backup, just before */
+    uint64_t record;     /* whose digest differs */
+    struct {
+        uint64_t slice, virtual_ns;
+    } sample[SAMPLES_MAX]; /* of the primary, as it went on */
+    unsigned nsamples;
 } flip = {.fd = -1};
 
 static struct {         /* --flip-disk */
@@ -350,6 +360,47 @@ static void console(const Ctl__ConsoleData *d)
     }
 }
 
+static void flip_bit(void);
+
+static void ask_stats(struct side *s, uint64_t nonce)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__InfoRequest r = CTL__INFO_REQUEST__INIT;
+
+    r.nonce = nonce;
+    m.msg_case = CTL__TO_REPLICA__MSG_INFO;
+    m.info = &r;
+    send_to(s, &m);
+}
+
+/* With --flip: the bit changes when the backup has said where it is. */
+static void flip_stats(int i, const Ctl__Stats *st)
+{
+    if (i == BACKUP && st->nonce == NONCE_FLIP) {
+        flip.virtual_ns = st->virtual_ns;
+        flip_bit();
+    } else if (i == PRIMARY && flip.asked && flip.nsamples < SAMPLES_MAX &&
+               (flip.nsamples == 0 || flip.sample[flip.nsamples - 1].slice != st->slice)) {
+        flip.sample[flip.nsamples].slice = st->slice;
+        flip.sample[flip.nsamples++].virtual_ns = st->virtual_ns;
+    }
+}
+
+/* The virtual time from the change to the digest before the one that told: what is scrubbed at
+ * each digest is what its time since the last one is of the scrub time, so all was by then. */
+static uint64_t flip_unseen_ns(void)
+{
+    uint64_t before = flip.virtual_ns;
+
+    for (unsigned i = 0; i < flip.nsamples; i++) {
+        if (flip.sample[i].slice + opt.digest <= flip.record &&
+            flip.sample[i].virtual_ns > before) {
+            before = flip.sample[i].virtual_ns;
+        }
+    }
+    return before - flip.virtual_ns;
+}
+
 static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
 {
     struct side *s = &side[i];
@@ -379,6 +430,8 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
         alone = alone || strcmp(m->event->kind, "alone") == 0;
         if (strcmp(m->event->kind, "divergence") == 0) {
             char page[40];
+            const char *number = strstr(m->event->text, "record ");
+            flip.record = number != NULL ? strtoull(number + strlen("record "), NULL, 10) : 0;
             (void)snprintf(page, sizeof page, ", page 0x%llx",
                            (unsigned long long)flip.at & ~4095ULL);
             diverged = true;
@@ -397,6 +450,9 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
         s->instructions = m->stats->instructions;
         s->lag = m->stats->lag_ns;
         s->delay = m->stats->commit_delay_ns;
+        if (opt.flip != 0) {
+            flip_stats(i, m->stats);
+        }
         break;
     case CTL__FROM_REPLICA__MSG_STOPPED:
         (void)fprintf(stderr, "[%d] stopped: event %u code %llu %s\n", i, m->stopped->event,
@@ -512,22 +568,33 @@ static void flip_bit(void)
 /* With --flip, after the mark. */
 static int judge_flip(uint64_t now)
 {
-    static uint64_t flipped_at, slice_then, alone_at;
+    static uint64_t asked_at, sampled_at, slice_then, alone_at;
     uint8_t value;
 
-    if (flipped_at == 0) {
-        flipped_at = now;
-        flip_bit();
-    } else if (!diverged && now > flipped_at + (4 * opt.scrub_ms + 2000) * 1000000) {
-        if (pread(flip.fd, &value, 1, flip.at) == 1 && value != flip.value) {
+    if (!flip.asked) {
+        flip.asked = true;
+        asked_at = now;
+        ask_stats(&side[BACKUP], NONCE_FLIP);
+    } else if (!diverged && now > asked_at + (4 * opt.scrub_ms + 2000) * 1000000) {
+        if (flip.fd >= 0 && pread(flip.fd, &value, 1, flip.at) == 1 && value != flip.value) {
             return 5;
         }
-        (void)fprintf(stderr, "not found in time\n");
+        (void)fprintf(stderr, "not found\n");
         return 1;
-    } else if (diverged && alone && alone_at == 0) {
+    } else if (!diverged && now > sampled_at + 10000000) {
+        sampled_at = now;
+        ask_stats(&side[PRIMARY], NONCE_SAMPLE);
+    } else if (alone && alone_at == 0) {
+        uint64_t unseen = flip_unseen_ns();
+
         alone_at = now;
         slice_then = side[PRIMARY].slice;
-        (void)fprintf(stderr, "found after %.1f s\n", (double)(now - flipped_at) / 1e9);
+        (void)fprintf(stderr, "found after %.1f s; %.3f s of virtual time to the digest before\n",
+                      (double)(now - asked_at) / 1e9, (double)unseen / 1e9);
+        if (flip.record == 0 || unseen > opt.scrub_ms * 1000000) {
+            (void)fprintf(stderr, "found too late\n");
+            return 1;
+        }
     } else if (alone_at != 0 && now > alone_at + 1500000000) {
         return flip.named && !side[BACKUP].alive && side[PRIMARY].slice > slice_then ? 0 : 1;
     }
