@@ -26,7 +26,7 @@ flips() {
             --state build/guest/redis.state --net --scrub-ms 1500 --digest 1 --flip "$seed" \
             --after-ms $((seed * 379 % 1000)) --timeout 25 >"$out" 2>&1
         case $? in
-        0) grep -h '^flip\|^found' "$out" | paste -sd ' ' ;;
+        0) grep -ah '^flip\|^found' "$out" | paste -sd ' ' ;;
         5)
             echo "seed $seed: overwritten by the guest before the scrub"
             [ $again = 1 ] || return 1
