@@ -138,6 +138,64 @@ static void through_ioapic(void)
     ioapic[4] = 0x10000 | IOAPIC_VECTOR;
 }
 
+/* The PM timer, of 24 bits, counted @have where it should have counted @want, within @ppm. */
+static bool same_count(uint32_t have, uint64_t want, unsigned ppm)
+{
+    uint32_t more = (have - (uint32_t)want) & 0xffffff, less = ((uint32_t)want - have) & 0xffffff;
+
+    return (uint64_t)(more < less ? more : less) * 1000000 <= want * ppm;
+}
+
+/* The PM timer at its next tick, and the TSC beside it. What comes between the two (on a host that
+ * stands still, the time it stood) is a reading to take again, as kernels do. */
+static uint32_t pm_edge(uint64_t *tsc)
+{
+    enum { TIGHT = 20000 };
+    uint32_t before, now;
+    uint64_t from;
+
+    do {
+        before = pm();
+        do {
+            from = rdtsc();
+            now = pm();
+        } while (now == before);
+        *tsc = rdtsc();
+    } while (*tsc - from > TIGHT);
+    return now;
+}
+
+/* Over a second, asleep and then awake: what a kernel calibrates its clock by. The TSC counts
+ * nanoseconds. */
+static void same_rates(void)
+{
+    enum { SECOND = 1000000000, PIT_COUNT = PIT_HZ / 1000, RATE_PPM = 50 };
+    uint64_t tsc0, tsc1, tsc2;
+    uint32_t pm0, pm1, pm2, from, slept;
+
+    ioapic[0] = 0x10 + 2 * 2;
+    ioapic[4] = IOAPIC_VECTOR;
+    pm0 = pm_edge(&tsc0);
+    (void)sleep_until(1);
+    from = pm();
+    ticks = 0;
+    while (rdtsc() - tsc0 < SECOND) {
+        __asm__ volatile("sti; hlt; cli" ::: "memory");
+    }
+    slept = pm() - from;
+    pm1 = pm_edge(&tsc1);
+    ioapic[4] = 0x10000 | IOAPIC_VECTOR;
+    while (rdtsc() - tsc1 < SECOND / 5) {
+    }
+    pm2 = pm_edge(&tsc2);
+    check("a second of TSC is one of PM timer",
+          same_count(pm1 - pm0, (tsc1 - tsc0) * PM_HZ / SECOND, RATE_PPM));
+    check("and while nothing sleeps",
+          same_count(pm2 - pm1, (tsc2 - tsc1) * PM_HZ / SECOND, RATE_PPM));
+    check("PIT ticks take as long by the PM timer",
+          same_count(slept, (uint64_t)ticks * PIT_COUNT * PM_HZ / PIT_HZ, 500));
+}
+
 static void lapic_timer(void)
 {
     uint32_t per_10ms, t0, start;
@@ -169,6 +227,7 @@ int guest_main(void)
     same_time();
     through_pic();
     through_ioapic();
+    same_rates();
     lapic_timer();
     return checks_done("timers");
 }

@@ -38,6 +38,17 @@ passed() {
     grep -q "^pollux: test $1 passed" "$tmp/console" || fail "the guest says: test $1 did not pass"
 }
 
+# The guest's kernel takes its TSC for one of 1000 MHz, within 500 ppm, wherever it says so; sets mhz
+# and refined, which it says only if it measured.
+calibrated() {
+    local f
+    mhz=$(sed -n 's/.*tsc: Detected \([0-9.]*\) MHz processor.*/\1/p' "$tmp/console" | head -n 1)
+    refined=$(sed -n 's/.*tsc: Refined TSC clocksource calibration: \([0-9.]*\) MHz.*/\1/p' "$tmp/console" | head -n 1)
+    for f in "$mhz" ${refined:+"$refined"}; do
+        awk -v f="$f" 'BEGIN { d = f - 1000; exit !(d < 0.5 && d > -0.5) }' || fail "calibrated to $f MHz"
+    done
+}
+
 # wait_for TEXT FILE SECONDS
 wait_for() {
     local end=$((SECONDS + $3))
