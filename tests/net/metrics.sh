@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # serial
 # Hunts: a metric that Prometheus refuses or promtool finds fault with, one that stands still, a role
-# or an event that is not counted, a counter that `pollux info` does not show.
+# or an event that is not counted, a counter that `pollux info` does not show, or the instructions that
+# the translator leaves to the interpreter.
 . "$(dirname "$0")/lab.sh"
 cd "$(dirname "$0")/../.." || exit 1
 [ -s build/guest/initrd.img ] || { echo "no guest (make guest)"; exit 77; }
@@ -42,12 +43,21 @@ for n in 1 2 3; do
 done
 
 # What is a metric is also in `pollux info`.
+counted=$(sed -n 's/^COUNTER(\([a-z_]*\),.*/\1/p' ops/counters.def)
+shadow=$(sed -n '/^#define SHADOW_COUNTERS/,/[^\\]$/s/^ *X(\([a-z_]*\),.*/shadow_\1/p' vmm/mmu/shadow.h)
+[ "$(grep -c '^COUNTER(\|^SHADOW_COUNTERS(' ops/counters.def)" = $(($(wc -w <<<"$counted") + 1)) ] &&
+    [ "$(tail -n 1 <<<"$shadow")" = shadow_undone ] || fail "the lists of counters are not read"
 lab_cli 3 info vm --json | tr -d ' \n' >"$LAB/info"
-for name in $(sed -n 's/^COUNTER(\([a-z_]*\),.*/\1/p' ops/counters.def) shadow_fills shadow_undone; do
+metrics 1 >"$LAB/metrics"
+for name in $counted $shadow; do
     grep -q "\"$name\":[0-9]" "$LAB/info" || fail "info --json has no $name"
-    metrics 1 | grep -q "^pollux_vm_${name}_total{" || fail "there is no metric $name"
+    grep -q "^pollux_vm_${name}_total{" "$LAB/metrics" || fail "there is no metric $name"
 done
-lab_cli 3 info vm | grep -q '^rounds .*[1-9][0-9]* parallel' || fail "info shows no rounds"
+lab_cli 3 info vm >"$LAB/info.text"
+grep -q '^rounds .*[1-9][0-9]* parallel' "$LAB/info.text" || fail "info shows no rounds"
+# The forms that are not translated, most often first.
+grep -q '"jit_forms":"[a-z]*=[1-9]' "$LAB/info" || fail "info --json has no jit_forms"
+grep -q '^interpreted .*not translated: [a-z]*=[1-9]' "$LAB/info.text" || fail "info shows no forms"
 
 # The primary dies: a takeover is counted everywhere, the role moves.
 before=$(value 3 pollux_node_events_total)
