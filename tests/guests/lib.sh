@@ -92,3 +92,20 @@ loaded_pair() {
             [ \"\$(redis-cli -h 10.0.2.15 get n)\" = $requests ]" >"$tmp/out" 2>"$tmp/err" ||
         fail "the pair: exit code $?, $(cat "$tmp/bench")"
 }
+
+# engines_pair NAME,NAME REQUESTS OPTION...: a loaded pair of these engines (R9); digests were compared,
+# and none differs.
+engines_pair() {
+    local engines=$1 requests=$2
+    shift 2
+    loaded_pair "$requests" --engines "$engines" --digest 8 --timeout 28 "$@"
+    grep '^\[' "$tmp/err"
+    grep -q '^\[1\].* 0 differ' "$tmp/err" && ! grep -q '^\[1\].* 0 digests compared' "$tmp/err" ||
+        fail "$engines: $(grep '^\[1\]' "$tmp/err")"
+}
+
+# engines_take_over NAME,NAME: that, then the primary is killed and the other engine goes on.
+engines_take_over() {
+    engines_pair "$1" 2000 --kill primary
+    grep -q 'event takeover' "$tmp/err" || fail "$1: no takeover"
+}
