@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -448,18 +449,53 @@ static void switch_runs_both(void **state)
     ours_close(&o);
 }
 
+static bool within(const uint8_t *at, uintptr_t from, uintptr_t to)
+{
+    return (uintptr_t)at >= from && (uintptr_t)at < to;
+}
+
+/* The kernel's list of what is mapped: nothing can be written and executed, the code is written in
+ * one place and executed in another, each page of it. */
+static void assert_protected(const struct jit_code *c)
+{
+    uintptr_t from, to, writable = 0, executable = 0;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512], how[8];
+
+    assert_non_null(maps);
+    while (fgets(line, sizeof line, maps) != NULL) {
+        assert_int_equal(sscanf(line, "%" SCNxPTR "-%" SCNxPTR " %7s", &from, &to, how), 3);
+        if (how[1] == 'w' && how[2] == 'x') {
+            fail_msg("writable and executable: %s", line);
+        }
+        for (uint32_t at = 0; at < c->size; at += 4096) {
+            writable += within(c->rw + at, from, to) && how[1] == 'w' && how[2] == '-';
+            executable += within(c->rx + at, from, to) && how[1] == '-' && how[2] == 'x';
+        }
+    }
+    assert_int_equal(fclose(maps), 0);
+    assert_int_equal(writable, (c->size + 4095) / 4096);
+    assert_int_equal(executable, (c->size + 4095) / 4096);
+}
+
 /* What is written through one mapping is executed through the other, whatever pages the host has
  * for them, and stays when it is asked for others; that is asked once for each, never past the end.
- */
+ * Neither mapping allows both, nor does one of an engine that has run. */
 static void code_is_mapped_twice(void **state)
 {
     enum { SIZE = 3 * PLX_HUGE + 4096, N = 4096 };
     static const uint32_t from[] = {0, 100, PLX_HUGE - N, PLX_HUGE - 1, PLX_HUGE, SIZE - 8};
     static const unsigned huge[] = {1, 1, 1, 2, 2, 3};
+    static struct pair p;
     struct jit_code c;
 
     (void)state;
+    open_pair(&p, &engine_jit, 0, 0x77786f, FEW);
+    run_until_hot(&p);
+    assert_protected(&p.b.vcpu->jit->code);
+    close_pair(&p);
     assert_int_equal(jit_code_create(&c, SIZE), 0);
+    assert_protected(&c);
     for (unsigned i = 0; i < PLX_COUNT(from); i++) {
         c.at = from[i];
         jit_code_reserve(&c, N);
@@ -476,6 +512,7 @@ static void code_is_mapped_twice(void **state)
     void (*ret)(void);
     memcpy(&ret, &code, sizeof ret);
     ret();
+    assert_protected(&c);
     jit_code_destroy(&c);
 }
 
