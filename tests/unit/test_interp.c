@@ -290,6 +290,31 @@ static void tzcnt_is_bsf(void **state)
     g_close(&g);
 }
 
+/* Their values (undefined.h), whatever some processor makes of them. */
+static void undefined_results_have_one_value(void **state)
+{
+    const uint64_t old = UINT64_C(0xfedcba9812345678);
+    struct guest g;
+
+    (void)state;
+    g_open(&g);
+    g.v->c.gpr[RAX] = g.v->c.gpr[RDX] = g.v->c.gpr[RBX] = old;
+    g.v->c.gpr[RCX] = 0;
+    G_EXEC(&g, 0x0f, 0xbc, 0xc1, 0x0f, 0xbd, 0xd1,          /* bsf eax, ecx; bsr edx, ecx */
+           0x66, 0x0f, 0xbc, 0xd9, 0x48, 0x0f, 0xbd, 0xd9); /* bsf bx, cx; bsr rbx, rcx */
+    assert_int_equal(g.v->c.gpr[RAX], old);
+    assert_int_equal(g.v->c.gpr[RDX], old);
+    assert_int_equal(g.v->c.gpr[RBX], old);
+    g.v->c.gpr[RBX] = 0x9abc;
+    g.v->c.gpr[RCX] = 24;
+    G_EXEC(&g, 0x66, 0x0f, 0xa4, 0xd8, 20, 0x66, 0x0f, 0xad, 0xda, /* shld ax, bx, 20 */
+           0x66, 0x0f, 0xcb);                                      /* shrd dx, bx, cl; bswap bx */
+    assert_int_equal(g.v->c.gpr[RAX], (old & ~UINT64_C(0xffff)) | 0xabc5);
+    assert_int_equal(g.v->c.gpr[RDX], (old & ~UINT64_C(0xffff)) | 0x789a);
+    assert_int_equal(g.v->c.gpr[RBX], 0);
+    g_close(&g);
+}
+
 static void single_step_traps_after_each(void **state)
 {
     struct guest g;
@@ -418,6 +443,7 @@ int main(void)
         cmocka_unit_test(parallel_part_stops_before_mmio),
         cmocka_unit_test(undefined_instructions),
         cmocka_unit_test(tzcnt_is_bsf),
+        cmocka_unit_test(undefined_results_have_one_value),
         cmocka_unit_test(single_step_traps_after_each),
         cmocka_unit_test(other_modes),
         cmocka_unit_test(rep_fault_where_the_budget_ends),

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tests/unit/test_jit_flags.c - every instruction that the SDM leaves flags of undefined:
- * translated, with those flags of the host spoilt right behind it (jit.h, poison), it ends as
- * interpreted, to every flag. SEED= gives other operands. */
+ * tests/unit/test_jit_flags.c - every instruction that the SDM leaves flags of undefined, or, for
+ * some operands, the result: translated, with what the host made of them spoilt right behind it
+ * (jit.h, poison), it ends as interpreted, to every flag. SEED= gives other operands. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/undefined.h - the flags that the SDM leaves undefined in the integer set, and the one
- * value each has here (R6). Checks against a host mask them, and in a test translated code spoils
- * them. A table for tests and readers: the semantics in int_*.c are what keeps it true. */
+ * vmm/cpu/undefined.h - the flags and results that the SDM leaves undefined in the integer set, and
+ * the one value each has here (R6). Checks against a host mask them, and in a test translated code
+ * spoils them. Tables for tests and readers: the semantics in int_*.c are what keeps them true. */
 #ifndef VMM_CPU_UNDEFINED_H
 #define VMM_CPU_UNDEFINED_H
 
@@ -16,9 +16,10 @@ enum undefined_choice {
 
 enum undefined_when {
     WHEN_ALWAYS,
-    WHEN_SHIFTED,          /* masked count not 0 */
-    WHEN_COUNT_NOT_1,      /* masked count above 1 */
-    WHEN_COUNT_ABOVE_SIZE, /* masked count at or above the operand's bits */
+    WHEN_SHIFTED,           /* masked count not 0 */
+    WHEN_COUNT_NOT_1,       /* masked count above 1 */
+    WHEN_COUNT_ABOVE_SIZE,  /* masked count at or above the operand's bits */
+    WHEN_COUNT_BEYOND_SIZE, /* masked count above the operand's bits */
     WHEN_SOURCE_0,
 };
 
@@ -51,14 +52,13 @@ static const struct undefined_flags undefined_flags[] = {
     /* Zeros shifted in come out again; SAR: signs. */
     {ZYDIS_MNEMONIC_SHL, FLAG_CF, UNDEFINED_CLEARED, WHEN_COUNT_ABOVE_SIZE},
     {ZYDIS_MNEMONIC_SHR, FLAG_CF, UNDEFINED_CLEARED, WHEN_COUNT_ABOVE_SIZE},
-    /* 16-bit double shifts beyond 16 also have an undefined result: here dst:src:dst moves on. */
+    /* 16-bit double shifts; beyond 16 the result is undefined too. */
     {ZYDIS_MNEMONIC_SHLD, FLAGS_ARITH, UNDEFINED_AS_COUNT1, WHEN_COUNT_ABOVE_SIZE},
     {ZYDIS_MNEMONIC_SHRD, FLAGS_ARITH, UNDEFINED_AS_COUNT1, WHEN_COUNT_ABOVE_SIZE},
     {ZYDIS_MNEMONIC_BT, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_BTS, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_BTR, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_BTC, FLAG_OF | FLAG_SF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
-    /* With a source of 0 the destination, undefined too, keeps its value. */
     {ZYDIS_MNEMONIC_BSF, FLAGS_ARITH & ~FLAG_ZF, UNDEFINED_CLEARED, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_BSR, FLAGS_ARITH & ~FLAG_ZF, UNDEFINED_CLEARED, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_MUL, FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF, UNDEFINED_KEPT, WHEN_ALWAYS},
@@ -81,6 +81,26 @@ static const struct undefined_flags undefined_flags[] = {
     {ZYDIS_MNEMONIC_AAM, FLAG_OF | FLAG_AF | FLAG_CF, UNDEFINED_CLEARED, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_AAD, FLAG_OF | FLAG_AF | FLAG_CF, UNDEFINED_CLEARED, WHEN_ALWAYS},
     {ZYDIS_MNEMONIC_INVALID, 0, UNDEFINED_CLEARED, WHEN_ALWAYS},
+};
+
+/* In the destination, all 64 bits of a register. */
+enum undefined_result_choice {
+    RESULT_KEPT,    /* as before the instruction, also where 32 bits would clear the upper half */
+    RESULT_MOVES_ON /* 16 bits: dst:src:dst is shifted */
+};
+
+struct undefined_result {
+    ZydisMnemonic mnemonic;
+    enum undefined_result_choice choice;
+    enum undefined_when when;
+};
+
+static const struct undefined_result undefined_results[] = {
+    {ZYDIS_MNEMONIC_BSF, RESULT_KEPT, WHEN_SOURCE_0},
+    {ZYDIS_MNEMONIC_BSR, RESULT_KEPT, WHEN_SOURCE_0},
+    {ZYDIS_MNEMONIC_SHLD, RESULT_MOVES_ON, WHEN_COUNT_BEYOND_SIZE},
+    {ZYDIS_MNEMONIC_SHRD, RESULT_MOVES_ON, WHEN_COUNT_BEYOND_SIZE},
+    {ZYDIS_MNEMONIC_INVALID, RESULT_KEPT, WHEN_ALWAYS},
 };
 
 /* Flags of @mnemonic that are undefined for some operand, whatever the operands are. */

@@ -124,7 +124,7 @@ struct jit {
     bool wrgsbase;               /* the host lets programs set GS base */
     bool v3;                     /* the guest has pollux-v3, and the host what that adds */
     uint64_t drops;              /* of translations: pointers to edges from before may be stale */
-    bool poison;        /* for tests: what the host may leave undefined in its flags is changed */
+    bool poison; /* for tests: what the host may leave undefined of flags and results is changed */
     bool x87_always;    /* for tests: however few they are, x87 instructions are translated */
     struct prng choice; /* which way the next run goes, under the engine `switch` */
     uint64_t calls, interpreted;                   /* counters: of interpret, and in blocks */

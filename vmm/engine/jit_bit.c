@@ -78,7 +78,7 @@ void jit_do_shift(struct jit_work *w, const struct insn *in, const struct form *
     if (in->opd[in->nopd - 1].kind == OPD_IMM && f->op != 0xd1) {
         emit_1(c, (uint8_t)in->imm);
     }
-    jit_poison_undefined(w, in);
+    jit_poison_undefined(w, in, rm);
     if (!f->mem) {
         jit_store_reg(w, f->rm, HOST_T0);
     }
@@ -124,7 +124,7 @@ void jit_do_bit(struct jit_work *w, const struct insn *in, const struct form *f,
         index = HOST_T1;
     }
     emit_op(c, (struct op){.map = 1, .op = f->op, .w = wide}, index, rm);
-    jit_poison_undefined(w, in);
+    jit_poison_undefined(w, in, rm);
     if (wanted) {
         jit_save_some(c, f);
     }

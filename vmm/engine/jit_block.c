@@ -226,7 +226,11 @@ static bool translate_one(struct jit_work *w)
         return false;
     }
     if (f->kind == FORM_MODRM || f->kind == FORM_FIXED) {
-        jit_poison_undefined(w, in);
+        int host = f->mem ? -1 : jit_host_of(w, f->rm);
+        jit_poison_undefined(w, in,
+                             f->mem      ? w->rm
+                             : host >= 0 ? rm_reg((unsigned)host)
+                                         : rm_gs(JIT_GPR(f->rm)));
     }
     if (keep_cf) {
         jit_save_but_cf(c);

@@ -170,12 +170,50 @@ static bool is_undefined(enum undefined_when when, bool late, unsigned count, un
     }
 }
 
-void jit_poison_undefined(struct jit_work *w, const struct insn *in)
+/* Where it is undefined, @result becomes another; flags stay. A @count is that of 16-bit operands,
+ * the only ones that it can be beyond. */
+static void poison_result(struct jit_work *w, enum undefined_when when, struct op not,
+                          struct rm result, bool late, unsigned count)
+{
+    struct jit_code *c = w->c;
+
+    if (when == WHEN_SOURCE_0) {
+        uint32_t other = emit_jump(c, 0x85, 0);
+        emit_op(c, not, 2, result);
+        emit_aim(c, other, c->at);
+    } else if (not .p66 && late) {
+        uint32_t below[2];
+        emit_1(c, 0x9c); /* pushfq */
+        for (unsigned i = 0; i < 2; i++) {
+            emit_op(c, (struct op){.op = 0xf6}, 0, rm_reg(RCX)); /* test */
+            emit_1(c, i == 0 ? 16 : 15);
+            below[i] = emit_jump(c, 0x84, 0);
+        }
+        emit_op(c, not, 2, result);
+        emit_aim(c, below[0], c->at);
+        emit_aim(c, below[1], c->at);
+        emit_1(c, 0x9d); /* popfq */
+    } else if (not .p66 && count > 16) {
+        emit_op(c, not, 2, result);
+    }
+}
+
+void jit_poison_undefined(struct jit_work *w, const struct insn *in, struct rm result)
 {
     bool late = in->nopd == 0 || in->opd[in->nopd - 1].kind != OPD_IMM;
     unsigned bits = in->opd[0].size * 8U, count = (unsigned)in->imm & (bits == 64 ? 63 : 31);
+    const struct op not = {.op = 0xf7, .p66 = bits == 16, .w = bits == 64};
     uint32_t flags = 0;
 
+    if (!w->j->poison) {
+        return;
+    }
+    for (const struct undefined_result *u = undefined_results;
+         u->mnemonic != ZYDIS_MNEMONIC_INVALID; u++) {
+        if (u->mnemonic == in->mnemonic) {
+            poison_result(w, u->when, not, result, late, count);
+        }
+    }
     for (const struct undefined_flags *u = undefined_flags; u->mnemonic != ZYDIS_MNEMONIC_INVALID;
          u++) {
         if (u->mnemonic == in->mnemonic && is_undefined(u->when, late, count, bits)) {

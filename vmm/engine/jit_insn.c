@@ -172,7 +172,7 @@ void jit_do_scan(struct jit_work *w, const struct insn *in, const struct form *f
     struct rm rm = f->mem ? jit_access(w) : rm_reg(jit_load_reg(w, f->rm, HOST_T0));
 
     emit_op(c, (struct op){.map = 1, .op = f->op, .w = f->w}, HOST_T1, rm);
-    jit_poison_undefined(w, in);
+    jit_poison_undefined(w, in, rm_reg(HOST_T1));
     uint32_t none = emit_jump(c, 0x84, 0);
     if (jit_host_of(w, f->reg) >= 0) {
         emit_q(c, OP_MOV_LOAD, (unsigned)jit_host_of(w, f->reg), rm_reg(HOST_T1));

@@ -156,8 +156,9 @@ void jit_save_shifted(struct jit_code *c, const struct form *f, struct rm result
 void jit_want_host_flags(struct jit_work *w);
 /* In a test: host flags that nobody may rely on become others. */
 void jit_poison(struct jit_work *w, uint32_t flags);
-/* In a test, right behind the host's instruction: those that the SDM leaves undefined do. */
-void jit_poison_undefined(struct jit_work *w, const struct insn *in);
+/* In a test, right behind the host's instruction: what the SDM leaves undefined does, of the flags
+ * and of what is now in @result. */
+void jit_poison_undefined(struct jit_work *w, const struct insn *in, struct rm result);
 
 /* jit_remake.c: flags made again instead of saved. */
 
