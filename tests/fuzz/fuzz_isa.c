@@ -3,7 +3,7 @@
  * and the translator: registers, flags, memory and exception must be equal, and between the engines
  * every register and count there is. It runs from several states, so that the translator comes to
  * translate it and meets what it has not seen yet. Flags that the SDM leaves undefined are not
- * compared with the host.
+ * compared with the host. NO_HOST=1 does without the host where it does not let us run programs.
  *
  *   byte 0     what kind of program, and where in its pages it begins; F0-F3, F8-FB: much of x87
  *   byte 1, 2  seed of registers and memory
@@ -31,13 +31,36 @@ static struct side {
     bool host;
 } sides[2], *now;
 
+static _Noreturn void differs(void)
+{
+    (void)fflush(stdout);
+    abort();
+}
+
+/* A host that lacks what the model has is exempt, and any under NO_HOST=1; else a run that compares
+ * nothing with the host must not pass for one that does. */
+static bool open_host(void)
+{
+    const char *without = getenv("NO_HOST");
+
+    if (native_has_model() && native_open() == 0) {
+        return true;
+    }
+    printf("programs of %s are not compared with this host\n", isa_v3 ? "pollux-v3" : "pollux-v2");
+    if (native_has_model() && (without == NULL || strcmp(without, "1") != 0)) {
+        printf("it does not run them in a child; NO_HOST=1 goes on without\n");
+        differs();
+    }
+    return false;
+}
+
 /* A host that has pollux-v3 serves for both. */
 static void open_sides(void)
 {
     isa_v3 = true;
-    sides[1].host = native_open() == 0;
+    sides[1].host = open_host();
     isa_v3 = false;
-    sides[0].host = sides[1].host || native_open() == 0;
+    sides[0].host = sides[1].host || open_host();
     for (unsigned i = 0; i < PLX_COUNT(sides); i++) {
         isa_v3 = i == 1;
         ours_open(&sides[i].interp, &engine_interp, 0);
@@ -55,12 +78,6 @@ static void report(const uint8_t *data, size_t size, const struct sequence *s,
     printf("\n");
     sequence_print(s, in);
     (void)fflush(stdout);
-}
-
-static _Noreturn void differs(void)
-{
-    (void)fflush(stdout);
-    abort();
 }
 
 static void print_both(const struct isa_outcome *a, const struct isa_outcome *b)
