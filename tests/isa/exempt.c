@@ -137,7 +137,8 @@ static bool x87_fault(const struct form *f, const struct isa_outcome *host,
  * the segment's, and AMD's writes only what changes;
  * - x87 stores, and moves of 80 bits;
  * - which comes first, #GP of what is not aligned or #SS of what is not canonical;
- * - MOVSXD of 16 bits, for which Intel's read 16 bits of memory and AMD's 32;
+ * - MOVSXD of 16 bits, which reads 16 bits of memory by the SDM and 32 on AMD's processors: these
+ * may fault by what follows;
  * - VCVTPS2PH's order of floating-point exception and page fault;
  * - an access that wraps around a segment of 4 GiB ("Limit Checking"); in flat 32-bit code nothing
  * else is beyond a stack segment. */
@@ -153,7 +154,8 @@ bool exempt_fault(const struct form *f, const struct isa_state *in, const struct
            ((f->fp || f->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B) && here->signal == SIGBUS &&
             host->signal == SIGSEGV && !host->page_fault) ||
            (f->mnemonic == ZYDIS_MNEMONIC_MOVSXD && strstr(f->name, " r16") != NULL &&
-            host->signal == 0 && bad_address) ||
+            (host->signal == SIGSEGV || host->signal == SIGBUS) &&
+            (here->signal == 0 || here->page_fault != host->page_fault)) ||
            (f->mnemonic == ZYDIS_MNEMONIC_VCVTPS2PH && bad_address && host->signal != 0) ||
            (f->mode == ISA_32 && here->signal == SIGBUS && host->signal == SIGSEGV);
 }

@@ -6,6 +6,7 @@
  * itself; and they store to the table that maps what they access. Many go around because of flags
  * that the accesses of the next turn may lose. RUNS= programs, SEED=. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -490,6 +491,35 @@ static void cqo_moves_what_rdx_leads_to(void **state)
     ends_alike(code, sizeof code - 1, DATA_AT, false);
 }
 
+/* By the SDM; AMD's processors read 32 bits, and fault by the two bytes that follow. */
+static void movsxd_of_16_bits_reads_16(void **state)
+{
+    static const struct engine_ops *const engines[] = {&engine_interp, &engine_jit};
+    static const uint8_t code[] = {0x66, 0x63, 0x03, 0x0f, 0x0b}; /* movsxd ax, [rbx]; ud2 */
+    static struct program p;
+    static struct isa_state in;
+    static struct isa_outcome out;
+    struct ours o;
+
+    (void)state;
+    memcpy(p.code + START, code, sizeof code);
+    in = (struct isa_state){.rip = CODE_AT + START, .rflags = FLAG_ONE};
+    in.gpr[RAX] = UINT64_C(0x1122334455667788);
+    in.gpr[RBX] = DATA_AT + DATA_SIZE - 2;
+    memcpy(in.data + DATA_SIZE - 2, "\xcd\xab", 2);
+    for (unsigned e = 0; e < PLX_COUNT(engines); e++) {
+        open_with(&o, engines[e], 0);
+        for (unsigned i = 0; i < HOT; i++) {
+            ours_begin(&o, p.code, &in);
+            (void)ours_run(&o, BUDGET);
+            ours_outcome(&o, &out);
+            assert_int_equal(out.signal, SIGILL);
+            assert_int_equal(out.s.gpr[RAX], UINT64_C(0x112233445566abcd));
+        }
+        ours_close(&o);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +529,7 @@ int main(void)
         cmocka_unit_test(so_they_do_with_flags_poisoned),
         cmocka_unit_test(a_turn_has_the_flags_of_the_last),
         cmocka_unit_test(cqo_moves_what_rdx_leads_to),
+        cmocka_unit_test(movsxd_of_16_bits_reads_16),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -285,6 +285,9 @@ static void set_operands(enum decode_mode mode, const ZydisDecodedInstruction *z
             break;
         case ZYDIS_OPERAND_TYPE_MEMORY:
             *o = (struct opd){.kind = OPD_MEM, .size = (uint16_t)(op->size / 8)};
+            if (z->mnemonic == ZYDIS_MNEMONIC_MOVSXD && in->osz == 2) {
+                o->size = 2; /* SDM Vol. 2, "MOVSXD": r16, r/m16. Zydis has AMD's r/m32 */
+            }
             if (!is_string(z)) {
                 set_mem(mode, z, &op->mem, in);
             }
