@@ -365,13 +365,12 @@ static int take_state(struct reader *r, const xmlNode *n)
     return path_of(r, n, NULL, r->d->state_file);
 }
 
+/* Parent "" is <domain>. What has no function the machine has anyway, or its parent's function reads
+ * it, or it makes no difference. */
 static const struct element {
-    const char *parent,
-        *name; /* parent "" is <domain>; what stands in no element of the table is unknown */
-    int (*take)(struct reader *r,
-                const xmlNode *n); /* NULL: the machine has it, its parent's
-                                      function reads it, or it makes no difference */
-    bool many;                     /* may stand more than once */
+    const char *parent, *name;
+    int (*take)(struct reader *r, const xmlNode *n);
+    bool many; /* may stand more than once */
 } elements[] = {
     {"", "name", take_name, false},
     {"", "uuid", take_uuid, false},
