@@ -365,8 +365,8 @@ static int take_state(struct reader *r, const xmlNode *n)
     return path_of(r, n, NULL, r->d->state_file);
 }
 
-/* Parent "" is <domain>. What has no function the machine has anyway, or its parent's function reads
- * it, or it makes no difference. */
+/* Parent "" is <domain>. What has no function the machine has anyway, or its parent's function
+ * reads it, or it makes no difference. */
 static const struct element {
     const char *parent, *name;
     int (*take)(struct reader *r, const xmlNode *n);
