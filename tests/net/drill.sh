@@ -7,7 +7,8 @@
 # write; at the end each is read back. Every frame that enters the switch from a node is captured.
 #
 #   drill_up              the cluster            drill_start         the VM, the client, the captures
-#   drill_end EPOCH       the client ends well, nothing is lost, frames never interleave; stops the VM
+#   drill_end             the client ends well, nothing is lost, frames never interleave and came from
+#                         the first primary and from the last; stops the VM
 #   drill_event KIND      an event of the VM     drill_is FIELD VALUE   a field of pollux info --json
 #   drill_goes_on [S]     the client's writes are acknowledged (again)
 #   drill_silent FROM TO NODE...      no frame of the VM from these nodes between two times
@@ -22,6 +23,7 @@ DRILL_STATE=${DRILL_STATE:-build/guest/redis.state}
 DRILL_MAC=52:54:00:70:78:01 # of the machine in that state
 DRILL_ADDR=10.0.2.15:6379
 DRILL_PIDS=()
+DRILL_KIB=16384 # for the frames that a capture has yet to write: it may wait for a processor
 # Roles are written durably before they count: on a disk that others keep busy that can take seconds.
 [ -w /dev/shm ] && LAB_TMP=${LAB_TMP:-/dev/shm}
 
@@ -110,8 +112,8 @@ drill_start() {
     E=$(drill_epoch)
     DRILL_PIDS=()
     for n in 1 2 3; do
-        ip netns exec "$LAB_PREFIX-sw" tcpdump -i g$n -Q in --immediate-mode -U -s 0 --time-stamp-precision=nano \
-            -w "$LAB/g$n.pcap" ether src $DRILL_MAC 2>"$LAB/g$n.tcpdump" &
+        ip netns exec "$LAB_PREFIX-sw" tcpdump -i g$n -Q in --immediate-mode -U -s 0 -B $DRILL_KIB \
+            --time-stamp-precision=nano -w "$LAB/g$n.pcap" ether src $DRILL_MAC 2>"$LAB/g$n.tcpdump" &
         DRILL_PIDS+=($!)
     done
     for n in 1 2 3; do
@@ -144,14 +146,31 @@ drill_unprotected() { # NODE: alone there, in the next epoch; and it cannot be p
     [[ $out == *"a running VM cannot be given a backup yet"* ]] || fail "protect said: $out"
 }
 
+# Ends the captures, which must have seen all there was: nothing dropped, and frames from each node
+# that was the primary. Else what they did not see would pass as what was not sent.
+drill_captures_end() { # NODE...: these were
+    local n out
+    sleep 0.2 # what came last is still to be read
+    for n in "${DRILL_PIDS[@]}"; do kill -TERM "$n"; wait "$n"; done
+    DRILL_PIDS=()
+    for n in 1 2 3; do
+        grep -q '^0 packets dropped by kernel' "$LAB/g$n.tcpdump" ||
+            fail "the capture of node $n is not whole: $(grep dropped "$LAB/g$n.tcpdump")"
+    done
+    for n in "$@"; do
+        out=$("$BUILD/tests/tools/capture" some $DRILL_MAC 0 0 "$LAB/g$n.pcap") ||
+            fail "nothing was captured from node $n, where the VM ran: $(tail -n 3 "$LAB/g$n.tcpdump" | paste -sd ' ')"
+    done
+    # shellcheck disable=SC2046
+    order=$("$BUILD/tests/tools/capture" order $DRILL_MAC $(drill_pcaps 1 2 3)) || fail "$order"
+}
+
 drill_end() {
     local out p
     kill -TERM $DRILL_WRITER
     wait $DRILL_WRITER || fail "the client: $(tail -n 1 "$LAB/writer")"
     out=$(lab_ns c "$BUILD/tests/tools/seqwriter" verify $DRILL_ADDR "$LAB/seq" | tail -n 1) || fail "$out"
-    for p in "${DRILL_PIDS[@]}"; do kill -TERM "$p"; wait "$p"; done
-    # shellcheck disable=SC2046
-    order=$("$BUILD/tests/tools/capture" order $DRILL_MAC $(drill_pcaps 1 2 3)) || fail "$order"
+    drill_captures_end $A "$(drill_field primary | tr -d n)"
     echo "$drill: $out; $order; $("$BUILD/tests/tools/seqwriter" gap "$LAB/seq" | cut -d' ' -f1-2)"
     lab_cli "${AT:-$W}" destroy vm >/dev/null || fail "destroy"
     for p in 1 2 3; do lab_wait 6 drill_gone $p || fail "a replica on node $p does not end"; done
