@@ -21,26 +21,40 @@ taps() { lab_ns "$1" ip -br link show master br0 | grep -c '^px'; }
 lab_ns c ip addr add 10.0.2.100/24 dev gu0
 for n in 1 2 3; do lab_start $n; done
 for n in 1 2 3; do lab_wait 10 lab_cli $n list || fail "node $n does not join"; done
-cat >"$LAB/vm.xml" <<X
-<domain><name>vm</name><memory unit='MiB'>256</memory>
-<devices><interface type='bridge'><source bridge='br0'/><mac address='52:54:00:70:78:01'/></interface>
-<disk type='file'><source file='$LAB/data/disk'/><readonly/></disk></devices>
-<metadata><p:vm xmlns:p='urn:pollux:domain:1'><p:protect>yes</p:protect>
-<p:state>$PWD/build/guest/redis.state</p:state></p:vm></metadata></domain>
+define() { # XML: the definition but for name, memory and card
+    cat >"$LAB/vm.xml" <<X
+<domain><name>vm</name><memory unit='MiB'>256</memory>$1</domain>
 X
-# Files that are missing, or differ, refuse the start and are named.
-lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail define
+    lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail "define $1"
+}
+protected() { # [MORE]: the Pollux part of a definition
+    echo "<metadata><p:vm xmlns:p='urn:pollux:domain:1'><p:protect>yes</p:protect>${1:-}</p:vm></metadata>"
+}
+nic="<interface type='bridge'><source bridge='br0'/><mac address='52:54:00:70:78:01'/></interface>"
+saved="<p:state>$PWD/build/guest/redis.state</p:state>"
+# Files that are missing, or differ, refuse the start and are named, each kind of them.
 refuses() { # TEXT
     local out
     out=$(lab_cli 1 start vm --primary n1 --backup n2 2>&1) && fail "started: $1"
     [[ $out == *"$1"* ]] || fail "said '$out', not '$1'"
 }
-echo one >"$LAB/1/data/disk"
-refuses "n2: cannot open $LAB/data/disk"
-echo two >"$LAB/2/data/disk"
-refuses "$LAB/data/disk differs between the nodes n1 and n2"
-sed -i 's|<disk.*</devices>|</devices>|' "$LAB/vm.xml"
-lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail "define again"
+differs() { # FILE: in $LAB/data, of the VM; the same on both from then on
+    echo one >"$LAB/1/data/$1"
+    refuses "n2: cannot open $LAB/data/$1"
+    echo two >"$LAB/2/data/$1"
+    refuses "$LAB/data/$1 differs between the nodes n1 and n2"
+    cp "$LAB/1/data/$1" "$LAB/2/data/"
+}
+define "<os><kernel>$LAB/data/kernel</kernel><initrd>$LAB/data/initrd</initrd></os>$(protected)"
+echo same | tee "$LAB/1/data/initrd" >"$LAB/2/data/initrd"
+differs kernel
+rm "$LAB/2/data/initrd"
+differs initrd
+define "$(protected "<p:state>$LAB/data/state</p:state>")"
+differs state
+define "<devices>$nic<disk type='file'><source file='$LAB/data/disk'/><readonly/></disk></devices>$(protected "$saved")"
+differs disk
+define "<devices>$nic</devices>$(protected "$saved")"
 lab_cli 1 start vm --primary n1 --backup n2 || fail "start"
 is protection protected || fail "not protected: $(field protection)"
 is epoch 1 || fail "epoch $(field epoch)"
