@@ -41,6 +41,7 @@
 #include "proto/control.pb-c.h"
 #include "proto/frame.h"
 #include "proto/keys.h"
+#include "tests/tools/ram.h"
 #include "vmm/dev/backend/overlay.h"
 #include "vmm/dev/backend/tap.h"
 
@@ -78,10 +79,8 @@ static char tail[256]; /* of the console, to find the mark in */
 static uint64_t mark_at;
 enum { SAMPLES_MAX = 4096, NONCE_FLIP = 1, NONCE_SAMPLE = 2 };
 
-static struct { /* --flip */
-    int fd;     /* the backup's RAM */
-    off_t at;
-    uint8_t value;
+static struct { /* --flip, of the backup's RAM */
+    struct ram_flip bit;
     bool named, asked;
     uint64_t virtual_ns; /* of the backup, just before */
     uint64_t record;     /* whose digest differs */
@@ -89,7 +88,7 @@ static struct { /* --flip */
         uint64_t slice, virtual_ns;
     } sample[SAMPLES_MAX]; /* of the primary, as it went on */
     unsigned nsamples;
-} flip = {.fd = -1};
+} flip = {.bit = {.fd = -1}};
 
 static struct {         /* --flip-disk */
     uint64_t block, at; /* the block, and the byte in the file */
@@ -433,7 +432,7 @@ static void dispatch(int i, const Ctl__FromReplica *m, char **argv)
             const char *number = strstr(m->event->text, "record ");
             flip.record = number != NULL ? strtoull(number + strlen("record "), NULL, 10) : 0;
             (void)snprintf(page, sizeof page, ", page 0x%llx",
-                           (unsigned long long)flip.at & ~4095ULL);
+                           (unsigned long long)flip.bit.at & ~4095ULL);
             diverged = true;
             flip.named = flip.named || strstr(m->event->text, page) != NULL;
         } else if (strcmp(m->event->kind, "host-error") == 0 && i == BACKUP) {
@@ -524,45 +523,11 @@ static int finish(int rc)
     return rc;
 }
 
-/* The backup's RAM, among its descriptors. (Below 3 GiB an offset in it is the address.) */
-static int open_ram(pid_t pid)
-{
-    for (int i = 0; i < 256; i++) {
-        char path[64], target[128];
-        (void)snprintf(path, sizeof path, "/proc/%d/fd/%d", (int)pid, i);
-        ssize_t n = readlink(path, target, sizeof target - 1);
-        if (n > 0) {
-            target[n] = '\0';
-            if (strstr(target, "pollux-ram") != NULL) {
-                return open(path, O_RDWR | O_CLOEXEC);
-            }
-        }
-    }
-    return -1;
-}
-
 static void flip_bit(void)
 {
-    struct prng g;
-    off_t size;
-
-    flip.fd = open_ram(side[BACKUP].pid);
-    PLX_CHECK(flip.fd >= 0);
-    size = lseek(flip.fd, 0, SEEK_END);
-    prng_seed_bytes(&g, &opt.flip, sizeof opt.flip);
-    for (;;) {
-        off_t at = (off_t)prng_below(&g, (uint64_t)size), page = at & ~(off_t)4095;
-        bool hole = lseek(flip.fd, page, SEEK_HOLE) == page;
-        if (hole == (opt.flip % 2 == 0)) {
-            flip.at = at;
-            (void)fprintf(stderr, "flip at 0x%llx, %s\n", (unsigned long long)at,
-                          hole ? "never used" : "in use");
-            break;
-        }
-    }
-    PLX_CHECK(pread(flip.fd, &flip.value, 1, flip.at) == 1);
-    flip.value ^= (uint8_t)(1u << prng_below(&g, 8));
-    PLX_CHECK(pwrite(flip.fd, &flip.value, 1, flip.at) == 1);
+    ram_flip(side[BACKUP].pid, opt.flip, &flip.bit);
+    (void)fprintf(stderr, "flip at 0x%llx, %s\n", (unsigned long long)flip.bit.at,
+                  flip.bit.hole ? "never used" : "in use");
 }
 
 /* With --flip, after the mark. */
@@ -576,7 +541,8 @@ static int judge_flip(uint64_t now)
         asked_at = now;
         ask_stats(&side[BACKUP], NONCE_FLIP);
     } else if (!diverged && now > asked_at + (4 * opt.scrub_ms + 2000) * 1000000) {
-        if (flip.fd >= 0 && pread(flip.fd, &value, 1, flip.at) == 1 && value != flip.value) {
+        if (flip.bit.fd >= 0 && pread(flip.bit.fd, &value, 1, flip.bit.at) == 1 &&
+            value != flip.bit.value) {
             return 5;
         }
         (void)fprintf(stderr, "not found\n");
