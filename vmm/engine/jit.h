@@ -140,6 +140,11 @@ struct translation *jit_translate(struct vcpu *v, struct jit *j, struct block *b
 /* Free what may not be in use any more. */
 void jit_spans_free(struct jit *j);
 
+/* jit_shared.c. Emits what all code of @j shares, and notes where it is. */
+void jit_emit_shared(struct jit *j);
+/* Translated code with @vectors may run; nothing there can fault. */
+bool jit_vectors_usable(const struct vcpu *v, enum jit_vectors vectors);
+
 /* jit_x87.c. Translated x87 may run; nothing there can fault. */
 bool jit_x87_usable(const struct vcpu *v);
 /* The guest's x87 registers to the host, whose XMM registers get lost. 0: they must not. */
