@@ -349,10 +349,11 @@ static bool steps(const struct known *k, uint8_t reg, unsigned scale, int64_t *b
     return k->reg[reg].id == reg;
 }
 
-/* Where the next turn has @g, which is early, @k being known at the end of a loop. */
+/* Where the next turn has @g, which is early, @k being known at the end of a loop. A register that
+ * only moves by steps is not late. */
 static void follow(struct jit_group *g, const struct known *k)
 {
-    g->steady = g->early && !g->late && steps(k, g->place.base, 0, &g->step) &&
+    g->steady = g->early && steps(k, g->place.base, 0, &g->step) &&
                 steps(k, g->place.index, g->place.scale, &g->step);
 }
 

@@ -266,12 +266,12 @@ struct kin {
 };
 
 /* Bytes at @k->low may be accessed as those of @k->known if they are in the same page, which one of
- * their ends tells. */
+ * their ends tells. With the registers of @g, which is steady, so is that. */
 static bool serves(const struct jit_group *g, const struct kin *k)
 {
     const struct jit_group *h = k->known;
 
-    return h->steady && h->base_id == g->base_id && h->index_id == g->index_id &&
+    return h->base_id == g->base_id && h->index_id == g->index_id &&
            h->place.scale == g->place.scale && h->place.seg_off == g->place.seg_off &&
            (h == g || !g->place.fixed) && (h->write || !g->write) && llabs(k->kept) <= NEAR &&
            (k->kept < 0 || k->low >= 0);

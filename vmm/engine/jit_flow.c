@@ -96,11 +96,12 @@ static void go_around(struct jit_work *w)
     w->i = last;
 }
 
-/* To the beginning of the translation itself: what is lent stays so. */
+/* To the beginning of the translation itself: what is lent stays so. Where there is a plain way,
+ * only the end of the planned one leads there from it: ways out in the middle are emitted later. */
 static void again(struct jit_work *w, unsigned refund)
 {
     charge_within(w, w->t->n - refund);
-    if (w->way == JIT_PLANNED && w->loops && w->i + 1 == w->n && refund == 0) {
+    if (w->way == JIT_PLANNED) {
         uint32_t out = emit_jump(w->c, 0x8c, 0); /* jl */
         go_around(w);
         emit_aim(w->c, out, w->c->at);
