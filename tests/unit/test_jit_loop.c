@@ -2,8 +2,9 @@
  * tests/unit/test_jit_loop.c - loops whose checks of memory serve for the turns to come
  * (vmm/engine/jit_check.c, jit_check_again), against the interpreter: steps that end in another
  * page, which lies elsewhere on the host, may not be written or is not there; rows; addresses that
- * only look as if they went by steps; what takes a page away in the middle. Each with budgets that
- * end within the first turns, and within later ones. */
+ * only look as if they went by steps; what takes a page away in the middle, or a right to it: the
+ * loop itself, or a handler of page faults, which returns to it. Each with budgets that end within
+ * the first turns, and within later ones. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,7 +20,14 @@
 
 enum { START = 0x400, PAGES = DATA_SIZE / 4096, SHIFTS = 5, PAD = 40 };
 /* As in tests/isa/ours.c. */
-enum { GPA_PT = 0x4000, GPA_DATA = 0x20000, TABLE_AT = 0x10018000, READ = 5, WRITE = 7 };
+enum {
+    GPA_PT = 0x4000,
+    GPA_DATA = 0x20000,
+    GPA_HLT = 0x48000,
+    TABLE_AT = 0x10018000,
+    READ = 5,
+    WRITE = 7
+};
 
 static const uint64_t budgets[] = {600, 600, 600, 600, 1, 2, 3, 7, 50, 301};
 static const uint64_t shifts[SHIFTS] = {0, 4, 8, 1, 12};
@@ -88,6 +96,36 @@ static void start(struct ours *o, const uint8_t *code, const struct loop *l)
     }
     put(o, GPA_PT + (TABLE_AT >> 12 & 511) * 8, GPA_PT | 7);
     ours_begin(o, code, &l->in);
+}
+
+/* What page faults lead to: a HLT, or a handler that gives the page all rights and returns; the
+ * other page of its pair loses those in the value. */
+enum { NO_HANDLER = -1, TAKE_NOTHING, TAKE_PAGE, TAKE_WRITE };
+
+static void put_bytes(uint64_t gpa, const uint8_t *bytes, size_t n)
+{
+    PLX_CHECK(ram_write(a.ram, gpa, bytes, n) == 0 && ram_write(b.ram, gpa, bytes, n) == 0);
+}
+
+static void set_handler(int takes)
+{
+    /* clang-format off */
+    const uint8_t handler[] = {
+        0x50, 0x0f, 0x20, 0xd0,                 /* push rax; mov rax,cr2 */
+        0xc1, 0xe8, 0x0c,                       /* shr eax,12 */
+        0x2d, 0x10, 0x00, 0x01, 0x00,           /* sub eax,DATA_AT >> 12 */
+        0x83, 0xf8, PAGES, 0x73, 0x13,          /* cmp eax,PAGES; jae to the end */
+        0x49, 0x8d, 0x04, 0xc6, 0x80, 0x08, 7,  /* lea rax,[r14+rax*8]; or byte [rax],7 */
+        0x34, 8, 0x80, 0x20, (uint8_t)~takes,   /* xor al,8; and byte [rax],~takes */
+        0x58, 0x48, 0x83, 0xc4, 8, 0x48, 0xcf,  /* pop rax; add rsp,8; iretq */
+        0xf4,                                   /* hlt */
+    };
+    /* clang-format on */
+    static const uint8_t jump[] = {0xe9, 0x1b, 0x0e, 0, 0}, halt[sizeof jump] = {0xf4};
+
+    _Static_assert(DATA_AT >> 12 == 0x10010 && PAGES % 2 == 0, "as the handler has it");
+    put_bytes(GPA_HLT + 0x1000 - 0x100, handler, sizeof handler);
+    put_bytes(GPA_HLT + 14 * 16, takes == NO_HANDLER ? halt : jump, sizeof jump);
 }
 
 /* Code in front of START that touches each page as it may be, so that lookups hit from the first
@@ -379,6 +417,30 @@ static void a_register_serves_two(void **state)
     alike(code, sizeof code - 1, l);
 }
 
+/* The same, and what was found is that of a page whose address is known: others are in the register
+ * by then, and a page nearby is known. */
+static void a_register_serves_two_beside_a_page(void **state)
+{
+    static const char below[] =
+        "\x48\x33\x0c\x25\xf8\x0f\x01\x10"     /* xor rcx,[0x10010ff8] */
+        "\x48\x33\x0c\x25\xf0\x0f\x01\x10"     /* xor rcx,[0x10010ff0] */
+        "\x48\x33\x0c\x25\x08\x10\x01\x10"     /* xor rcx,[0x10011008] */
+        "\x48\x33\x0c\x25\x00\x10\x01\x10"     /* xor rcx,[0x10011000] */
+        "\x89\xef\x48\x03\x0f\x48\x33\x4f\x08" /* mov edi,ebp; add rcx,[rdi]; xor rcx,[rdi+8] */
+        "\x48\x39\xd3\x75\xd2";                /* cmp rbx,rdx; jne */
+    char above[sizeof below];
+
+    (void)state;
+    memcpy(above, below + 16, 16);
+    memcpy(above + 16, below, 16);
+    memcpy(above + 32, below + 32, sizeof below - 32);
+    for (unsigned i = 0; i < 2; i++) {
+        struct loop *l = begin(MIDDLE);
+        l->in.gpr[RBP] = DATA_AT + 0x100;
+        alike(i == 0 ? below : above, sizeof below - 1, l);
+    }
+}
+
 /* The page is another one behind a store to its entry. */
 static void the_page_is_taken_away(void **state)
 {
@@ -392,6 +454,62 @@ static void the_page_is_taken_away(void **state)
         l->in.gpr[R10] = entry_of(2, rights);
         alike(code, sizeof code - 1, l);
     }
+}
+
+/* The page is the same behind a store to its entry, or its neighbour is, but not what may be done
+ * to it: every eighth turn, so that the others go by what was found; or between what is checked at
+ * once and what that serves, by an address that is not known before. */
+static void a_right_is_taken_away(void **state)
+{
+    static const char at_times[] =
+        "\x48\x8b\x03\x48\x31\xc1"                     /* mov rax,[rbx]; xor rcx,rax */
+        "\x48\x89\x8b\x00\x04\x00\x00\x48\x83\xc3\x08" /* mov [rbx+0x400],rcx; add rbx,8 */
+        "\xf6\xc3\x38\x74\x02\xeb\xe8"                 /* test bl,0x38; jz over the next; jmp */
+        "\x4c\x89\x0f\x4d\x87\xd1\xeb\xe0";            /* mov [rdi],r9; xchg r9,r10; jmp */
+    static const char between[] =
+        "\x48\x8b\x03\x48\x31\xc1\x89\xef"         /* mov rax,[rbx]; xor rcx,rax; mov edi,ebp */
+        "\x4c\x89\x0f\x4d\x87\xd1\x48\x89\x4b\x10" /* mov [rdi],r9; xchg r9,r10;
+                                                       mov [rbx+16],rcx */
+        "\x48\x83\xc3\x08\x48\x39\xd3\x75\xe5";    /* add rbx,8; cmp rbx,rdx; jne */
+    static const unsigned rights[] = {0, READ, WRITE};
+
+    (void)state;
+    for (int takes = NO_HANDLER; takes <= TAKE_WRITE; takes++) {
+        set_handler(takes);
+        for (unsigned i = 0; i < 8 * PLX_COUNT(rights); i++) {
+            unsigned page = 1 + (i & 1);
+            struct loop *l = begin(MIDDLE - ((i & 2) != 0 ? 0x480 : 0x80));
+            l->in.gpr[RDI] = l->in.gpr[RBP] = l->in.gpr[R14] + 8UL * page;
+            l->in.gpr[R9] = entry_of(l->page[page], rights[i / 8]);
+            l->in.gpr[R10] = entry_of(l->page[page], WRITE);
+            if ((i & 4) != 0) {
+                alike(between, sizeof between - 1, l);
+            } else {
+                alike(at_times, sizeof at_times - 1, l);
+            }
+            assert_true(takes == NO_HANDLER || !ours_ended(&a));
+        }
+    }
+    set_handler(NO_HANDLER);
+}
+
+/* What a page lacks it is given by a handler, which takes it from a neighbour: that is where the
+ * loop was the turn before, or another row is. */
+static void a_handler_gives_and_takes(void **state)
+{
+    (void)state;
+    for (int takes = TAKE_NOTHING; takes <= TAKE_WRITE; takes++) {
+        set_handler(takes);
+        for (unsigned i = 0; i < PAGES; i++) {
+            struct loop *l = begin(MIDDLE - 0x840 + 0x800 * (i & 1));
+            l->rights[2] = (i & 2) != 0 ? READ : 0;
+            l->rights[3] = (i & 2) != 0 ? 0 : READ;
+            alike_by_steps(rows, sizeof rows - 1, 20, l);
+            l->in.gpr[RBX] = MIDDLE - 64 + 0x1000 * (i & 1);
+            alike_by_steps(one_place, sizeof one_place - 1, 13, l);
+        }
+    }
+    set_handler(NO_HANDLER);
 }
 
 /* A turn changes the step. */
@@ -420,7 +538,10 @@ int main(void)
         cmocka_unit_test(flags_that_are_kept),
         cmocka_unit_test(what_is_no_step),
         cmocka_unit_test(a_register_serves_two),
+        cmocka_unit_test(a_register_serves_two_beside_a_page),
         cmocka_unit_test(the_page_is_taken_away),
+        cmocka_unit_test(a_right_is_taken_away),
+        cmocka_unit_test(a_handler_gives_and_takes),
         cmocka_unit_test(the_step_is_stored_to),
     };
 
