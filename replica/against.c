@@ -200,10 +200,16 @@ static int find_instruction(struct pair *p, uint64_t slice, struct plx_err *err)
             p->res->vcpu = d.vcpu;
             p->res->rip = d.rip;
             trace_report(t, &d, p->cfg->name, p->cfg->report);
+        } else if (equal_now(p)) {
+            (void)fprintf(p->cfg->report,
+                          "Run again with what it executes noted piece by piece, slice %" PRIu64
+                          " ends equal on both sides: the difference is in what leads from one "
+                          "translation to the next, or depends on the host's timing.\n",
+                          slice);
         } else {
             (void)fprintf(p->cfg->report,
-                          "No vCPU executed anything differently in slice %" PRIu64
-                          ": a device, an input or an interrupt did.\n",
+                          "The registers of no vCPU differed in slice %" PRIu64
+                          ": a store, a device, an input or an interrupt did.\n",
                           slice);
         }
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * replica/trace.h - what every vCPU of a VM executed, instruction by instruction.
+ * replica/trace.h - what every vCPU of a VM executed, instruction by instruction, or (translated
+ * code) a translation at a time.
  *
  * Ownership: the caller of trace_begin. Threading: begin, end and the rest between slices; the VM's
  * own threads fill it, each vCPU its own list. Determinism: changes nothing. */
@@ -20,12 +21,14 @@ void trace_free(struct trace *t); /* NULL is a no-op */
 
 struct trace_difference {
     unsigned vcpu;
-    size_t index;      /* of the first state that differs; 0: the one it began with */
-    uint64_t progress; /* of the vCPU there */
-    uint64_t rip;      /* linear address of the instruction that led to it */
+    bool began;     /* false: it differs before it executes anything; else: */
+    size_t from[2]; /* of each trace, the last state that is the same in both */
+    size_t to[2];   /* the first one that is not */
+    uint64_t rip;   /* linear address of the instruction executed at @from */
 };
 
-/* The first difference, by progress of the vCPUs. False: there is none. */
+/* The first difference, by virtual time; the states of a vCPU are compared wherever both traces
+ * have one at the same progress. False: there is none. */
 bool trace_compare(const struct trace *a, const struct trace *b, struct trace_difference *out);
 /* The instruction and both states, side by side. */
 void trace_report(struct trace *const t[2], const struct trace_difference *d,

@@ -314,9 +314,8 @@ static void on_sooner(void *ctx, uint64_t deadline)
     if (end <= v->c.progress) {
         v->yield = true;
         v->attention = true;
-    } else if (end < v->stop_progress) {
-        v->stop_progress = end;
-        v->attention = true;
+    } else {
+        vcpu_end_at(v, end);
     }
 }
 

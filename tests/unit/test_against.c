@@ -2,7 +2,8 @@
  * Two replays side by side (replica/against.c): equal ones are found equal, and a fault planted in
  * one of them is found at its slice, vCPU and instruction.
  *
- * The fault: an engine whose k-th port read of a kind gives another value. */
+ * The faults: an engine whose k-th port read of a kind gives another value; translated code with a
+ * wrong constant. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,8 +18,10 @@
 #include "replica/against.h"
 #include "replica/recording.h"
 #include "tests/unit/sched_guest.h"
+#include "tests/unit/smp_guest.h"
+#include "vmm/engine/jit.h"
 
-enum { SLICES = 200, FAULTY_READ = 3000, PM_TIMER = 0x608 };
+enum { SLICES = 200, SMP_SLICES = 4, FAULTY_READ = 3000, PM_TIMER = 0x608 };
 
 struct fixture {
     char top[64], dir[96], kernel[96];
@@ -50,6 +53,27 @@ static int false_create(const struct engine_config *cfg, struct vcpu **out, stru
     wrong.ops = &false_ops;
     reads = 0;
     return engine_interp.create(&wrong, out, err);
+}
+
+/* --- faulty translated code
+ * -----------------------------------------------------------------------
+ */
+
+enum { ADDEND = 12345, FAULTY_VCPU = 1, FAULTY_PROGRESS = 150000 };
+
+/* Translations add another constant from that progress on; the interpreter does not. */
+static void false_run(struct vcpu *v, struct engine_run *run)
+{
+    static const uint32_t is = ADDEND, shall = ADDEND + 2;
+    struct jit_code *c = &v->own.jit->code;
+
+    for (uint32_t i = 0; v->id == FAULTY_VCPU && v->c.progress > FAULTY_PROGRESS && i + 4 < c->at;
+         i++) {
+        if (memcmp(c->rw + i, &is, 4) == 0) {
+            memcpy(c->rw + i, &shall, 4);
+        }
+    }
+    engine_jit.run(v, run);
 }
 
 /* --- recordings ----------------------------------------------------------------------------------
@@ -101,6 +125,39 @@ static void make_recording(struct fixture *t, const char *dir, unsigned other_fr
         assert_int_equal(recording_append(rec, &r, &t->err), 0);
         assert_int_equal(vm_slice(vm, &r, &out, &t->err), 0);
     }
+    assert_int_equal(recording_digest_now(rec, vm, &t->err), 0);
+    assert_int_equal(recording_close(rec, &t->err), 0);
+    output_list_free(&out);
+    vm_destroy(vm);
+}
+
+/* Two vCPUs that compute in 64-bit mode. */
+static void make_smp_recording(struct fixture *t)
+{
+    struct smp_config cfg = {
+        .program = smp_compute64, .vcpus = 2, .times = 1U << 30, .threads = 1, .long_mode = true};
+    struct vm_config vc = {.engine = &engine_interp,
+                           .machine = {.memory = SMP_RAM, .vcpus = cfg.vcpus}};
+    char state[112];
+    struct recording_config rc = {.dir = t->dir, .state = state};
+    struct vm *vm = smp_vm(&cfg);
+    struct output_list out;
+    struct recording *rec;
+
+    output_list_init(&out);
+    (void)snprintf(state, sizeof state, "%s/state", t->top);
+    assert_int_equal(vm_save(vm, state, &t->err), 0);
+    assert_int_equal(recording_create(&rc, &rec, &t->err), 0);
+    assert_int_equal(recording_begin(rec, vm, &vc, &t->err), 0);
+    for (unsigned i = 1; i <= SMP_SLICES; i++) {
+        struct record r = {.seq = vm_seq(vm) + 1,
+                           .start_ns = vm_now(vm),
+                           .span_ns = SLICE_SPAN_NS,
+                           .rate = RATE_DEFAULT};
+        assert_int_equal(recording_append(rec, &r, &t->err), 0);
+        assert_int_equal(vm_slice(vm, &r, &out, &t->err), 0);
+    }
+    assert_true(vm_vcpu(vm, FAULTY_VCPU)->c.progress > FAULTY_PROGRESS);
     assert_int_equal(recording_digest_now(rec, vm, &t->err), 0);
     assert_int_equal(recording_close(rec, &t->err), 0);
     output_list_free(&out);
@@ -185,6 +242,36 @@ static void a_fault_is_found_at_its_instruction(void **state)
     free(report);
 }
 
+/* The translator's fault is still there when what is executed is noted, and so are the vCPU, where
+ * the translation begins, and the instruction in it. */
+static void a_fault_of_the_translator_is_found(void **state)
+{
+    struct fixture *t = *state;
+    struct engine_ops faulty = engine_jit;
+    struct against_config cfg = {.side = {{.dir = t->dir, .engine = &engine_interp, .threads = 1},
+                                          {.dir = t->dir, .engine = &faulty, .threads = 2}}};
+    uint64_t begin = 0x200000 + (uint64_t)(smp_compute64 - smp_image);
+    struct against_result res;
+    char *report;
+
+    make_smp_recording(t);
+    cfg.side[1].engine = &engine_jit;
+    assert_int_equal(against(t, &cfg, &res, &report), 0);
+    assert_false(res.differ);
+    free(report);
+    cfg.side[1].engine = &faulty;
+    faulty.run = false_run;
+    assert_int_equal(against(t, &cfg, &res, &report), 0);
+    assert_true(res.differ);
+    assert_true(res.slice > 1);
+    assert_true(res.instruction);
+    assert_int_equal(res.vcpu, FAULTY_VCPU);
+    assert_true(res.rip >= begin && res.rip < begin + 64);
+    assert_non_null(strstr(report, "instructions executed in one piece"));
+    assert_non_null(strstr(report, "add eax, 0x3039  <-"));
+    free(report);
+}
+
 /* RAM that changed by itself: a page is named, and no instruction. */
 static int flip_at_100(void *ctx, struct vm *vm, const struct output_list *out, struct plx_err *err)
 {
@@ -245,6 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_must_not_matter_does_not),
         TEST(a_fault_is_found_at_its_instruction),
+        TEST(a_fault_of_the_translator_is_found),
         TEST(changed_memory_is_named),
         TEST(two_recordings),
     };

@@ -102,8 +102,9 @@ struct vcpu {
     bool step_rf;       /* RF was set when it began: cleared after it, IRET excepted */
     uint8_t debug_hits; /* DR6 bits 0-3: data and I/O breakpoints hit by the instruction */
 
-    /* For tools: called on the vCPU's thread after every instruction, event and fault delivered,
-     * one by one. Must change nothing. NULL: none. */
+    /* For tools: called on the vCPU's thread after every event and fault delivered, and after what
+     * the engine executes in one piece: an instruction, of translated code a translation. Must
+     * change nothing. NULL: none. */
     void (*trace)(void *ctx, const struct vcpu *v);
     void *trace_ctx;
 
@@ -113,6 +114,7 @@ struct vcpu {
     uint32_t rate;
 
     uint64_t stop_progress; /* run until c.progress reaches this */
+    uint64_t withheld; /* for the trace's sake: so much later the run really ends (vcpu_end_at) */
 
     const struct vcpu_ops *ops;
     void *ops_ctx;
@@ -171,6 +173,16 @@ enum fault_kind {
     FAULT_TRAP,      /* #DB after the instruction: pushes next_rip */
     FAULT_STOP, /* not a fault: leave the run loop with v->stop; no effect of the instruction */
 };
+
+/* The run under way ends no later than when c.progress reaches @end. */
+static inline void vcpu_end_at(struct vcpu *v, uint64_t end)
+{
+    if (end < v->stop_progress + v->withheld) {
+        v->stop_progress = end;
+        v->withheld = 0;
+        v->attention = true;
+    }
+}
 
 /* The current virtual time of this vCPU, valid inside an instruction (block progress included). */
 uint64_t vcpu_now(const struct vcpu *v);

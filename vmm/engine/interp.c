@@ -76,9 +76,13 @@ const struct insn *interp_block(struct vcpu *v, const struct insn *in, unsigned 
 void interp_run_blocks(struct vcpu *v)
 {
     const struct insn *last;
+    unsigned n;
 
+    if (PLX_UNLIKELY(v->trace != NULL)) {
+        (void)interp_block(v, block_at(v, &n), 1);
+        return;
+    }
     do {
-        unsigned n;
         const struct insn *first = block_at(v, &n);
         last = interp_block(v, first, n);
     } while (interp_goes_on(v, last));
@@ -139,6 +143,13 @@ static bool wakes(const struct vcpu *v)
            (v->irq_pending && (v->c.rflags & FLAG_IF) != 0);
 }
 
+/* What was executed in one piece is over, or has faulted. */
+static void give_withheld(struct vcpu *v)
+{
+    v->stop_progress += v->withheld;
+    v->withheld = 0;
+}
+
 static enum vcpu_stop loop(struct vcpu *v)
 {
     struct cpu *c = &v->c;
@@ -172,14 +183,14 @@ static enum vcpu_stop loop(struct vcpu *v)
             if (c->halted != 0) {
                 return VCPU_HALT; /* the interrupt was none after all */
             }
-            if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0 ||
-                             v->trace != NULL)) {
+            if (PLX_UNLIKELY(exc_must_step(v) || (c->sti_shadow | c->movss_shadow) != 0)) {
                 if (v->parallel && ((c->rflags & FLAG_TF) != 0 || v->debug)) {
                     return VCPU_SERIAL; /* a trap after the instruction cannot wait for pages */
                 }
                 rc = step(v);
             } else {
                 v->run_blocks(v);
+                give_withheld(v);
             }
         }
         if (PLX_UNLIKELY(v->trace != NULL) && !vcpu_blocks(rc)) {
@@ -203,11 +214,15 @@ static void run_to_stop(struct vcpu *v, struct engine_run *run)
     blocks_select(v);
     vcpu_mem_begin(v);
     if (setjmp(v->fault_jmp) != 0) {
+        give_withheld(v);
         if (v->fault_kind == FAULT_STOP) {
             shadows_undo(&v->c);
             v->cur = NULL;
             v->step_tf = v->step_rf = false;
             run->stop = v->stop;
+            if (v->trace != NULL) { /* part of a translation may be behind it */
+                v->trace(v->trace_ctx, v);
+            }
             return;
         }
         v->cur = NULL;

@@ -215,6 +215,21 @@ static const struct jit_jump *enter_from_now_on(struct jit *j, const struct vcpu
     return to;
 }
 
+/* For a trace: what comes next is a translation, once, or an instruction. They stay linked to one
+ * another, so it is the budget that ends what is run. */
+static void withhold(struct vcpu *v)
+{
+    unsigned n;
+    struct block *block = block_of(block_at(v, &n));
+    const struct translation *t =
+        block == NULL || !translates(v) ? NULL : jit_translation_at(block, v->c.rip);
+    uint64_t left = v->stop_progress - v->c.progress;
+    uint64_t most = t == NULL || !enterable(v, t->n, t->vectors, t->x87) ? 1 : t->n;
+
+    v->withheld = left - (most < left ? most : left);
+    v->stop_progress -= v->withheld;
+}
+
 void jit_run_blocks(struct vcpu *v)
 {
     static const struct insn nothing;
@@ -224,6 +239,9 @@ void jit_run_blocks(struct vcpu *v)
     const struct insn *last;
 
     v->jit_run.jumps = j->jumps;
+    if (PLX_UNLIKELY(v->trace != NULL)) {
+        withhold(v);
+    }
     do {
         unsigned n;
         if (j->code.size - j->code.at < CODE_RESERVE) {
@@ -260,7 +278,7 @@ void jit_run_blocks(struct vcpu *v)
         v->c.rflags = (v->c.rflags & ~FLAG_OF) | (uint64_t)v->jit_run.overflow << 11;
         /* What was called and ended it; what is not called sets attention if need be. */
         last = v->cur != NULL ? v->cur : &nothing;
-    } while (interp_goes_on(v, last));
+    } while (interp_goes_on(v, last) && v->trace == NULL);
 }
 
 /* --- counters -------------------------------------------------------------------------------- */

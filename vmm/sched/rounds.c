@@ -280,10 +280,7 @@ void round_wake(void *ctx, struct vcpu *target)
     grace = vm->rounds.relay[v->id] != 0 ? WAKE_GRACE : WAKE_PROBE;
     vm->woke = true;
     v->alone = false;
-    if (v->stop_progress - v->c.progress > grace) {
-        v->stop_progress = v->c.progress + grace;
-        v->attention = true;
-    }
+    vcpu_end_at(v, v->c.progress + grace);
 }
 
 /* --- turns: serially, one after the other ------------------------------------------------------
