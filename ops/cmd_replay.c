@@ -176,6 +176,12 @@ static int run_against(const struct request *q, struct plx_err *err)
         return plx_fail(err, PLX_EDIVERGED, "%s and %s part in slice %" PRIu64, cfg.name[0],
                         cfg.name[1], res.slice);
     }
+    if (res.recorded != 0) {
+        return plx_fail(err, PLX_EDIVERGED,
+                        "both replays are equal, but not what was recorded, from slice %" PRIu64
+                        " on",
+                        res.recorded);
+    }
     printf("%" PRIu64 " slices, %" PRIu64 " digests compared, 0 differ\n", res.slices,
            res.compared);
     return 0;

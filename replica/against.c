@@ -18,6 +18,8 @@ struct pair {
     const struct against_config *cfg;
     struct against_result *res;
     struct replay *r[2];
+    uint64_t seen[2]; /* digests that differ from the recording, of those the replay has met */
+    bool told[2];     /* of one that does while both sides are equal */
 };
 
 static struct vm *vm_of(struct pair *p, unsigned side)
@@ -36,6 +38,7 @@ static int open_pair(struct pair *p, struct plx_err *err)
 {
     int rc = replay_open(&p->cfg->side[0], &p->r[0], err);
 
+    p->seen[0] = p->seen[1] = 0;
     if (rc == 0) {
         rc = replay_open(&p->cfg->side[1], &p->r[1], err);
     }
@@ -82,19 +85,52 @@ static bool equal_now(struct pair *p)
     return hash128_eq(d[0].all, d[1].all);
 }
 
-/* Runs until the digests differ, comparing every @every slices after slice @from. Sets *equal to
- * the last slice known to be equal and returns whether a later one differs, or an error. */
+/* Has a side just met a digest of its recording that is another? If both sides are equal all the
+ * same, that is told: of the recorded state no more is known. Returns whether they differ. */
+static bool differs_from_recorded(struct pair *p)
+{
+    bool news = false;
+
+    for (unsigned i = 0; i < 2; i++) {
+        news = news || replay_result(p->r[i])->differ != p->seen[i];
+    }
+    if (news && !equal_now(p)) {
+        return true;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        const struct replay_result *r = replay_result(p->r[i]);
+        if (r->differ != p->seen[i] && !p->told[i]) {
+            (void)fprintf(p->cfg->report,
+                          "%s differs from what was recorded, after slice %" PRIu64
+                          ": %s. Both replays are equal there.\n",
+                          p->cfg->name[i], r->first_differing, r->what);
+            p->told[i] = true;
+            if (p->res->recorded == 0) {
+                p->res->recorded = r->first_differing;
+            }
+        }
+        p->seen[i] = r->differ;
+    }
+    return false;
+}
+
+/* Runs until the digests differ, comparing every @every slices after slice @from, and where a side
+ * is not what was recorded. Sets *equal to the last slice known to be equal and returns whether a
+ * later one differs, or an error. */
 static int run_until_different(struct pair *p, uint64_t from, unsigned every, uint64_t *equal,
                                struct plx_err *err)
 {
     int rc;
 
-    if (!equal_now(p)) {
+    if (!equal_now(p) || differs_from_recorded(p)) {
         return 1;
     }
     *equal = vm_seq(vm_of(p, 0));
     while ((rc = step_pair(p, err)) > 0) {
         uint64_t seq = vm_seq(vm_of(p, 0));
+        if (differs_from_recorded(p)) {
+            return 1;
+        }
         if (seq < from || seq % every != 0) {
             continue;
         }

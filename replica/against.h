@@ -22,6 +22,8 @@ struct against_config {
 struct against_result {
     uint64_t slices;   /* run on both sides, and equal */
     uint64_t compared; /* digests */
+    uint64_t recorded; /* the first slice after which a side, or both, is not what was recorded,
+                          though both are equal; 0: none */
     bool differ;
     uint64_t slice;   /* the first that differs; 0: the states they begin with do */
     bool instruction; /* the first instruction that differs was found: */

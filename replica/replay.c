@@ -413,6 +413,11 @@ struct vm *replay_vm(struct replay *r)
     return r->vm;
 }
 
+const struct replay_result *replay_result(const struct replay *r)
+{
+    return r->res;
+}
+
 int replay_peek(struct replay *r, const void **record, size_t *len, struct plx_err *err)
 {
     int rc;

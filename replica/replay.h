@@ -56,5 +56,7 @@ int replay_peek(struct replay *r, const void **record, size_t *len, struct plx_e
 /* Run one slice. Positive, or 0: none was left, nothing ran. */
 int replay_step(struct replay *r, struct plx_err *err);
 struct vm *replay_vm(struct replay *r);
+/* What has been compared with the recording until now. */
+const struct replay_result *replay_result(const struct replay *r);
 
 #endif

@@ -21,7 +21,13 @@
 #include "tests/unit/smp_guest.h"
 #include "vmm/engine/jit.h"
 
-enum { SLICES = 200, SMP_SLICES = 4, FAULTY_READ = 3000, PM_TIMER = 0x608 };
+enum {
+    SLICES = 200,
+    DIGEST_AT = 70 /* and after the last */,
+    SMP_SLICES = 4,
+    FAULTY_READ = 3000,
+    PM_TIMER = 0x608
+};
 
 struct fixture {
     char top[64], dir[96], kernel[96];
@@ -124,6 +130,9 @@ static void make_recording(struct fixture *t, const char *dir, unsigned other_fr
         r.rate += other_from != 0 && i >= other_from;
         assert_int_equal(recording_append(rec, &r, &t->err), 0);
         assert_int_equal(vm_slice(vm, &r, &out, &t->err), 0);
+        if (i == DIGEST_AT) {
+            assert_int_equal(recording_digest_now(rec, vm, &t->err), 0);
+        }
     }
     assert_int_equal(recording_digest_now(rec, vm, &t->err), 0);
     assert_int_equal(recording_close(rec, &t->err), 0);
@@ -272,6 +281,43 @@ static void a_fault_of_the_translator_is_found(void **state)
     free(report);
 }
 
+/* Memory that is wrong for a while: the slice is named though no compared one differs. */
+static int wrong_from_69_to_71(void *ctx, struct vm *vm, const struct output_list *out,
+                               struct plx_err *err)
+{
+    (void)ctx;
+    (void)out;
+    (void)err;
+    if (vm_seq(vm) == 69 || vm_seq(vm) == 72) {
+        vm_machine(vm)->ram->hva[0x500010] ^= 1;
+        vm_machine(vm)->ram->flags[0x500000 >> PAGE_SHIFT] |= RAM_DIRTY;
+    }
+    return 0;
+}
+
+static void what_heals_is_found_by_recorded_digests(void **state)
+{
+    struct fixture *t = *state;
+    struct against_config cfg = {
+        .side = {{.dir = t->dir, .engine = &engine_interp},
+                 {.dir = t->dir, .engine = &engine_interp, .slice = wrong_from_69_to_71}}};
+    struct against_result res;
+    char *report;
+
+    make_recording(t, t->dir, 0);
+    assert_int_equal(against(t, &cfg, &res, &report), 0);
+    assert_true(res.differ);
+    assert_int_equal(res.slice, 69);
+    assert_non_null(strstr(report, "page 0x500000, first at 0x500010"));
+    free(report);
+    cfg.side[0].slice = wrong_from_69_to_71;
+    assert_int_equal(against(t, &cfg, &res, &report), 0);
+    assert_false(res.differ);
+    assert_int_equal(res.recorded, DIGEST_AT);
+    assert_non_null(strstr(report, "differs from what was recorded, after slice 70: "));
+    free(report);
+}
+
 /* RAM that changed by itself: a page is named, and no instruction. */
 static int flip_at_100(void *ctx, struct vm *vm, const struct output_list *out, struct plx_err *err)
 {
@@ -333,6 +379,7 @@ int main(void)
         TEST(what_must_not_matter_does_not),
         TEST(a_fault_is_found_at_its_instruction),
         TEST(a_fault_of_the_translator_is_found),
+        TEST(what_heals_is_found_by_recorded_digests),
         TEST(changed_memory_is_named),
         TEST(two_recordings),
     };
