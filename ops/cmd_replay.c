@@ -99,7 +99,7 @@ static const struct opt_command command = {
     .arguments = "DIR",
     .summary =
         "Run the recording in DIR again and compare the digests it holds. With --against, run it\n"
-        "beside another recording of the same inputs, or beside itself under other conditions\n"
+        "beside another recording, or beside itself under other conditions\n"
         "(engine=NAME,threads=M,cache=N,chaos=SEED), and show the first slice and instruction\n"
         "that differ, with both states. Exit codes: 0 all equal, 4 divergence, 1 none compared, or\n"
         "the recording is damaged.",

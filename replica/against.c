@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/check.h"
 #include "replica/trace.h"
 
@@ -20,6 +21,7 @@ struct pair {
     struct replay *r[2];
     uint64_t seen[2]; /* digests that differ from the recording, of those the replay has met */
     bool told[2];     /* of one that does while both sides are equal */
+    uint64_t others;  /* the first record that is not the same in both recordings; 0: none yet */
 };
 
 static struct vm *vm_of(struct pair *p, unsigned side)
@@ -52,6 +54,94 @@ static int open_pair(struct pair *p, struct plx_err *err)
     return rc;
 }
 
+static void report_input(FILE *to, const char *name, uint32_t i, const struct input *in)
+{
+    static const char *const kinds[INPUT_KIND_END] = {[INPUT_ENTROPY] = "entropy",
+                                                      [INPUT_WALLCLOCK] = "wall clock",
+                                                      [INPUT_NET_RX] = "frame",
+                                                      [INPUT_CONSOLE_RX] = "console input",
+                                                      [INPUT_DISK_DONE] = "disk answer",
+                                                      [INPUT_JUMP] = "jump of the clock",
+                                                      [INPUT_POWER_BUTTON] = "power button"};
+
+    (void)fprintf(to,
+                  "  input %" PRIu32 ", %s: %s, device %u, argument %" PRIu64
+                  ", status %u, %" PRIu32 " bytes\n",
+                  i, name, kinds[in->kind], in->dev, in->arg, in->status, in->len);
+}
+
+static bool same_input(const struct input *a, const struct input *b)
+{
+    return a->kind == b->kind && a->status == b->status && a->dev == b->dev && a->arg == b->arg &&
+           a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
+}
+
+static void report_inputs(struct pair *p, const struct record r[2])
+{
+    FILE *to = p->cfg->report;
+
+    for (uint32_t i = 0; i < r[0].ninputs || i < r[1].ninputs; i++) {
+        const struct input *in[2] = {NULL, NULL};
+        for (unsigned k = 0; k < 2; k++) {
+            in[k] = i < r[k].ninputs ? &r[k].inputs[i] : NULL;
+        }
+        if (in[0] != NULL && in[1] != NULL && same_input(in[0], in[1])) {
+            continue;
+        }
+        for (unsigned k = 0; k < 2; k++) {
+            if (in[k] != NULL) {
+                report_input(to, p->cfg->name[k], i, in[k]);
+            } else {
+                (void)fprintf(to, "  input %" PRIu32 ", %s: none\n", i, p->cfg->name[k]);
+            }
+        }
+        if (in[0] != NULL && in[1] != NULL && in[0]->len == in[1]->len && in[0]->len != 0) {
+            uint32_t at = 0;
+            while (at < in[0]->len && in[0]->data[at] == in[1]->data[at]) {
+                at++;
+            }
+            if (at < in[0]->len) {
+                (void)fprintf(to, "    from byte %" PRIu32 ": %02x and %02x\n", at, in[0]->data[at],
+                              in[1]->data[at]);
+            }
+        }
+    }
+}
+
+/* In what the next records differ, which are the first that do. */
+static int report_records(struct pair *p, const void *const record[2], const size_t len[2],
+                          struct plx_err *err)
+{
+    struct record r[2];
+    struct input *inputs[2] = {NULL, NULL};
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < 2; i++) {
+        rc = record_decode(record[i], len[i], &r[i], &inputs[i], err);
+    }
+    if (rc == 0) {
+        const struct {
+            const char *what;
+            uint64_t value[2];
+        } fields[] = {{"start in ns", {r[0].start_ns, r[1].start_ns}},
+                      {"span in ns", {r[0].span_ns, r[1].span_ns}},
+                      {"rate", {r[0].rate, r[1].rate}}};
+        p->others = vm_seq(vm_of(p, 0)) + 1;
+        (void)fprintf(p->cfg->report, "Record %" PRIu64 " is not the same in both recordings:\n",
+                      p->others);
+        for (unsigned i = 0; i < PLX_COUNT(fields); i++) {
+            if (fields[i].value[0] != fields[i].value[1]) {
+                (void)fprintf(p->cfg->report, "  %s: %" PRIu64 " and %" PRIu64 "\n", fields[i].what,
+                              fields[i].value[0], fields[i].value[1]);
+            }
+        }
+        report_inputs(p, r);
+    }
+    plx_free(inputs[0]);
+    plx_free(inputs[1]);
+    return rc;
+}
+
 /* One slice on both sides. Positive, or 0: one of them has ended. */
 static int step_pair(struct pair *p, struct plx_err *err)
 {
@@ -64,23 +154,35 @@ static int step_pair(struct pair *p, struct plx_err *err)
             return rc;
         }
     }
-    if (len[0] != len[1] || memcmp(record[0], record[1], len[0]) != 0) {
-        return plx_fail(err, PLX_EINVAL,
-                        "record %" PRIu64 " is not the same in both recordings: from there on they "
-                        "are of different runs",
-                        vm_seq(vm_of(p, 0)) + 1);
+    if (p->others == 0 && (len[0] != len[1] || memcmp(record[0], record[1], len[0]) != 0)) {
+        int rc = report_records(p, record, len, err);
+        if (rc != 0) {
+            return rc;
+        }
     }
     int rc = replay_step(p->r[0], err);
     return rc <= 0 ? rc : replay_step(p->r[1], err);
 }
 
+/* Where records were not the same the history of them is not either, which says nothing new: it is
+ * put aside, and (false) back in place. */
+static void put_history_aside(struct pair *p, struct hash128 old[2], bool aside)
+{
+    for (unsigned i = 0; p->others != 0 && i < 2; i++) {
+        old[i] = vm_swap_history(vm_of(p, i), aside ? (struct hash128){0, 0} : old[i]);
+    }
+}
+
 static bool equal_now(struct pair *p)
 {
     struct vm_digest d[2];
+    struct hash128 history[2];
 
+    put_history_aside(p, history, true);
     for (unsigned i = 0; i < 2; i++) {
         vm_digest(vm_of(p, i), 0, &d[i], NULL, NULL);
     }
+    put_history_aside(p, history, false);
     p->res->compared++;
     return hash128_eq(d[0].all, d[1].all);
 }
@@ -152,7 +254,9 @@ static int run_until_different(struct pair *p, uint64_t from, unsigned every, ui
 static void report_sections(struct pair *p)
 {
     FILE *to = p->cfg->report;
+    struct hash128 history[2];
 
+    put_history_aside(p, history, true);
     for (unsigned i = 0; i < vm_machine(vm_of(p, 0))->ndevices; i++) {
         struct wbuf bytes[2];
         size_t at = 0;
@@ -171,6 +275,7 @@ static void report_sections(struct pair *p)
         wbuf_free(&bytes[0]);
         wbuf_free(&bytes[1]);
     }
+    put_history_aside(p, history, false);
 }
 
 static void report_pages(struct pair *p)
@@ -236,6 +341,10 @@ static int find_instruction(struct pair *p, uint64_t slice, struct plx_err *err)
             p->res->vcpu = d.vcpu;
             p->res->rip = d.rip;
             trace_report(t, &d, p->cfg->name, p->cfg->report);
+            if (p->others == slice) {
+                (void)fprintf(p->cfg->report, "The inputs of the slice, which are not the same, "
+                                              "came before its first instruction.\n");
+            }
         } else if (equal_now(p)) {
             (void)fprintf(p->cfg->report,
                           "Run again with what it executes noted piece by piece, slice %" PRIu64
@@ -301,6 +410,11 @@ int against_run(const struct against_config *cfg, struct against_result *out, st
         uint64_t first = vm_seq(vm_of(&p, 0));
         rc = run_until_different(&p, 0, cfg->every, &equal, err);
         out->slices = equal - (equal > first ? first : equal);
+    }
+    if (rc == 0 && p.others != 0) {
+        (void)fprintf(cfg->report, "No state differs up to slice %" PRIu64 ".\n", equal);
+        out->differ = true;
+        out->slice = p.others;
     }
     if (rc > 0) {
         out->differ = true;

@@ -25,15 +25,16 @@ struct against_result {
     uint64_t recorded; /* the first slice after which a side, or both, is not what was recorded,
                           though both are equal; 0: none */
     bool differ;
-    uint64_t slice;   /* the first that differs; 0: the states they begin with do */
+    uint64_t slice;   /* the first whose state differs, or (no state does) its record; 0: the states
+                         they begin with do */
     bool instruction; /* the first instruction that differs was found: */
     unsigned vcpu;
     uint64_t rip; /* its linear address */
 };
 
 /* Returns 0 also when they differ. The report gets what was found, in words. Errors: those of
- * replay_open and replay_step; PLX_EINVAL: the recordings are of different machines, or of
- * different inputs (the report says from which record on). */
+ * replay_open and replay_step; PLX_EINVAL: the recordings are of different machines. Recordings of
+ * different inputs differ: the report says in which record and how, then where states do. */
 int against_run(const struct against_config *cfg, struct against_result *out, struct plx_err *err);
 
 #endif

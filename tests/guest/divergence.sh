@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # `pollux replay` of a recording in which the guest hears something else than it was recorded with
-# ends with exit code 4 and names the slice; one whose log was damaged is refused with 1.
+# ends with exit code 4 and names the slice; beside the true one it shows the input; one whose log was
+# damaged is refused with 1.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${BUILD:=build}"
@@ -38,6 +39,16 @@ done
 replay "$tmp/forged" 4
 grep -q 'first digest that differs is that of slice [0-9]' "$tmp/err" || fail "the slice is not named"
 cat "$tmp/err"
+
+# Beside the first recording: the input is shown, and where it makes a difference.
+timeout 50 "$pollux" replay "$tmp/rec" --against "$tmp/forged" >"$tmp/out" 2>"$tmp/err"
+rc=$?
+[ $rc -eq 4 ] || fail "--against the forged one: exit code $rc, not 4"
+grep -q 'Record [0-9]* is not the same in both recordings' "$tmp/out" || fail "the record is not named"
+grep -q 'input [0-9]*, .*: entropy, .* bytes' "$tmp/out" || fail "the input is not named"
+grep -q '    from byte 0: ' "$tmp/out" || fail "its bytes are not shown"
+grep -q 'The first slice that differs is [0-9]' "$tmp/out" || fail "no slice"
+cat "$tmp/out"
 
 cp -r "$tmp/rec" "$tmp/damaged"
 at=$(($(stat -c %s "$tmp/damaged/log.mdb") / 2))

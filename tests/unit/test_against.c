@@ -367,8 +367,13 @@ static void two_recordings(void **state)
     free(report);
     (void)snprintf(other, sizeof other, "%s/third", t->top);
     make_recording(t, other, 120);
-    assert_int_equal(against(t, &cfg, &res, &report), PLX_EINVAL);
-    assert_non_null(strstr(t->err.msg, "record 120 is not the same"));
+    assert_int_equal(against(t, &cfg, &res, &report), 0);
+    assert_true(res.differ);
+    assert_int_equal(res.slice, 120);
+    assert_true(res.instruction);
+    assert_non_null(strstr(report, "Record 120 is not the same in both recordings:\n  rate: "));
+    assert_non_null(strstr(report, "The first slice that differs is 120."));
+    assert_non_null(strstr(report, "rax "));
     free(report);
 }
 

@@ -190,6 +190,14 @@ uint64_t vm_now(const struct vm *vm)
     return vm->now;
 }
 
+struct hash128 vm_swap_history(struct vm *vm, struct hash128 history)
+{
+    struct hash128 old = vm->history;
+
+    vm->history = history;
+    return old;
+}
+
 bool vm_idle(const struct vm *vm)
 {
     return vm->idle;

@@ -51,7 +51,10 @@ int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, str
 
 uint64_t vm_seq(const struct vm *vm); /* of the last slice that ran; 0 at first */
 uint64_t vm_now(const struct vm *vm); /* virtual ns */
-bool vm_idle(const struct vm *vm);    /* every vCPU is halted, no interrupt pending */
+/* Of the records so far (section "sched"): others give another state, even before anything else
+ * differs. For tools that compare the rest of it: another in its place, which returns the old. */
+struct hash128 vm_swap_history(struct vm *vm, struct hash128 history);
+bool vm_idle(const struct vm *vm); /* every vCPU is halted, no interrupt pending */
 /* The next armed timer, VTIMER_NEVER if none: when an idle VM must be given its next slice. */
 uint64_t vm_next_timer(struct vm *vm);
 bool vm_stopped(const struct vm *vm, enum power_event *event, uint64_t *code);
