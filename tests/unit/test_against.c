@@ -24,8 +24,8 @@
 enum {
     SLICES = 200,
     DIGEST_AT = 70 /* and after the last */,
-    SMP_SLICES = 4,
-    FAULTY_READ = 3000,
+    SMP_SLICES = 2,
+    FAULTY_READ = 1500,
     PM_TIMER = 0x608
 };
 
