@@ -60,10 +60,11 @@ __asm__(
     "    movl %edi, %eax\n imull %eax, %eax\n"
     "    decl %edi\n jnz 1b\n jmp smp_done\n"
 
-    /* 0x300000: incremented without; 0x300004 by load, work, store. */
+    /* 0x300000: incremented without; 0x300004 by load, work enough for the others to do the same,
+     * store. */
     "smp_racing:\n"
     "1:  incl 0x300000\n"
-    "    movl 0x300004, %eax\n imull $3, %ecx, %ecx\n addl %edi, %ecx\n incl %eax\n"
+    "    movl 0x300004, %eax\n incl %eax\n movl $40, %ecx\n 2: loop 2b\n"
     "    movl %eax, 0x300004\n"
     "    decl %edi\n jnz 1b\n jmp smp_done\n"
 
