@@ -74,7 +74,10 @@ static int set_cpu(void *ctx, char *const *v, struct plx_err *err)
 
 static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
-    return shadow_opt(v[0], &((struct request *)ctx)->cfg.shadow, err);
+    struct replay_config *cfg = &((struct request *)ctx)->cfg;
+
+    cfg->lazy_ad_named = cfg->lazy_ad_named || strstr(v[0], "lazy-ad=") != NULL;
+    return shadow_opt(v[0], &cfg->shadow, err);
 }
 
 static const struct opt options[] = {

@@ -104,6 +104,7 @@ static void pack(const struct manifest *m, struct wbuf *out)
     msg.version = MANIFEST_VERSION;
     msg.cpu_model = (char *)(uintptr_t)cpu_model_name(m->machine.cpu);
     msg.engine = (char *)(uintptr_t)m->engine;
+    msg.eager_ad = m->eager_ad;
     msg.memory = m->machine.memory;
     msg.vcpus = m->machine.vcpus;
     msg.cmdline = (char *)(uintptr_t)m->cmdline;
@@ -207,6 +208,7 @@ static bool take_machine(struct manifest *m, const Rec__Manifest *msg)
 {
     m->machine.memory = msg->memory;
     m->machine.vcpus = msg->vcpus;
+    m->eager_ad = msg->eager_ad != 0;
     if (msg->memory < RAM_MIN || msg->memory > RAM_MAX || msg->vcpus == 0 ||
         msg->vcpus > VCPUS_MAX || msg->n_disks > DISKS_MAX || msg->n_macs > NICS_MAX ||
         msg->n_sections > DIGEST_SECTIONS_MAX) {

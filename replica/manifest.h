@@ -30,6 +30,7 @@ struct manifest_file {
 struct manifest {
     char engine[32];
     struct machine_config machine;
+    bool eager_ad; /* several vCPUs: accessed and dirty flags are not owed (lazy-ad=off) */
     struct manifest_file disks[DISKS_MAX]; /* the bases */
     char cmdline[MANIFEST_CMDLINE_MAX];
     struct manifest_file kernel, initrd, state;

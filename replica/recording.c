@@ -187,6 +187,7 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
                         machine->cfg.ndisks, rec->nbases);
     }
     m->machine = machine->cfg;
+    m->eager_ad = !vm_lazy_ad(vm);
     (void)snprintf(m->engine, sizeof m->engine, "%s", cfg->engine->name);
     m->nsections = machine->ndevices;
     for (unsigned i = 0; i < machine->ndevices; i++) {

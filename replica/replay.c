@@ -160,11 +160,28 @@ static int check_sections(const struct replay *r, struct plx_err *err)
     return 0;
 }
 
+/* Whether flags are owed is state of several vCPUs: as recorded, or not at all. */
+static int settle_lazy_ad(const struct replay *r, struct shadow_config *shadow, struct plx_err *err)
+{
+    bool recorded = !r->m.eager_ad;
+
+    if (r->m.machine.vcpus == 1) {
+        return 0;
+    }
+    if (r->cfg->lazy_ad_named && shadow->lazy_ad != recorded) {
+        return plx_fail(err, PLX_EINVAL, "%s was recorded with lazy-ad=%s, not %s", r->cfg->dir,
+                        recorded ? "on" : "off", recorded ? "off" : "on");
+    }
+    shadow->lazy_ad = recorded;
+    return 0;
+}
+
 static int open_all(struct replay *r, struct plx_err *err)
 {
+    struct shadow_config shadow = r->cfg->shadow.batch != 0 ? r->cfg->shadow : SHADOW_DEFAULT;
     struct vm_config vc = {.engine = r->cfg->engine,
                            .cache_entries = r->cfg->cache_entries,
-                           .shadow = r->cfg->shadow.batch != 0 ? &r->cfg->shadow : NULL,
+                           .shadow = &shadow,
                            .chaos = r->cfg->chaos,
                            .threads = r->cfg->threads};
     uint64_t origin;
@@ -174,6 +191,9 @@ static int open_all(struct replay *r, struct plx_err *err)
         strcmp(r->cfg->cpu_model, cpu_model_name(r->m.machine.cpu)) != 0) {
         rc = plx_fail(err, PLX_EINVAL, "%s was recorded with CPU model %s, not %s", r->cfg->dir,
                       cpu_model_name(r->m.machine.cpu), r->cfg->cpu_model);
+    }
+    if (rc == 0) {
+        rc = settle_lazy_ad(r, &shadow, err);
     }
     if (rc == 0) {
         rc = check_files(r, err);

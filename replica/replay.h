@@ -14,6 +14,7 @@ struct replay_config {
     const struct engine_ops *engine;
     unsigned cache_entries, threads; /* as vm_config */
     struct shadow_config shadow;     /* as vm_config; batch 0: the default */
+    bool lazy_ad_named;              /* shadow.lazy_ad was asked for; else it is as recorded */
     uint64_t chaos;
     uint64_t until;         /* stop after this slice; 0: all */
     const char *digest_log; /* one line a digest: slice, digest in hex; NULL: none */

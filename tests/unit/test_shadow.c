@@ -294,13 +294,6 @@ static void run_worlds(struct world *worlds, unsigned n)
     }
 }
 
-static void close_worlds(struct world *worlds, unsigned n)
-{
-    for (unsigned k = 0; k < n; k++) {
-        close_world(&worlds[k]);
-    }
-}
-
 static struct shadow_counters all_counters(const struct world *w)
 {
     struct shadow_counters sum = {0};
@@ -320,6 +313,35 @@ static void print_counters(const struct shadow_counters *c)
     SHADOW_COUNTERS(X)
 #undef X
     print_message("\n");
+}
+
+/* Nor does it, if what is switched off is at work all the same. */
+static void off_is_off(const struct world *w)
+{
+    struct shadow_counters c = all_counters(w);
+
+    if (!w->cfg.tagged) {
+        assert_int_equal(c.switch_hits, 0);
+        assert_int_equal(c.half_hits, 0);
+    }
+    if (w->cfg.batch == 1) {
+        assert_int_equal(c.batches, 0);
+        assert_int_equal(c.batch_filled, 0);
+    }
+    if (!w->cfg.batch_shootdown) {
+        assert_int_equal(c.shootdowns_batched, 0);
+    }
+    if (!w->cfg.lazy_ad) {
+        assert_int_equal(c.owed, 0);
+    }
+}
+
+static void close_worlds(struct world *worlds, unsigned n)
+{
+    for (unsigned k = 0; k < n; k++) {
+        off_is_off(&worlds[k]);
+        close_world(&worlds[k]);
+    }
 }
 
 /* Each feature is at work, or the comparison says nothing about it. */

@@ -239,6 +239,11 @@ uint64_t vm_progress(const struct vm *vm)
     return sum;
 }
 
+bool vm_lazy_ad(const struct vm *vm)
+{
+    return vm->pc->owner == NULL || !vm->pc->owner->eager;
+}
+
 uint64_t vm_clocked(const struct vm *vm)
 {
     return vm->clocked;

@@ -64,6 +64,10 @@ uint64_t vm_progress(const struct vm *vm); /* of all vCPUs */
  * once. For the pacer; it begins at 0 when the VM is created. */
 uint64_t vm_clocked(const struct vm *vm);
 
+/* Are accessed and dirty flags owed (shadow_config.lazy_ad)? Of several vCPUs that is state; with
+ * one nothing depends on it, and it is true. */
+bool vm_lazy_ad(const struct vm *vm);
+
 /* --- what happened since the VM was created; no state ----------------------------------------- */
 
 struct vm_vcpu_counters {             /* how its runs ended */
