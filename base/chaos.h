@@ -25,7 +25,9 @@
     X(RECEIVE, 32, 500)     /* before a message from the peer is looked at */            \
     X(RELEASE, 32, 500)     /* before a frame or console bytes leave */                  \
     X(DISK_START, 4, 5000)  /* before a disk request is carried out */                   \
-    X(DISK_DONE, 4, 5000)   /* before its completion is seen */
+    X(DISK_DONE, 4, 5000)   /* before its completion is seen */                          \
+    X(BARRIER, 8, 50)       /* before and after a thread's share of a parallel part */   \
+    X(OWNER, 16, 50)        /* when a page moves from vCPUs to others */
 /* clang-format on */
 
 enum chaos_point {
@@ -52,7 +54,7 @@ static inline void chaos_delay(enum chaos_point point)
     }
 }
 
-enum { CHAOS_SUMMARY = 480 };
+enum { CHAOS_SUMMARY = 680 };
 /* One line: how often everything was dropped, and the state reloaded; of each point how often it
  * slept and how often it was passed. Shows that chaos reached what it is for. */
 const char *chaos_summary(char out[CHAOS_SUMMARY]);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/chaos.h"
 #include "ops/cmd.h"
 #include "ops/opt.h"
 #include "ops/shadow_opt.h"
@@ -193,8 +194,15 @@ static int run_against(const struct request *q, struct plx_err *err)
 static int run_alone(const struct request *q, struct plx_err *err)
 {
     struct replay_result result = {0};
-    int rc = replay_run(&q->cfg, &result, err);
+    int rc;
 
+    chaos_start(q->cfg.chaos);
+    rc = replay_run(&q->cfg, &result, err);
+    if (chaos_on) {
+        char line[CHAOS_SUMMARY];
+
+        (void)fprintf(stderr, "chaos: %s\n", chaos_summary(line));
+    }
     if (rc != 0) {
         return rc;
     }

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # One log, many ways to run it: guests of several vCPUs are recorded under chaos, then replayed on 1, 2
 # and 4 threads, on one core, with caches of a few entries, on an engine chosen at random, under other chaos
-# (delays at every barrier, everything that may be dropped dropped, saved and loaded in place). Every
-# digest must be equal.
+# (delays at every barrier and when pages change hands, everything that may be dropped dropped, saved and loaded in place). Every
+# digest must be equal. Whatever was chosen, one replay is of translated code with caches of two entries, and
+# one changes engines as it runs.
 #
 #   VCPUS=n (2)  RUNS=n (1)  SEED=n (the day's)  GUESTS="locks tables linux" (programs)
 #   ENGINES="interp jit switch" (those to choose from; switch changes between runs)  CACHE=n (entries of the small caches, 16; 1 is slow)
@@ -43,6 +44,7 @@ record() { # GUEST CHAOS DIR
     "$pollux" run "${args[@]}" --threads 2 --chaos "$2" --record "$3" \
         --digest 16 --console "$tmp/console" --timeout 1200 >"$tmp/out" 2>"$tmp/err" </dev/null
     rc=$?
+    grep '^chaos: ' "$tmp/err" >>"$tmp/chaos"
     if [ "$1" = linux ] || [ "$1" = saved ]; then
         [ $rc -eq 0 ] && [ "$(grep -c 'pollux: work ended with 0' "$tmp/console")" = 3 ] && return
     fi
@@ -50,9 +52,12 @@ record() { # GUEST CHAOS DIR
 }
 
 replay_as() { # DIR CONDITIONS COMMAND...
-    local dir=$1 conditions=$2
-    shift 2
-    conditions="engine=${engines[RANDOM % ${#engines[@]}]},$conditions"
+    replay_with "${engines[RANDOM % ${#engines[@]}]}" "$@"
+}
+
+replay_with() { # ENGINE DIR CONDITIONS COMMAND...
+    local dir=$2 conditions="engine=$1,$3"
+    shift 3
     timeout $limit "$@" "$pollux" replay --under "$conditions" "$dir" >"$tmp/out" 2>"$tmp/err"
     rc=$?
     [ $rc -ne 124 ] || fail "seed $seed: replay under $conditions of $guest takes more than $limit s"
@@ -63,6 +68,7 @@ replay_as() { # DIR CONDITIONS COMMAND...
     }
     replays=$((replays + 1))
     compared=$((compared + $(sed -n 's/.* \([0-9]*\) digests compared.*/\1/p' "$tmp/out")))
+    grep '^chaos: ' "$tmp/err" >>"$tmp/chaos"
 }
 
 for ((run = 0; run < runs; run++)); do
@@ -79,8 +85,16 @@ for ((run = 0; run < runs; run++)); do
         entries=${CACHE:-16}
         [ "$guest" = linux ] && [ "$entries" -lt 16 ] && entries=16
         replay_as "$dir" "threads=1,cache=$entries,chaos=$((1 + RANDOM))" env
+        # With one entry nothing is translated: two is the least that translated code looks up in.
+        two=2
+        [ "$guest" = linux ] && two=16
+        replay_with jit "$dir" "threads=2,cache=$two,chaos=$((1 + RANDOM))" env
+        replay_with switch "$dir" "threads=2" env
         echo "$guest: $((SECONDS - began)) s, $compared digests compared"
     done
 done
 echo "$replays replays, $compared digests compared, 0 differ"
 [ $compared -gt 0 ] || fail "nothing was compared"
+for point in BARRIER OWNER; do
+    grep -q "$point [1-9][0-9]*/" "$tmp/chaos" || fail "no delay at $point"
+done

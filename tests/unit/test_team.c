@@ -26,9 +26,9 @@ static void count(void *ctx, unsigned i)
     w->ran[i] += w->sum + 1; /* what the caller wrote is seen */
 }
 
-static void runs(unsigned threads, uint64_t chaos, unsigned rounds)
+static void runs(unsigned threads, bool delays, unsigned rounds)
 {
-    const struct team_config cfg = {.threads = threads, .chaos = chaos};
+    const struct team_config cfg = {.threads = threads, .delays = delays};
     struct work w = {.sum = 0};
     struct team_counters c;
     struct team *t;

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/check.h"
 #include "vmm/dev/section.h"
 #include "vmm/tunables.h"
@@ -66,6 +67,7 @@ static void share(struct owner *o, uint64_t page)
     struct owner_page *p = &o->pages[page];
     unsigned loser = p->holder - 1U;
 
+    chaos_delay(CHAOS_OWNER);
     p->holder = OWNER_SHARED;
     p->heat = p->heat < OWNER_HOT ? (uint8_t)(p->heat + 1) : p->heat;
     o->counters.to_shared++;
@@ -80,6 +82,7 @@ static void give(struct owner *o, uint64_t page, unsigned vcpu)
     p->writer = 0;
     p->streak = 0;
     o->counters.to_exclusive++;
+    chaos_delay(CHAOS_OWNER);
     revoke_others(o, page, vcpu);
 }
 

@@ -21,11 +21,9 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
+#include "base/chaos.h"
 #include "base/check.h"
-#include "base/clock.h"
-#include "base/prng.h"
 
-enum { DELAY_ONE_IN = 8, DELAY_MAX_NS = 50000 };
 /* How long to spin, in ticks of the host's TSC: some 20 us, many times what a wake-up costs. */
 #define SPIN_TICKS UINT64_C(50000)
 
@@ -33,7 +31,6 @@ struct member {
     struct team *team;
     unsigned index;
     pthread_t thread;
-    struct prng chaos;
 };
 
 struct team {
@@ -112,17 +109,17 @@ static void wake(struct team *t, atomic_uint *word)
     }
 }
 
-static void delay(const struct team *t, struct member *m)
+static void delay(const struct team *t)
 {
-    if (t->delays && prng_below(&m->chaos, DELAY_ONE_IN) == 0) {
-        clock_sleep_ns(prng_below(&m->chaos, DELAY_MAX_NS));
+    if (t->delays) {
+        chaos_sleep(CHAOS_BARRIER);
     }
 }
 
 /* Tasks k, k + threads, ... of thread k. */
-static void share(struct team *t, struct member *m)
+static void share(struct team *t, const struct member *m)
 {
-    delay(t, m);
+    delay(t);
     if (atomic_fetch_add(&t->inside, 1) != 0) {
         atomic_store(&t->met, 1);
     }
@@ -134,7 +131,7 @@ static void share(struct team *t, struct member *m)
     }
     atomic_store(&t->left_any, 1);
     atomic_fetch_sub(&t->inside, 1);
-    delay(t, m);
+    delay(t);
 }
 
 static void *member_main(void *arg)
@@ -228,14 +225,13 @@ int team_create(const struct team_config *cfg, struct team **out, struct plx_err
         return plx_fail(err, PLX_ENOMEM, "out of memory for threads of vCPUs");
     }
     t->threads = cfg->threads;
-    t->delays = cfg->chaos != 0;
+    t->delays = cfg->delays;
     t->meet = cfg->meet;
     t->spin = !t->delays && team_cores() >= cfg->threads;
     for (unsigned i = 0; i < t->threads; i++) {
         struct member *m = &t->members[i];
         m->team = t;
         m->index = i;
-        prng_seed(&m->chaos, cfg->chaos + i);
     }
     rc = start_members(t, err);
     if (rc != 0) {

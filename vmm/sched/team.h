@@ -23,7 +23,7 @@ struct team; /* opaque */
 struct team_config {
     unsigned threads; /* 1 to TEAM_THREADS_MAX, the calling one included */
     bool meet;        /* for tests: nobody begins a run before all threads are there */
-    uint64_t chaos;   /* not 0: seed of delays before and after tasks; and nobody spins */
+    bool delays;      /* at random before and after tasks (CHAOS_BARRIER); and nobody spins */
 };
 
 struct team_counters {

@@ -90,7 +90,7 @@ static int create_team(struct vm *vm, struct plx_err *err)
 {
     unsigned vcpus = vm->m->cfg.vcpus;
     struct team_config cfg = {
-        .threads = vm->cfg.threads, .meet = vm->cfg.threads_meet, .chaos = vm->cfg.chaos};
+        .threads = vm->cfg.threads, .meet = vm->cfg.threads_meet, .delays = vm->cfg.chaos != 0};
 
     if (vcpus == 1) {
         return 0;
