@@ -254,6 +254,10 @@ static void print_counters(const Ctl__Stats *s)
                  " in turns; %" PRIu64 " instructions in parallel, %" PRIu64 " serial\n",
                  "rounds", s->rounds_alone, s->rounds_parallel, s->rounds_served, s->rounds_shared,
                  s->instructions_parallel, s->instructions_serial);
+    (void)printf("%-14s %" PRIu64 " by the clock, %" PRIu64 " halted, %" PRIu64 " blocked, %" PRIu64
+                 " yielded, %" PRIu64 " used up\n",
+                 "rounds ended", s->rounds_ended_clock, s->rounds_ended_halt,
+                 s->rounds_ended_blocked, s->rounds_ended_yield, s->rounds_ended_budget);
     (void)printf("%-14s %" PRIu64 " to read, %" PRIu64 " to write, %" PRIu64
                  " for devices; %" PRIu64 " halted, %" PRIu64 " yielded\n",
                  "stops", s->stops_read, s->stops_write, s->stops_serial, s->stops_halt,

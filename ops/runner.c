@@ -105,6 +105,10 @@ void runner_print_counters(struct vm *vm, FILE *to)
         " serial; %u threads, %" PRIu64 " parts together, %" PRIu64 " waits slept\n",
         c.rounds_alone, c.handed_over, c.rounds_parallel, c.rounds_served, c.rounds_shared,
         c.parallel_retired, c.serial_retired, c.threads, c.parts_together, c.waits_slept);
+    (void)fprintf(to,
+                  "rounds ended: %" PRIu64 " clock, %" PRIu64 " halt, %" PRIu64 " blocked, %" PRIu64
+                  " yield, %" PRIu64 " budget\n",
+                  c.ended.clock, c.ended.halt, c.ended.blocked, c.ended.yield, c.ended.budget);
     if (c.owner.to_exclusive != 0) {
         (void)fprintf(to,
                       "pages: %" PRIu64 " to one vCPU, %" PRIu64 " to all, %" PRIu64

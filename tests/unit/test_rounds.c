@@ -45,6 +45,11 @@ static void run(const struct smp_config *cfg, struct outcome *o, struct vm_count
     }
     if (counters != NULL) {
         vm_counters(vm, counters);
+        /* each round ended in one way */
+        assert_int_equal(counters->ended.halt + counters->ended.clock + counters->ended.blocked +
+                             counters->ended.yield + counters->ended.budget,
+                         counters->rounds_alone + counters->rounds_parallel +
+                             counters->rounds_shared);
     }
     output_list_free(&out);
     vm_destroy(vm);
@@ -127,6 +132,7 @@ static void work_is_done_at_the_same_time(void **state)
     assert_true(c.rounds_parallel * 10 > rounds * 9);
     assert_int_equal(c.parts_together, c.rounds_parallel);
     assert_true(c.parallel_retired > c.serial_retired * 10);
+    assert_true((c.ended.clock + c.ended.budget) * 10 > rounds * 9);
     plx_free(o);
 }
 
@@ -292,6 +298,18 @@ static void dekker_excludes_and_gets_on(void **state)
     assert_int_equal(o.words[2], AMOUNT(1000, 4));
 }
 
+/* A round that ends early says why: what a lock is, with PAUSE, and what it protects. */
+static void rounds_say_how_they_ended(void **state)
+{
+    struct outcome o;
+    struct vm_counters c;
+
+    (void)state;
+    by_turns(smp_tas_pause, 200, &o, &c);
+    assert_true(c.ended.blocked != 0 && c.ended.blocked <= c.rounds_served);
+    assert_true(c.ended.blocked + c.ended.yield > c.ended.budget);
+}
+
 static void interrupts_between_vcpus_arrive(void **state)
 {
     struct outcome o;
@@ -315,6 +333,7 @@ static void who_is_woken_runs_before_the_other_must_wait(void **state)
     assert_true(o.words[8] >= 400 / (RELAY_WAKES + 1));
     assert_true(o.words[8] <= 400 / (RELAY_WAKES + 1) + 20);
     assert_true(c.handed_over >= 700);
+    assert_true(c.ended.halt != 0);
     for (unsigned vcpus = 2; vcpus <= 3; vcpus++) {
         everywhere(smp_token, vcpus, 200, &o);
         assert_int_equal(o.words[0], 200);
@@ -376,6 +395,7 @@ int main(void)
         cmocka_unit_test(messages_arrive_whole_and_in_order),
         cmocka_unit_test(locks_exclude_and_everybody_gets_on),
         cmocka_unit_test(dekker_excludes_and_gets_on),
+        cmocka_unit_test(rounds_say_how_they_ended),
         cmocka_unit_test(interrupts_between_vcpus_arrive),
         cmocka_unit_test(who_is_woken_runs_before_the_other_must_wait),
         cmocka_unit_test(who_goes_on_is_not_held_up_by_whom_it_wakes),

@@ -138,10 +138,17 @@ static void prepare(const struct vm *vm, struct vcpu *v, struct engine_run *run)
     v->yield = false;
 }
 
+static bool blocked(enum vcpu_stop stop)
+{
+    return stop == VCPU_SERIAL || stop == VCPU_PAGES;
+}
+
 static void count_stop(struct vm *vm, const struct vcpu *v, enum vcpu_stop stop)
 {
     struct vm_vcpu_counters *c = &vm->counters.vcpu[v->id];
 
+    vm->blocked = vm->blocked || blocked(stop);
+    vm->yielded = vm->yielded || stop == VCPU_YIELD;
     if (stop == VCPU_SERIAL) {
         c->needs_serial++;
     } else if (stop == VCPU_PAGES) {
@@ -387,11 +394,6 @@ static unsigned run_part(struct vm *vm, uint32_t set, uint64_t quantum, uint32_t
     return n;
 }
 
-static bool blocked(enum vcpu_stop stop)
-{
-    return stop == VCPU_SERIAL || stop == VCPU_PAGES;
-}
-
 /* The longest quantum: barriers cost time of the host, in which fast code gets far. */
 static uint32_t quantum_max(uint32_t rate)
 {
@@ -499,20 +501,44 @@ static bool in_parallel(struct vm *vm, uint32_t set, uint64_t until, uint32_t ra
     return progress_until(vm, until, rate) >= needs;
 }
 
-bool round_run(struct vm *vm, uint64_t until, uint32_t rate)
+static uint32_t runnable(const struct vm *vm)
 {
     uint32_t set = 0;
 
     for (unsigned i = 0; i < vm->m->cfg.vcpus; i++) {
         set |= (uint32_t)can_run(vm->pc->cpus[i].v) << i;
     }
+    return set;
+}
+
+/* @until: when the round had to end; a timer armed since may be earlier. */
+static void count_end(struct vm *vm, uint64_t until)
+{
+    uint64_t *how = vm->m->stopped || runnable(vm) == 0                 ? &vm->counters.ended.halt
+                    : vm->now >= min_u64(until, vm->m->timers.earliest) ? &vm->counters.ended.clock
+                    : vm->blocked ? &vm->counters.ended.blocked
+                    : vm->yielded ? &vm->counters.ended.yield
+                                  : &vm->counters.ended.budget;
+
+    ++*how;
+}
+
+bool round_run(struct vm *vm, uint64_t until, uint32_t rate)
+{
+    uint32_t set = runnable(vm);
+    bool moved;
+
     if (set == 0) {
         return false;
     }
+    vm->blocked = vm->yielded = false;
     if ((set & (set - 1)) == 0) {
-        return round_alone(vm, vm->pc->cpus[__builtin_ctz(set)].v, until, rate);
+        moved = round_alone(vm, vm->pc->cpus[__builtin_ctz(set)].v, until, rate);
+    } else {
+        vm->rounds.turn++;
+        moved = in_parallel(vm, set, until, rate) ? round_parallel(vm, set, until, rate)
+                                                  : round_shared(vm, set, until, rate);
     }
-    vm->rounds.turn++;
-    return in_parallel(vm, set, until, rate) ? round_parallel(vm, set, until, rate)
-                                             : round_shared(vm, set, until, rate);
+    count_end(vm, until);
+    return moved;
 }

@@ -80,6 +80,13 @@ struct vm_counters {
     uint64_t rounds_alone, rounds_parallel, rounds_shared;
     uint64_t handed_over;   /* runs of a vCPU that followed another's in a round of one alone */
     uint64_t rounds_served; /* parallel ones after which somebody had to be served */
+    struct {                /* rounds by how they ended, the first of these that holds */
+        uint64_t halt;      /* nobody can run on, or the VM has stopped */
+        uint64_t clock;     /* a timer, or the end of the slice */
+        uint64_t blocked;   /* somebody had to be served, with pages or by a device */
+        uint64_t yield;     /* somebody waited in PAUSEs */
+        uint64_t budget;    /* a quantum was used up, or another's turn came */
+    } ended;
     uint64_t parallel_retired, serial_retired; /* instructions */
     uint64_t parts_together, waits_slept;      /* struct team_counters */
     unsigned threads;

@@ -43,9 +43,10 @@ struct vm {
     struct prng chaos;           /* never consulted when cfg.chaos is 0 */
     struct team *team;           /* NULL: one vCPU */
     struct part parts[VCPUS_MAX];
-    bool alone;       /* the vCPU that runs is the only one that can */
-    bool woke;        /* it was when it began, and has woken another since */
-    uint64_t clocked; /* progress that moved the clock */
+    bool alone;            /* the vCPU that runs is the only one that can */
+    bool blocked, yielded; /* somebody in this round */
+    bool woke;             /* it was when it began, and has woken another since */
+    uint64_t clocked;      /* progress that moved the clock */
     struct vm_counters counters;
     struct wbuf scratch; /* a record in its binary form; sections in place (chaos) */
 };
