@@ -430,6 +430,57 @@ static void x2apic_is_checked(void **state)
     assert_int_equal(get(0, SVR), 0xff);
 }
 
+/* Who has an interrupt of @vector, as a bit mask; they take it. */
+static unsigned takers(int vector)
+{
+    unsigned who = 0;
+
+    for (unsigned i = 0; i < CPUS; i++) {
+        if (cpus[i].irq_pending) {
+            who |= 1U << i;
+            assert_int_equal(take(i), vector);
+            assert_int_equal(wrmsr(i, X2 + 0x0b, 0), 0);
+        }
+    }
+    return who;
+}
+
+/* MSR 830H: destination above, the rest as ICR below (SDM Vol. 3A, "ICR Operation in x2APIC Mode").
+ */
+static void x2apic_sends_every_kind(void **state)
+{
+    const uint64_t all = UINT64_C(0xffffffff) << 32;
+    const unsigned everyone = (1U << CPUS) - 1;
+
+    (void)state;
+    for (unsigned i = 0; i < CPUS; i++) {
+        to_x2(i);
+    }
+    assert_int_equal(wrmsr(1, X2 + 0x30, all | 0x4061), 0);
+    assert_int_equal(takers(0x61), everyone);
+    assert_int_equal(wrmsr(1, X2 + 0x30, UINT64_C(0xff) << 32 | 0x4061), 0); /* an id nobody has */
+    assert_int_equal(takers(0x61), 0);
+    assert_int_equal(wrmsr(1, X2 + 0x30, 0x44062), 0); /* self */
+    assert_int_equal(takers(0x62), 1U << 1);
+    assert_int_equal(wrmsr(1, X2 + 0x30, 0x84063), 0); /* all */
+    assert_int_equal(takers(0x63), everyone);
+    assert_int_equal(wrmsr(1, X2 + 0x30, 0xc4064), 0); /* all others */
+    assert_int_equal(takers(0x64), everyone & ~(1U << 1));
+    assert_int_equal(wrmsr(0, X2 + 0x30, UINT64_C(2) << 32 | 0x4400), 0); /* NMI */
+    for (unsigned i = 0; i < CPUS; i++) {
+        assert_int_equal(cpus[i].c.nmi_pending, i == 2);
+    }
+    assert_int_equal(wrmsr(0, X2 + 0x30, UINT64_C(3) << 32 | 0x4500), 0); /* INIT */
+    assert_int_equal(wrmsr(0, X2 + 0x30, UINT64_C(3) << 32 | 0x4612), 0); /* SIPI */
+    assert_int_equal(wrmsr(0, X2 + 0x30, 0xc4500), 0);                    /* to all others */
+    assert_int_equal(wrmsr(0, X2 + 0x30, 0xc4634), 0);
+    for (unsigned i = 0; i < CPUS; i++) {
+        assert_int_equal(inits[i], i == 0 ? 0 : i == 3 ? 2 : 1);
+        assert_int_equal(sipis[i], inits[i]);
+    }
+    assert_int_equal(sipi_vector, 0x34);
+}
+
 static void timer_modes(void **state)
 {
     const uint64_t tick = 1000000000 / CRYSTAL_HZ;
@@ -644,6 +695,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(lowest_priority_goes_to_one, setup, teardown),
         cmocka_unit_test_setup_teardown(errors_latch_on_write, setup, teardown),
         cmocka_unit_test_setup_teardown(x2apic_is_checked, setup, teardown),
+        cmocka_unit_test_setup_teardown(x2apic_sends_every_kind, setup, teardown),
         cmocka_unit_test_setup_teardown(timer_modes, setup, teardown),
         cmocka_unit_test_setup_teardown(tsc_deadline, setup, teardown),
         cmocka_unit_test_setup_teardown(the_pic_comes_through_lint0, setup, teardown),
