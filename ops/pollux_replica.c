@@ -50,8 +50,10 @@ static void report_ready(struct proc *p, uint64_t now)
 /* The VM's own end is said once its last output is out: then both replicas have it. */
 static void report_stopped(struct proc *p)
 {
-    static const unsigned events[] = {
-        [POWER_OFF] = 1, [POWER_RESET] = 2, [POWER_DEBUG_EXIT] = 3, [POWER_TRIPLE_FAULT] = 4};
+    static const enum roles_stop reasons[] = {[POWER_OFF] = ROLES_STOP_POWER_OFF,
+                                              [POWER_RESET] = ROLES_STOP_RESET,
+                                              [POWER_DEBUG_EXIT] = ROLES_STOP_DEBUG_EXIT,
+                                              [POWER_TRIPLE_FAULT] = ROLES_STOP_TRIPLE_FAULT};
     struct rep_stats s;
 
     if (p->stopped_at == 0 || p->stop_reported || rep_role(p->rep) != REP_PRIMARY) {
@@ -59,7 +61,7 @@ static void report_stopped(struct proc *p)
     }
     rep_stats(p->rep, &s);
     if (s.released >= p->stopped_at) {
-        control_stopped(p, events[p->stop_event], p->stop_code, "");
+        control_stopped(p, reasons[p->stop_event], p->stop_code, "");
         p->stop_reported = true;
     }
 }
@@ -260,7 +262,7 @@ int main(int argc, char **argv)
     rc = run(p, &err);
     if (rc != 0) {
         log_error("%s", err.msg);
-        control_stopped(p, 7, 0, err.msg);
+        control_stopped(p, ROLES_STOP_FAILED, 0, err.msg);
         control_flush(p);
         p->exit_code = 1;
     }

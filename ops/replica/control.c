@@ -132,12 +132,12 @@ void control_event(struct proc *p, const char *kind, const char *text)
     control_send(p, &m);
 }
 
-void control_stopped(struct proc *p, unsigned event, uint64_t code, const char *text)
+void control_stopped(struct proc *p, enum roles_stop reason, uint64_t code, const char *text)
 {
     Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
     Ctl__Stopped s = CTL__STOPPED__INIT;
 
-    s.event = event;
+    s.event = reason;
     s.code = code;
     s.text = (char *)(uintptr_t)text;
     s.epoch = p->rep != NULL ? rep_epoch(p->rep) : 0;

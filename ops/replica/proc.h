@@ -25,6 +25,7 @@
 #include <stdbool.h>
 
 #include "base/buf.h"
+#include "consensus/roles.h"
 #include "proto/control.pb-c.h"
 #include "replica/core.h"
 #include "replica/link.h"
@@ -133,7 +134,7 @@ void control_flush(struct proc *p);
 void control_ask(struct proc *p, enum rep_ask ask, uint64_t epoch);
 void control_event(struct proc *p, const char *kind, const char *text);
 void control_stats(struct proc *p, uint64_t nonce);
-void control_stopped(struct proc *p, unsigned event, uint64_t code, const char *text);
+void control_stopped(struct proc *p, enum roles_stop reason, uint64_t code, const char *text);
 /* An applied record into the protocol. */
 void control_apply_roles(struct proc *p, const Ctl__Roles *roles, uint64_t now);
 
