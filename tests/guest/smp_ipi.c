@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/guest/smp_ipi.c - interrupts between processors: every destination and shorthand, NMI, a
- * halted target, INIT and start-up again. */
+ * halted target, INIT and start-up again; the destinations once more in x2APIC mode. */
 #include "smp.h"
 
 enum { VECTOR = 0x60, FLAT_VECTOR = 0x61, PING = 0x62, SPURIOUS = 0xff };
@@ -17,14 +17,43 @@ enum {
 };
 enum { APIC_LDR = 0xd0, APIC_DFR = 0xe0, PINGS = 500, PATIENCE = 100000000 };
 
+/* SDM Vol. 3A, "x2APIC Register Address Space". */
+enum { MSR_APIC_BASE = 0x1b, BASE_X2 = 0x400, X2_EOI = 0x80b, X2_ICR = 0x830 };
+
+static bool x2; /* all are in x2APIC mode */
 static volatile uint32_t got[SMP_MAX], nmis[SMP_MAX];
 static volatile bool done;
+static uint32_t enabled;
+
+static void eoi(void)
+{
+    if (x2) {
+        wrmsr(X2_EOI, 0);
+    } else {
+        *apic(APIC_EOI) = 0;
+    }
+}
+
+/* @high: as in xAPIC mode; flat bits are those of cluster 0. */
+static void send(uint32_t high, uint32_t low)
+{
+    uint64_t dest = high >> 24;
+
+    if (!x2) {
+        apic_send(high, low);
+        return;
+    }
+    if (dest == 0xff && (low & ICR_LOGICAL) == 0) {
+        dest = 0xffffffff;
+    }
+    wrmsr(X2_ICR, dest << 32 | low);
+}
 
 static void on_vector(struct trap_frame *f)
 {
     (void)f;
     got[smp_cpu()]++;
-    *apic(APIC_EOI) = 0;
+    eoi();
 }
 
 static void on_nmi(struct trap_frame *f)
@@ -40,8 +69,13 @@ static void on_spurious(struct trap_frame *f)
 
 static void enable(unsigned cpu)
 {
-    *apic(APIC_DFR) = 0xffffffff; /* flat */
-    *apic(APIC_LDR) = cpu < 8 ? 1U << (24 + cpu) : 0;
+    if (x2) {
+        wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | BASE_X2); /* brings its own logical id */
+    } else {
+        *apic(APIC_DFR) = 0xffffffff; /* flat */
+        *apic(APIC_LDR) = cpu < 8 ? 1U << (24 + cpu) : 0;
+    }
+    __atomic_fetch_add(&enabled, 1, __ATOMIC_SEQ_CST);
     __asm__ volatile("sti");
 }
 
@@ -87,39 +121,42 @@ static void targets(unsigned cpu)
     }
     bool each = true;
 
+    while (LOAD(&enabled) != smp_cpus) {
+        pause_cpu();
+    }
     for (unsigned i = 0; i < smp_cpus; i++) {
         forget();
-        apic_send(i << 24, VECTOR | ICR_ASSERT);
+        send(i << 24, VECTOR | ICR_ASSERT);
         each = each && await(got, 1) && got[i] == 1;
     }
     check("physical destination: each by its id", each);
     each = true;
     for (unsigned i = 0; i < smp_cpus && i < 8; i++) {
         forget();
-        apic_send(1U << (24 + i), FLAT_VECTOR | ICR_LOGICAL | ICR_ASSERT);
+        send(1U << (24 + i), FLAT_VECTOR | ICR_LOGICAL | ICR_ASSERT);
         each = each && await(got, 1) && got[i] == 1;
     }
     check("logical destination, flat: each by its bit", each);
     forget();
-    apic_send(0, VECTOR | ICR_SELF | ICR_ASSERT);
+    send(0, VECTOR | ICR_SELF | ICR_ASSERT);
     check("self", await(got, 1) && got[0] == 1);
     forget();
-    apic_send(0, VECTOR | ICR_ALL | ICR_ASSERT);
+    send(0, VECTOR | ICR_ALL | ICR_ASSERT);
     check("all, self included", await(got, smp_cpus) && got[0] == 1);
     forget();
-    apic_send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
+    send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
     check("all but self", await(got, smp_cpus - 1) && got[0] == 0);
     forget();
-    apic_send(0xff000000, VECTOR | ICR_ASSERT);
+    send(0xff000000, VECTOR | ICR_ASSERT);
     check("broadcast destination", await(got, smp_cpus));
     forget();
-    apic_send(0xff000000, FLAT_VECTOR | ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT);
+    send(0xff000000, FLAT_VECTOR | ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT);
     check("lowest priority: one of them", await(got, 1));
     forget();
-    apic_send(0, ICR_NMI | ICR_OTHERS | ICR_ASSERT);
+    send(0, ICR_NMI | ICR_OTHERS | ICR_ASSERT);
     check("NMI to all but self", await(nmis, smp_cpus - 1) && nmis[0] == 0);
     done = true;
-    apic_send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
+    send(0, VECTOR | ICR_OTHERS | ICR_ASSERT);
 }
 
 static void on_ping(struct trap_frame *f)
@@ -190,5 +227,10 @@ int guest_main(void)
     spin(100000);
     check_eq("INIT stops a processor that runs", running, at);
     check("a start-up interrupt starts it anew", smp_restart_end(1));
+    done = false;
+    enabled = 0;
+    x2 = true;
+    smp_run(targets);
+    __asm__ volatile("cli");
     return checks_done("smp_ipi");
 }
