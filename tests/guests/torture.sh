@@ -3,7 +3,7 @@
 # One log, many ways to run it: guests of several vCPUs are recorded under chaos, then replayed on 1, 2
 # and 4 threads, on one core, with caches of a few entries, on an engine chosen at random, under other chaos
 # (delays at every barrier and when pages change hands, everything that may be dropped dropped, saved and loaded in place). Every
-# digest must be equal. Whatever was chosen, one replay is of translated code with caches of two entries, and
+# digest must be equal. Whatever was chosen, one replay is of translated code with small caches, and
 # one changes engines as it runs.
 #
 #   VCPUS=n (2)  RUNS=n (1)  SEED=n (the day's)  GUESTS="locks tables linux" (programs)
@@ -86,9 +86,8 @@ for ((run = 0; run < runs; run++)); do
         [ "$guest" = linux ] && [ "$entries" -lt 16 ] && entries=16
         replay_as "$dir" "threads=1,cache=$entries,chaos=$((1 + RANDOM))" env
         # With one entry nothing is translated: two is the least that translated code looks up in.
-        two=2
-        [ "$guest" = linux ] && two=16
-        replay_with jit "$dir" "threads=2,cache=$two,chaos=$((1 + RANDOM))" env
+        [ "$entries" -lt 2 ] && entries=2
+        replay_with jit "$dir" "threads=2,cache=$entries,chaos=$((1 + RANDOM))" env
         replay_with switch "$dir" "threads=2" env
         echo "$guest: $((SECONDS - began)) s, $compared digests compared"
     done
