@@ -23,7 +23,7 @@ DRILL_STATE=${DRILL_STATE:-build/guest/redis.state}
 DRILL_MAC=52:54:00:70:78:01 # of the machine in that state
 DRILL_ADDR=10.0.2.15:6379
 DRILL_PIDS=()
-DRILL_KIB=16384 # for the frames that a capture has yet to write: it may wait for a processor
+DRILL_KIB=${DRILL_KIB:-2048} # of a capture, for frames that it has yet to write: it may wait for a processor
 # Roles are written durably before they count: on a disk that others keep busy that can take seconds.
 [ -w /dev/shm ] && LAB_TMP=${LAB_TMP:-/dev/shm}
 
