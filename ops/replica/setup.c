@@ -244,7 +244,8 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
     control_event(p, kinds[ev], text);
     if (ev == REP_EV_DIVERGED && rep_role(p->rep) == REP_PRIMARY && p->start->tunables != NULL &&
         p->start->tunables->divergence_stop) {
-        control_stopped(p, ROLES_STOP_DIVERGED, 0, text); /* before the end of the process, which says nothing */
+        /* Before the end of the process, which says nothing. */
+        control_stopped(p, ROLES_STOP_DIVERGED, 0, text);
     }
     proc_wake(p->wake_io);
 }
