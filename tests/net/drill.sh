@@ -112,7 +112,7 @@ drill_start() {
     E=$(drill_epoch)
     DRILL_PIDS=()
     for n in 1 2 3; do
-        ip netns exec "$LAB_PREFIX-sw" tcpdump -i g$n -Q in --immediate-mode -U -s 0 -B $DRILL_KIB \
+        ip netns exec "$LAB_PREFIX-sw" tcpdump -i g$n -Q in --immediate-mode -U -s 2048 -B $DRILL_KIB \
             --time-stamp-precision=nano -w "$LAB/g$n.pcap" ether src $DRILL_MAC 2>"$LAB/g$n.tcpdump" &
         DRILL_PIDS+=($!)
     done
