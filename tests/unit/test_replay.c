@@ -20,6 +20,7 @@
 #include "tests/unit/amount.h"
 #include "tests/unit/sched_guest.h"
 #include "tests/unit/virtio_guest.h"
+#include "tests/unit/zero_disk.h"
 
 enum { SLICES = AMOUNT(400, 3), EVERY = 32 };
 
@@ -304,18 +305,6 @@ static void a_directory_in_use_is_refused(void **state)
     assert_int_equal(recording_create(&rc, &rec, &t->err), PLX_EINVAL);
 }
 
-static int zeros(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len, uint8_t *status,
-                 struct plx_err *err)
-{
-    (void)ctx;
-    (void)disk;
-    (void)id;
-    (void)err;
-    memset(data, 0, len);
-    *status = DISK_OK;
-    return 0;
-}
-
 /* Where drivers have their rings and buffers, out of the guest's way. */
 enum { NET_RINGS = 0x100000, DISK_RINGS = 0x140000, CONSOLE_RINGS = 0x160000, BUFFERS = 0x1c0000 };
 
@@ -364,7 +353,7 @@ static void start_drivers(struct vm *vm, struct output_list *out)
 static struct vm *wired_vm(struct output_list *out)
 {
     struct vm_config cfg = {.machine = {.memory = GUEST_RAM, .vcpus = 1, .ndisks = 1, .nnics = 1},
-                            .host = {.disk_result = zeros},
+                            .host = {.disk_result = zero_disk},
                             .engine = &engine_interp};
     struct boot_config boot = {.kernel = {guest_image, guest_image_len()}};
     struct vm *vm;

@@ -15,6 +15,7 @@
 
 #include "tests/unit/sched_guest.h"
 #include "tests/unit/smp_guest.h"
+#include "tests/unit/zero_disk.h"
 #include "vmm/sched/state.h"
 #include "vmm/sched/vm_internal.h"
 
@@ -25,22 +26,10 @@ static void say_what(void)
     (void)fprintf(stderr, "while doing: %s\n", doing);
 }
 
-static int no_disk(void *ctx, unsigned disk, uint64_t id, void *data, uint32_t len, uint8_t *status,
-                   struct plx_err *err)
-{
-    (void)ctx;
-    (void)disk;
-    (void)id;
-    (void)err;
-    memset(data, 0, len);
-    *status = DISK_OK;
-    return 0;
-}
-
 static struct vm *pc_of(const struct machine_config *machine, const void *image, size_t len)
 {
     struct vm_config cfg = {
-        .machine = *machine, .host = {.disk_result = no_disk}, .engine = &engine_interp};
+        .machine = *machine, .host = {.disk_result = zero_disk}, .engine = &engine_interp};
     struct boot_config boot = {.kernel = {image, len}};
     struct vm *vm;
 
