@@ -24,13 +24,17 @@
 #include "base/chaos.h"
 #include "base/check.h"
 
-/* How long to spin, in ticks of the host's TSC: some 20 us, many times what a wake-up costs. */
-#define SPIN_TICKS UINT64_C(50000)
+/* How long to spin, in ticks of the host's TSC: from some 20 us, many times what a wake-up costs on
+ * bare metal, to some 200 us, what it costs at worst under a hypervisor whose processor has to be
+ * woken too. Each thread goes from one to the other by what it meets. */
+#define SPIN_TICKS_MIN UINT64_C(50000)
+#define SPIN_TICKS_MAX UINT64_C(500000)
 
 struct member {
     struct team *team;
     unsigned index;
     pthread_t thread;
+    uint64_t spin; /* ticks before it sleeps */
 };
 
 struct team {
@@ -66,17 +70,8 @@ static void futex_wake(atomic_uint *word)
     (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static bool spin_while(const struct team *t, atomic_uint *word, unsigned value)
+static bool spin_while(atomic_uint *word, unsigned value, uint64_t from, uint64_t ticks)
 {
-    uint64_t from;
-
-    if (atomic_load(word) != value) {
-        return true;
-    }
-    if (!t->spin) {
-        return false;
-    }
-    from = __builtin_ia32_rdtsc();
     do {
         for (unsigned i = 0; i < 8; i++) {
             if (atomic_load(word) != value) {
@@ -84,14 +79,27 @@ static bool spin_while(const struct team *t, atomic_uint *word, unsigned value)
             }
             __builtin_ia32_pause();
         }
-    } while (__builtin_ia32_rdtsc() - from < SPIN_TICKS);
+    } while (__builtin_ia32_rdtsc() - from < ticks);
     return false;
 }
 
-/* Until *word is no longer @value. */
-static void wait_while(struct team *t, atomic_uint *word, unsigned value)
+/* @m slept, and what it waited for came @took ticks after it began to wait: within reach of a
+ * longer spin, or so late that even this one was for nothing? */
+static void learn(struct member *m, uint64_t took)
 {
-    if (spin_while(t, word, value)) {
+    m->spin = took <= SPIN_TICKS_MAX ? m->spin * 2 : m->spin / 2;
+    m->spin = m->spin < SPIN_TICKS_MIN   ? SPIN_TICKS_MIN
+              : m->spin > SPIN_TICKS_MAX ? SPIN_TICKS_MAX
+                                         : m->spin;
+}
+
+/* Until *word is no longer @value. */
+static void wait_while(struct member *m, atomic_uint *word, unsigned value)
+{
+    struct team *t = m->team;
+    uint64_t from = __builtin_ia32_rdtsc();
+
+    if (atomic_load(word) != value || (t->spin && spin_while(word, value, from, m->spin))) {
         return;
     }
     atomic_fetch_add(&t->slept, 1);
@@ -100,6 +108,7 @@ static void wait_while(struct team *t, atomic_uint *word, unsigned value)
         futex_wait(word, value);
     }
     atomic_fetch_sub(&t->sleepers, 1);
+    learn(m, __builtin_ia32_rdtsc() - from);
 }
 
 static void wake(struct team *t, atomic_uint *word)
@@ -140,7 +149,7 @@ static void *member_main(void *arg)
     struct team *t = m->team;
 
     for (unsigned seen = 0;; seen++) {
-        wait_while(t, &t->round, seen);
+        wait_while(m, &t->round, seen);
         if (t->quit) {
             return NULL;
         }
@@ -168,7 +177,7 @@ void team_run(struct team *t, unsigned n, void (*task)(void *ctx, unsigned i), v
     }
     share(t, &t->members[0]);
     while ((left = atomic_load(&t->left)) != 0) {
-        wait_while(t, &t->left, left);
+        wait_while(&t->members[0], &t->left, left);
     }
     t->counters.together += atomic_load(&t->met);
 }
@@ -232,6 +241,7 @@ int team_create(const struct team_config *cfg, struct team **out, struct plx_err
         struct member *m = &t->members[i];
         m->team = t;
         m->index = i;
+        m->spin = SPIN_TICKS_MIN;
     }
     rc = start_members(t, err);
     if (rc != 0) {
