@@ -4,7 +4,8 @@
  *
  * Commands may be given on any node: a follower forwards them to the leader and repeats them, under
  * the same request id, until they are applied here or the time is up. Reads after cluster_read are
- * linearizable. Threading: the loop's. */
+ * linearizable. Ownership: the caller's; what the configuration points to is borrowed and outlives
+ * it, except @nodes. Threading: the loop's. */
 #ifndef CONSENSUS_CLUSTER_H
 #define CONSENSUS_CLUSTER_H
 
@@ -34,6 +35,8 @@ struct cluster_config {
 
 struct cluster; /* opaque */
 
+/* On error *out is NULL; the caller gives up, some memory may be left. Errors: those of
+ * node_link_open and raft_node_open. */
 int cluster_open(const struct cluster_config *cfg, struct cluster **out, struct plx_err *err);
 /* @done is called when nothing of it is left. Pending calls are answered PLX_ECANCELED. */
 void cluster_close(struct cluster *c, void (*done)(void *ctx), void *ctx);

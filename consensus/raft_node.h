@@ -35,6 +35,8 @@ struct raft_node_config {
 
 struct raft_node; /* opaque */
 
+/* Errors: PLX_EIO (the folder, or the log in it), PLX_ENOMEM; the message says what libraft said.
+ */
 int raft_node_open(const struct raft_node_config *cfg, struct raft_node **out, struct plx_err *err);
 /* Pending requests are answered first, then @done is called and the memory is freed. */
 void raft_node_close(struct raft_node *n, void (*done)(void *ctx), void *ctx);

@@ -12,8 +12,8 @@
  *       epoch in which this replica is alone.
  *   I2  Once a replica has asked to go on alone it neither seals, acknowledges nor releases in the
  *       old epoch; only an applied roles record of a later epoch moves it on.
- *   I3  A replica that was not scheduled for REP_GAP_NS (or half the time after which a peer is
- *       declared lost, if that is less) releases nothing before it knows that its
+ *   I3  A replica that was not scheduled for half the time after which a peer is declared lost, or
+ *       for REP_GAP_NS if that is less, releases nothing before it knows that its
  *       epoch still stands: from the control plane, or from a peer's answer to a question asked
  *       after the gap.
  *   I4  A backup that knows that its state differs from the primary's never goes on alone, however
@@ -131,9 +131,12 @@ enum {
 
 struct rep;
 
+/* In phase JOINING. @ops is copied; its ops are called from inside every function below, and must
+ * not call back. On error *out is NULL. Errors: PLX_ENOMEM. Later a lack of memory is a PLX_CHECK.
+ */
 int rep_create(const struct rep_config *cfg, const struct rep_ops *ops, uint64_t now,
                struct rep **out);
-void rep_destroy(struct rep *r);
+void rep_destroy(struct rep *r); /* NULL is a no-op */
 
 /* --- the I/O side ------------------------------------------------------------------------- */
 /* A message from the peer, already authenticated. Stale ones (epoch, incarnations) are counted. */

@@ -33,7 +33,8 @@ struct log; /* opaque */
 /* A new log at @dir/log.mdb, which must not exist. @origin is where the chain begins.
  * Errors: PLX_EEXIST, PLX_EIO, PLX_ENOMEM. */
 int log_create(const char *dir, uint64_t origin, struct log **out, struct plx_err *err);
-/* Append record @seq, one higher than the last (the first may be any). */
+/* Append record @seq, one higher than the last (the first may be any). Commits now and then.
+ * Errors, of all that appends or commits: PLX_EIO, PLX_ENOMEM. */
 int log_append(struct log *log, uint64_t seq, const void *record, size_t len, struct plx_err *err);
 int log_append_digest(struct log *log, const struct vm_digest *d, const struct digest_page *pages,
                       size_t npages, struct plx_err *err);

@@ -41,14 +41,15 @@ struct manifest {
     } sections[DIGEST_SECTIONS_MAX];
 };
 
-/* Where a log's chain begins: a hash of the manifest's bytes. */
+/* *origin: where a log's chain begins, a hash of the manifest's bytes. Errors: PLX_ENOMEM,
+ * those of the file. */
 int manifest_write(const char *dir, const struct manifest *m, uint64_t *origin,
                    struct plx_err *err);
 /* Checks form, hash, ranges, and that this program keeps the same rules. Errors: PLX_ENOENT,
  * PLX_ETRUNCATED, PLX_ECORRUPT, PLX_EVERSION (other rules). */
 int manifest_read(const char *dir, struct manifest *m, uint64_t *origin, struct plx_err *err);
 
-/* Size and SHA-256 of @path into @f, whose name is left alone. */
+/* Size and SHA-256 of @path into @f, whose name is left alone. Errors: the file's. */
 int manifest_hash_file(const char *path, struct manifest_file *f, struct plx_err *err);
 /* Is @path what @f says? PLX_ENOENT, PLX_ETRUNCATED, PLX_ECORRUPT, naming it. */
 int manifest_check_file(const char *path, const struct manifest_file *f, struct plx_err *err);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * replica/queue.h - the two queues of a replica: records not yet run by everybody, and outputs
- * not yet released. Both are singly linked lists in seq order that own their bytes. */
+ * not yet released. Both are singly linked lists in seq order that own their bytes. Times are the
+ * caller's (core.h). Threading: the caller's; running out of memory is a PLX_CHECK: neither a
+ * record nor an output may be lost. */
 #ifndef REPLICA_QUEUE_H
 #define REPLICA_QUEUE_H
 
@@ -23,7 +25,6 @@ struct rep_recs {
 
 void recs_init(struct rep_recs *q);
 void recs_free(struct rep_recs *q);
-/* Running out of memory is a PLX_CHECK: a record must not be lost. */
 struct rep_rec *recs_add(struct rep_recs *q, uint64_t seq, uint64_t start_ns, const void *data,
                          size_t len);
 void recs_drop_through(struct rep_recs *q, uint64_t seq);          /* forget all up to @seq */

@@ -30,10 +30,12 @@ int recording_create(const struct recording_config *cfg, struct recording **out,
 /* Path of disk @disk's overlay in the directory, for hostio. Borrowed until recording_close. */
 const char *recording_overlay(struct recording *rec, unsigned disk);
 /* The VM is as it will be when its first record runs: writes manifest and log, and logs the digest
- * of the state it begins with. Must come before the first append. */
+ * of the state it begins with. Must come before the first append. Errors: PLX_EINVAL (a machine
+ * with other disks), those of manifest_write and log_create. */
 int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config *cfg,
                     struct plx_err *err);
 
+/* Of what follows errors are those of replica/log.h's functions, and PLX_ENOMEM. */
 int recording_append(struct recording *rec, const struct record *r, struct plx_err *err);
 /* The same for a record already in its binary form. */
 int recording_append_bytes(struct recording *rec, uint64_t seq, const void *record, size_t len,

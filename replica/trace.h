@@ -3,7 +3,8 @@
  * code) a translation at a time.
  *
  * Ownership: the caller of trace_begin. Threading: begin, end and the rest between slices; the VM's
- * own threads fill it, each vCPU its own list. Determinism: changes nothing. */
+ * own threads fill it, each vCPU its own list, which ends where memory does. Determinism: changes
+ * nothing. */
 #ifndef REPLICA_TRACE_H
 #define REPLICA_TRACE_H
 

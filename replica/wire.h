@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * replica/wire.h - a struct rep_msg as bytes (proto/replica.proto). Pure; any thread. */
+ * replica/wire.h - a struct rep_msg as bytes (proto/replica.proto). What comes in is hostile until
+ * it has been decoded; which peer it is from the link knows (link.h), and the protocol whether it
+ * is stale. Pure; any thread. */
 #ifndef REPLICA_WIRE_H
 #define REPLICA_WIRE_H
 
@@ -13,6 +15,7 @@ struct rep_identity {
     uint8_t cluster[REP_ID_LEN], vm[REP_ID_LEN];
 };
 
+/* Appends to @out. */
 void rep_wire_encode(const struct rep_msg *m, const struct rep_identity *id, struct wbuf *out);
 
 struct rep_wire; /* a decoded message with the memory its data points into */

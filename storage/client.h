@@ -8,8 +8,8 @@
  *
  * Flow: what is needed goes out at once. Of what is only wanted (`next` below) no more is on its
  * way than the link carries in CLIENT_AHEAD_MS, none is added while something needed is on its way,
- * and the least urgent only when nothing was needed for CLIENT_IDLE_MS: the link is free when a
- * guest reads.
+ * and the least urgent one at a time until nothing was needed for CLIENT_IDLE_MS: the link is free
+ * when a guest reads.
  *
  * Threading: a thread inside does the talking; every function may be called from any thread. */
 #ifndef STORAGE_CLIENT_H

@@ -2,7 +2,7 @@
  * vmm/device.h - a component of the machine: a name, a version, reset, save, load.
  *
  * Every piece of state has one owner, and every owner writes one named, versioned section. The
- * same bytes serve digest, state file, migration and authoring, so save must be a function of
+ * same bytes serve digest, state file and in-place save and load, so save must be a function of
  * state alone: no pointers, no padding, no order that depends on a host.
  * Threading: called between slices or in the serial part, by the VM thread. */
 #ifndef VMM_DEVICE_H

@@ -45,7 +45,7 @@
 #define NET_OUT_MAX        (1 << 20) /* D: bytes of frames in one slice; what is beyond is dropped */
 #define CONSOLE_OUT_MAX    (1 << 20) /* D: likewise of the virtio console */
 #define OUTPUT_COST        64        /* D: what each frame counts beside its bytes */
-#define PAUSE_GAP          64        /* instructions: more between two PAUSEs break a row */
+#define PAUSE_GAP          64        /* D: progress: more between two PAUSEs breaks a row */
 #define PAUSE_YIELD        16        /* D: PAUSEs in a row that end a round (R5) */
 
 /* Ownership of pages by vCPUs (vmm/mmu/owner.c). */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/cpuid.h - CPUID of the CPU models (cpu.h). */
+ * vmm/cpu/cpuid.h - CPUID of the CPU models (cpu.h; SDM Vol. 2A, "CPUID - CPU Identification").
+ * Pure. */
 #ifndef VMM_CPU_CPUID_H
 #define VMM_CPU_CPUID_H
 

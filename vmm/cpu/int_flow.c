@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/int_flow.c - near branches, loops, BOUND, PAUSE and what does nothing. Far forms belong
- * to the system family (sys.h). In 64-bit mode near branches are 64 bits wide whatever 66H says. */
+ * to the system family (sys.h). In 64-bit mode near branches are 64 bits wide whatever 66H says
+ * (SDM Vol. 1, "Branch Functions in 64-Bit Mode"; Vol. 2, the instructions' own pages). */
 #include "vmm/cpu/int.h"
 #include "vmm/cpu/seg.h"
 #include "vmm/cpu/sys.h"

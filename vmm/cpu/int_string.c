@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/int_string.c - MOVS STOS LODS SCAS CMPS, with REP (rep.h). The source is in->seg:rSI, the
- * destination ES:rDI. REP MOVS and REP STOS upwards go by page pieces through plain memory, with
- * the results, counts and faults of one element after the other. */
+ * vmm/cpu/int_string.c - MOVS STOS LODS SCAS CMPS, with REP (rep.h; SDM Vol. 1, "String
+ * Operations"; Vol. 2B, "REP/REPE/REPZ/REPNE/REPNZ - Repeat String Operation Prefix"). The source
+ * is in->seg:rSI, the destination ES:rDI. REP MOVS and REP STOS upwards go by page pieces through
+ * plain memory, with the results, counts and faults of one element after the other. */
 #include <string.h>
 
 #include "vmm/cpu/int.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/msr.h - the model-specific registers of pollux-v2. */
+ * vmm/cpu/msr.h - the model-specific registers, of both CPU models (SDM Vol. 4, "Architectural
+ * MSRs"). */
 #ifndef VMM_CPU_MSR_H
 #define VMM_CPU_MSR_H
 

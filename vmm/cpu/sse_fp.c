@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/sse_fp.c - packed and scalar floating-point arithmetic, comparison and rounding, and the
- * rules by which SIMD floating-point exceptions reach the guest.
+ * rules by which SIMD floating-point exceptions reach the guest (SDM Vol. 1, "SIMD
+ * Floating-Point Exceptions").
  *
  * Arithmetic is the host's, as sse.h says. Done in software: RCPxx and RSQRTxx (one algorithm,
  * below), and the order in which HADDxx, HSUBxx and DPxx meet their operands, which decides whose

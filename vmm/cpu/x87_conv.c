@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/x87_conv.c - between 80-bit values and the formats memory holds: single and double
- * floats, integers, packed decimal.
+ * floats, integers, packed decimal (SDM Vol. 1, "x87 FPU Data Types").
  *
  * Threading: pure functions. Determinism: the same on every host. */
 #include "vmm/cpu/x87_soft.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/x87_ctl.c - x87 control: initialisation, control and status words, environments, stack
- * pointer and tags, WAIT.
+ * pointer and tags, WAIT (SDM Vol. 1, "x87 FPU Execution Environment", "x87 FPU Control
+ * Instructions").
  *
  * What the SDM leaves to the processor, chosen once (R6):
  *

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/x87_ops.c - x87 instructions that load, store, compute and compare.
+ * vmm/cpu/x87_ops.c - x87 instructions that load, store, compute and compare (SDM
+ * Vol. 1, "Programming with the x87 FPU"; Vol. 2A, the instructions' own pages).
  *
  * Every handler has the same shape: checks; operands (memory is read before the stack is looked
  * at); the value, its exceptions gathering in an f80_env; stack faults; then, unless an unmasked

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/engine.h - what an engine is: something that runs one vCPU up to an exact budget.
  *
- * interp (the reference), jit and kvm fill this struct. Ownership: the VM owns the contexts and
- * outlives nothing they borrow. Threading: one thread runs a context at a time. */
+ * interp (the reference) and jit fill struct engine_ops; switch is both by turns. A context is a
+ * struct vcpu. Ownership: the VM owns the contexts, and what they borrow outlives them. Threading:
+ * one thread runs a context at a time; other ops in serial parts or between slices. Determinism:
+ * only vcpu.c is state, and run leaves it the same whatever the engine (R9). */
 #ifndef VMM_ENGINE_ENGINE_H
 #define VMM_ENGINE_ENGINE_H
 
@@ -42,8 +44,9 @@ struct engine_run {
 
 struct engine_ops {
     const char *name;
+    /* On error *out is NULL. Errors: PLX_ENOMEM. */
     int (*create)(const struct engine_config *cfg, struct vcpu **out, struct plx_err *err);
-    void (*destroy)(struct vcpu *v);
+    void (*destroy)(struct vcpu *v); /* NULL is a no-op */
     /* Runs until the budget is used up exactly or there is a reason to stop earlier. A pending
      * interrupt is taken at the first boundary that permits it. Never fails: what the guest does
      * wrong is the guest's fault. */

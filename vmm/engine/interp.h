@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/engine/interp.h - what an engine that runs most code in another way takes from the
- * interpreter: all of engine_interp but v->run_blocks, and these. */
+ * interpreter: all of engine_interp but v->run_blocks, and these. Threading: the vCPU's. */
 #ifndef VMM_ENGINE_INTERP_H
 #define VMM_ENGINE_INTERP_H
 

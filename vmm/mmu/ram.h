@@ -57,6 +57,7 @@ struct ram {
 int ram_create(uint64_t size, struct ram **out, struct plx_err *err);
 void ram_destroy(struct ram *ram); /* NULL is a no-op */
 
+/* @w is copied, its ctx borrowed until ram_unwatch. More than RAM_WATCHERS_MAX is a PLX_CHECK. */
 void ram_watch(struct ram *ram, const struct ram_watcher *w);
 void ram_unwatch(struct ram *ram, void *ctx);
 /* Tell every watcher but @ctx's (NULL: every one) that bytes within one page are about to change.

@@ -57,7 +57,8 @@ struct walk_result {
     uint64_t leaf_value; /* with the flags of set[] */
 };
 
-/* Returns 0, or PLX_GUEST_FAULT with only r->error valid. */
+/* The entries for an access of @want to @lin, under the control registers of @c. Returns 0, or
+ * PLX_GUEST_FAULT (a #PF to raise) with only r->error valid. Does not return if t->see does not. */
 int walk(const struct walk_tables *t, const struct cpu *c, gva_t lin, struct walk_want want,
          struct walk_result *r);
 

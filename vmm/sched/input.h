@@ -3,7 +3,8 @@
  *
  * state', outputs = slice(state, record). Inputs stand in the record, in order, and are applied at
  * the start of the slice (R4). Outputs are collected during the slice; who runs the VM releases,
- * keeps or drops them. Disk requests are outputs whose answer is an input. */
+ * keeps or drops them. Disk requests are outputs whose answer is an input. Times are virtual ns
+ * since power-on. Plain data; any thread. */
 #ifndef VMM_SCHED_INPUT_H
 #define VMM_SCHED_INPUT_H
 

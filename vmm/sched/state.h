@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/sched/state.h - the form of a saved VM, in a file or in memory.
  *
- * One form serves snapshot, migration, re-protection and authoring. All numbers are little-endian;
+ * A file begins a run or a pair; in memory it is saved and loaded in place (chaos). Little-endian;
  * "str" is a LEB128 length and that many bytes. H is hash128 of base/hash.h.
  *
  *   offset  bytes  field
@@ -24,13 +24,14 @@
  *   ..      4096*N the pages. Pages of zeros are in no table. Here the file ends.
  *
  * Sections stand in the order of the machine's devices. Everything is checked before anything is
- * applied. */
+ * applied. Threading: between slices. */
 #ifndef VMM_SCHED_STATE_H
 #define VMM_SCHED_STATE_H
 
 #include "vmm/sched/vm.h"
 
-/* As vm_save and vm_load, in memory. vm_save_buf appends to @out (whose failure is PLX_ENOMEM). */
+/* As vm_save and vm_load (vm.h), errors included, in memory. vm_save_buf appends to @out, whose
+ * failure is PLX_ENOMEM. */
 int vm_save_buf(struct vm *vm, struct wbuf *out, struct plx_err *err);
 int vm_load_buf(struct vm *vm, const void *data, size_t len, struct plx_err *err);
 

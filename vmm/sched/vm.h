@@ -37,7 +37,8 @@ struct vm_config {
 };
 
 /* A machine at reset with empty RAM and a stopped clock at 0. Then vmm/boot loads a kernel into
- * vm_machine(vm) and vm_vcpu(vm, 0), or vm_load replaces everything. */
+ * vm_machine(vm) and vm_vcpu(vm, 0), or vm_load replaces everything. On error *out is NULL. Errors:
+ * those of pc_create; PLX_ENOMEM. */
 int vm_create(const struct vm_config *cfg, struct vm **out, struct plx_err *err);
 void vm_destroy(struct vm *vm); /* NULL is a no-op */
 
@@ -130,13 +131,16 @@ void vm_digest(struct vm *vm, uint64_t scrub_pages, struct vm_digest *out,
 /* --- state.c (ARCHITECTURE.md, "State files") ----------------------------------------------- */
 
 /* The whole state to a file: header, machine configuration, sections, RAM (zero pages
- * left out), each with its hash. Replaces @path durably. */
+ * left out), each with its hash. Replaces @path durably; the backends are idle (hostio_drain).
+ * Errors: PLX_ESTATE (the VM had a host error), PLX_ENOMEM, those of the file. */
 int vm_save(struct vm *vm, const char *path, struct plx_err *err);
 /* Replace the state of a VM created with the same machine configuration. Unknown, missing,
  * truncated or corrupt sections are refused by name before anything is applied; if a section's own
- * load refuses, the VM must be destroyed. */
+ * load refuses, the VM must be destroyed. Errors: PLX_EINVAL (another machine), PLX_ENOTSUP
+ * (a section of no device), PLX_ECORRUPT, PLX_ETRUNCATED, PLX_EVERSION, PLX_ENOMEM, the file's. */
 int vm_load(struct vm *vm, const char *path, struct plx_err *err);
-/* The machine configuration of a state file, for creating the VM to load it into. */
+/* The machine configuration of a state file, for creating the VM to load it into. Errors likewise.
+ */
 int vm_load_config(const char *path, struct machine_config *cfg, struct plx_err *err);
 
 #endif
