@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # What is there stands in the documents: each option of `pollux run` and `pollux replay` in its own
 # section of the manual page, each key of the daemon's configuration in its own, each folder of code in
-# "The tree" of ARCHITECTURE.md. And a port may be forwarded by either protocol, as all of them say.
+# "The tree" of ARCHITECTURE.md. And what the documents name is there: files and functions, sections that
+# the sources cite. And a port may be forwarded by either protocol, as all of them say.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 pollux=${BUILD:-build}/pollux
@@ -30,10 +31,24 @@ for d in base vmm vmm/*/ vmm/dev/backend replica storage consensus proto ops tes
     n=$((n + 1))
     grep -qE "^ +$(basename "$d")/ " <<<"$tree" || wrong "ARCHITECTURE.md: $d is not in the tree"
 done
+folders="base vmm replica storage consensus proto ops tests"
+for path in $(grep -ohE "\\b(${folders// /|})(/[A-Za-z0-9_.*-]+)+" ARCHITECTURE.md README.md | sed 's/\.$//' | sort -u); do
+    n=$((n + 1))
+    compgen -G "$path" >/dev/null || [ -e "$path.c" ] || wrong "the documents name $path"
+done
+words=$(grep -rIhoE '[a-z0-9_]+' $folders | sort -u)
+for name in $(grep -ohE '`[a-z0-9]+(_[a-z0-9]+)+`' ARCHITECTURE.md README.md | tr -d '`' | sort -u); do
+    n=$((n + 1))
+    grep -qx "$name" <<<"$words" || wrong "the documents name $name"
+done
+while read -r title; do
+    n=$((n + 1))
+    grep -qxE "##+ $title" ARCHITECTURE.md || wrong "ARCHITECTURE.md has no section \"$title\""
+done < <(grep -rIhoE 'ARCHITECTURE\.md, "[^"]+"' $folders make Makefile | cut -d'"' -f2 | sort -u)
 "$pollux" run --help | grep -q 'hostfwd=tcp|udp:' || wrong "pollux run --help: no hostfwd=udp"
 section ops/pollux.1 "OPTIONS OF RUN" | grep -q 'hostfwd= { tcp | udp }' || wrong "pollux.1: no hostfwd=udp"
 said=$(timeout 20 "$pollux" run --kernel Makefile --console /dev/null --net user,hostfwd=udp:1x-:1 2>&1)
 [[ $said == *"tcp:PORT-:PORT or udp:PORT-:PORT"* ]] || wrong "hostfwd=udp is refused: $said"
 echo "$n names looked for"
-[ $n -gt 60 ] || wrong "too few"
+[ $n -gt 160 ] || wrong "too few"
 exit $bad
