@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/int.h - what the files of the integer family share: typed register access, host flags,
- * destinations in registers or memory, and their pick functions for the table in int_table.c. */
+ * destinations in registers or memory, and their pick functions for the table in int_table.c. What
+ * each instruction does is what its page of the SDM says (Vol. 2); see undefined.h for the rest. */
 #ifndef VMM_CPU_INT_H
 #define VMM_CPU_INT_H
 

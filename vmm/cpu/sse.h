@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/sse.h - what the MMX and SSE families share: availability checks, operand fetch, and the
- * one way floating-point work reaches the host's SSE unit.
+ * one way floating-point work reaches the host's SSE unit. What each instruction does is what its
+ * page of the SDM says (Vol. 2); what they have in common, Vol. 1, "Programming with Intel MMX
+ * Technology" to "Programming with Intel SSE3, SSSE3, Intel SSE4, and Intel AES-NI".
  *
  * Integer SIMD uses the host's instructions as they are: they are exact everywhere. Floating point
  * does too, under the guest's rounding control, DAZ and FTZ with every exception masked; what the
