@@ -5,12 +5,12 @@
 
 RULES := R1 R2 R3 R4 R5 R6 R7 R8 R9
 RULE_R1 := vmm/sched/cpu_section.c vmm/sched/rounds.c
-RULE_R2 := vmm/cpu/mem.c
+RULE_R2 := vmm/cpu/mem.c vmm/cpu/mem_translate.c
 RULE_R3 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R4 := vmm/sched/vm.c
 RULE_R5 := vmm/sched/vm.c vmm/sched/rounds.c
 RULE_R6 := vmm/cpu/sys_misc.c
-RULE_R7 := vmm/cpu/mem.c vmm/mmu/shadow.c
+RULE_R7 := vmm/cpu/mem.c vmm/cpu/mem_translate.c vmm/mmu/shadow.c
 RULE_R8 := vmm/mmu/ram.c
 RULE_R9 := vmm/sched/digest.c
 

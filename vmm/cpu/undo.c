@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/undo.c - see undo.h; vcpu_mem_undo (mem.c) does it. */
+ * vmm/cpu/undo.c - see undo.h; vcpu_mem_undo (mem_translate.c) does it. */
 #include "vmm/cpu/undo.h"
 
 #include <string.h>

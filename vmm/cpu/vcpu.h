@@ -144,7 +144,7 @@ struct vcpu {
         uint64_t kept;      /* a value that an instruction needs again after a lookup */
         uint64_t found[16]; /* by group of accesses (jit_access.h): what its check found */
     } jit_run;
-    /* Derived, for the inline paths of mem.h; kept by mem.c. */
+    /* Derived, for the inline paths of mem.h; kept by mem_translate.c. */
     struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */
     struct tlb_entry *tlb_code; /* the same for fetches: AC has no say there */
     /* What these may be in the current address space: user's, supervisor's, and with EFLAGS.AC. */
@@ -241,7 +241,7 @@ void seg_load(struct vcpu *v, enum cpu_segreg r, uint16_t sel);
 gva_t seg_linear(struct vcpu *v, unsigned seg, uint64_t off, unsigned size, bool write);
 
 /* --- called whenever CR0, CR3, CR4, EFER, CPL or CS attributes changed what a translation or a
- * decoded block means; drops what must be dropped and sets attention. mem.c */
+ * decoded block means; drops what must be dropped and sets attention. mem_translate.c */
 void vcpu_context_changed(struct vcpu *v);
 
 #endif

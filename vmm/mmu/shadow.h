@@ -94,7 +94,7 @@ enum {
     USE_TOP = 8,      /* further up */
     USE_CODE = 16,    /* decoded instructions (vmm/cpu/block.c) */
     USE_OWED = 32,    /* a table with flags that are set but not stored yet */
-    USE_NOW = 64,     /* none: written fast in this spell, though not ours (vmm/cpu/mem.c) */
+    USE_NOW = 64,     /* none: written fast in this spell, though not ours (mem_translate.c) */
     USE_COMMON = 128, /* decoded instructions that all vCPUs use: every one has it */
     USE_TABLE = USE_LEAF | USE_DIR | USE_TOP,
     USE_ANY_CODE = USE_CODE | USE_COMMON,
@@ -168,7 +168,7 @@ struct shadow {
     unsigned entries; /* per kind, a power of two */
     unsigned nspaces, nhalves, current;
     struct shadow_half *half;    /* of the current space; NULL: it shares nothing */
-    bool moved;                  /* base has changed since the vCPU looked (mem.c) */
+    bool moved;                  /* base has changed since the vCPU looked (mem_translate.c) */
     uint32_t base[SHADOW_KINDS]; /* the first entry of the current space's, or half's, table */
     uint32_t slots, all_slots;   /* per space, and of all */
     uint64_t clock;
