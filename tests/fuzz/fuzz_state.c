@@ -8,8 +8,8 @@
 #include "base/check.h"
 #include "base/hash.h"
 #include "tests/fuzz/fuzz.h"
+#include "vmm/sched/sections.h"
 #include "vmm/sched/state.h"
-#include "vmm/sched/vm_internal.h"
 
 enum { HASH_LEN = 16, HEADER_LEN_AT = 12, SECTIONS_LEN_AT = 24, SLICES = 4 };
 

@@ -16,6 +16,7 @@
 #include "tests/unit/sched_guest.h"
 #include "tests/unit/smp_guest.h"
 #include "tests/unit/zero_disk.h"
+#include "vmm/sched/sections.h"
 #include "vmm/sched/state.h"
 #include "vmm/sched/vm_internal.h"
 

@@ -4,6 +4,7 @@
  * Determinism: the generator here influences no state. Whatever it decides, no digest changes: a
  * digest that does has found state without a section, or something derived that is stale. */
 #include "base/chaos.h"
+#include "vmm/sched/sections.h"
 #include "vmm/sched/vm_internal.h"
 
 enum { DROP_ONE_IN = 4, RELOAD_ONE_IN = 16 };

@@ -12,6 +12,7 @@
 #include "base/alloc.h"
 #include "base/check.h"
 #include "base/io.h"
+#include "vmm/sched/sections.h"
 #include "vmm/sched/vm_internal.h"
 
 static const char magic[8] = {'P', 'L', 'X', 'S', 'T', 'A', 'T', 'E'};
@@ -25,158 +26,6 @@ enum {
     IO_PAGES = 64, /* read at once */
 };
 #define SECTIONS_MAX_LEN (UINT64_C(64) << 20)
-
-static void put_hash(struct wbuf *out, struct hash128 h)
-{
-    wbuf_u64(out, h.lo);
-    wbuf_u64(out, h.hi);
-}
-
-static struct hash128 get_hash(struct rbuf *in)
-{
-    uint64_t lo = rbuf_u64(in);
-
-    return (struct hash128){.lo = lo, .hi = rbuf_u64(in)};
-}
-
-/* --- sections --------------------------------------------------------------------------------- */
-
-void sections_save(struct vm *vm, struct wbuf *out)
-{
-    for (unsigned i = 0; i < vm->m->ndevices; i++) {
-        const struct device *d = &vm->m->devices[i];
-        size_t from = out->len, length_at;
-
-        wbuf_str(out, d->name);
-        wbuf_u32(out, d->version);
-        length_at = out->len;
-        wbuf_u64(out, 0);
-        d->ops->save(d->dev, out);
-        if (out->failed) {
-            return;
-        }
-        uint64_t length = out->len - length_at - sizeof length;
-        memcpy(out->data + length_at, &length, sizeof length);
-        put_hash(out, hash128(out->data + from, out->len - from, STATE_SEED));
-    }
-}
-
-struct section {
-    char name[32];
-    uint32_t version;
-    const uint8_t *data;
-    size_t len;
-};
-
-/* The next section, checked against its hash. */
-static int section_next(struct rbuf *in, struct section *s, struct plx_err *err)
-{
-    const uint8_t *from = in->p;
-    uint64_t length;
-    struct hash128 want, have;
-
-    rbuf_str(in, s->name, sizeof s->name);
-    s->version = rbuf_u32(in);
-    length = rbuf_u64(in);
-    if (in->failed || length > rbuf_left(in)) {
-        return plx_fail(err, PLX_ETRUNCATED, "section '%s' is truncated", s->name);
-    }
-    s->len = (size_t)length;
-    s->data = rbuf_take(in, s->len);
-    have = hash128(from, (size_t)(in->p - from), STATE_SEED);
-    want = get_hash(in);
-    if (in->failed) {
-        return plx_fail(err, PLX_ETRUNCATED, "section '%s' is truncated", s->name);
-    }
-    if (!hash128_eq(want, have)) {
-        return plx_fail(err, PLX_ECORRUPT, "section '%s' is corrupt: its hash does not match",
-                        s->name);
-    }
-    return 0;
-}
-
-/* Every section of the machine once, none unknown. @found is indexed as m->devices. */
-static int sections_parse(const struct machine *m, struct rbuf *in, struct section *found,
-                          struct plx_err *err)
-{
-    memset(found, 0, sizeof *found * m->ndevices);
-    while (rbuf_left(in) > 0) {
-        struct section s;
-        unsigned i = 0;
-        int rc = section_next(in, &s, err);
-        if (rc != 0) {
-            return rc;
-        }
-        while (i < m->ndevices && strcmp(m->devices[i].name, s.name) != 0) {
-            i++;
-        }
-        if (i == m->ndevices) {
-            return plx_fail(err, PLX_ENOTSUP, "section '%s' is of no device of this machine",
-                            s.name);
-        }
-        if (found[i].data != NULL) {
-            return plx_fail(err, PLX_ECORRUPT, "section '%s' is there twice", s.name);
-        }
-        if (s.version > m->devices[i].version) {
-            return plx_fail(err, PLX_EVERSION,
-                            "section '%s' is of version %" PRIu32 ", newer than %" PRIu32, s.name,
-                            s.version, m->devices[i].version);
-        }
-        found[i] = s;
-    }
-    for (unsigned i = 0; i < m->ndevices; i++) {
-        if (found[i].data == NULL) {
-            return plx_fail(err, PLX_ETRUNCATED, "section '%s' is missing", m->devices[i].name);
-        }
-    }
-    return 0;
-}
-
-/* Give each device its section; what a device then saves must be what it was given. */
-static int sections_apply(struct vm *vm, const struct section *found, struct plx_err *err)
-{
-    struct wbuf again;
-    int rc = 0;
-
-    wbuf_init(&again);
-    for (unsigned i = 0; i < vm->m->ndevices && rc == 0; i++) {
-        const struct device *d = &vm->m->devices[i];
-        struct rbuf in;
-        rbuf_init(&in, found[i].data, found[i].len);
-        rc = d->ops->load(d->dev, &in, found[i].version, err);
-        if (rc != 0) {
-            rc = plx_err_wrap(err, rc, "section '%s'", d->name);
-        } else if (!rbuf_done(&in)) {
-            rc = plx_fail(err, PLX_ECORRUPT, "section '%s' is too long", d->name);
-        }
-    }
-    for (unsigned i = 0; i < vm->m->ndevices && rc == 0; i++) {
-        const struct device *d = &vm->m->devices[i];
-        wbuf_clear(&again);
-        d->ops->save(d->dev, &again);
-        if (again.failed) {
-            rc = plx_fail(err, PLX_ENOMEM, "out of memory");
-        } else if (found[i].version == d->version &&
-                   (again.len != found[i].len ||
-                    memcmp(again.data, found[i].data, again.len) != 0)) {
-            rc = plx_fail(err, PLX_ECORRUPT, "section '%s' holds an impossible value", d->name);
-        }
-    }
-    wbuf_free(&again);
-    /* What engines derived implies rights to pages that are others now. */
-    for (unsigned i = 0; vm->pc->owner != NULL && i < vm->m->cfg.vcpus; i++) {
-        vm->cfg.engine->drop(vm->pc->cpus[i].v);
-    }
-    return rc;
-}
-
-int sections_load(struct vm *vm, struct rbuf *in, struct plx_err *err)
-{
-    struct section found[PLX_COUNT(vm->m->devices)];
-    int rc = sections_parse(vm->m, in, found, err);
-
-    return rc != 0 ? rc : sections_apply(vm, found, err);
-}
 
 /* --- header ------------------------------------------------------------------------------------
  */
@@ -199,7 +48,7 @@ static void put_header(struct wbuf *out, const struct header *h)
     wbuf_u64(out, h->seq);
     wbuf_u64(out, h->sections_len);
     wbuf_u64(out, h->npages);
-    put_hash(out, h->ram);
+    state_put_hash(out, h->ram);
     wbuf_u64(out, h->cfg.memory);
     wbuf_u32(out, h->cfg.vcpus);
     wbuf_u32(out, h->cfg.ndisks);
@@ -217,7 +66,7 @@ static void put_header(struct wbuf *out, const struct header *h)
     if (!out->failed) {
         len = (uint32_t)(out->len - from + HASH_LEN);
         memcpy(out->data + from + 12, &len, sizeof len);
-        put_hash(out, hash128(out->data + from, out->len - from, STATE_SEED));
+        state_put_hash(out, hash128(out->data + from, out->len - from, STATE_SEED));
     }
 }
 
@@ -227,7 +76,7 @@ static int parse_header(const uint8_t *data, size_t len, struct header *h, struc
     struct rbuf in, tail;
 
     rbuf_init(&tail, data + len - HASH_LEN, HASH_LEN);
-    if (!hash128_eq(get_hash(&tail), hash128(data, len - HASH_LEN, STATE_SEED))) {
+    if (!hash128_eq(state_get_hash(&tail), hash128(data, len - HASH_LEN, STATE_SEED))) {
         return plx_fail(err, PLX_ECORRUPT, "the header is corrupt: its hash does not match");
     }
     *h = (struct header){.len = (uint32_t)len};
@@ -235,7 +84,7 @@ static int parse_header(const uint8_t *data, size_t len, struct header *h, struc
     h->seq = rbuf_u64(&in);
     h->sections_len = rbuf_u64(&in);
     h->npages = rbuf_u64(&in);
-    h->ram = get_hash(&in);
+    h->ram = state_get_hash(&in);
     h->cfg.memory = rbuf_u64(&in);
     h->cfg.vcpus = rbuf_u32(&in);
     h->cfg.ndisks = rbuf_u32(&in);
@@ -315,11 +164,11 @@ static int save_front(struct vm *vm, struct wbuf *out, uint64_t *npages, struct 
     for (uint64_t page = 0; page < ram_pages(ram); page++) {
         if ((hashes[page].lo | hashes[page].hi) != 0) {
             wbuf_u64(out, ram_gpa_of_page(ram, page));
-            put_hash(out, hashes[page]);
+            state_put_hash(out, hashes[page]);
         }
     }
     if (!out->failed) {
-        put_hash(out, hash128(out->data + table, out->len - table, STATE_SEED));
+        state_put_hash(out, hash128(out->data + table, out->len - table, STATE_SEED));
     }
     while (!out->failed && PAGE_OFFSET(out->len - from) != 0) {
         wbuf_u8(out, 0);
@@ -464,7 +313,7 @@ static int read_header(const struct source *s, struct header *h, struct plx_err 
 /* What is read of a state before anything is applied. */
 struct incoming {
     struct header h;
-    struct section found[64];
+    struct section found[SECTIONS_MAX];
     uint8_t *sections, *table; /* owned */
     uint64_t pages_at;
 };
@@ -481,7 +330,7 @@ static gpa_t table_entry(const struct incoming *in, uint64_t i, struct hash128 *
 
     rbuf_init(&r, in->table + i * ENTRY_LEN, ENTRY_LEN);
     gpa_t gpa = rbuf_u64(&r);
-    *hash = get_hash(&r);
+    *hash = state_get_hash(&r);
     return gpa;
 }
 
@@ -506,7 +355,7 @@ static int read_table(const struct vm *vm, const struct source *s, struct incomi
         return rc;
     }
     rbuf_init(&tail, in->table + len, HASH_LEN);
-    if (!hash128_eq(get_hash(&tail), hash128(in->table, len, STATE_SEED))) {
+    if (!hash128_eq(state_get_hash(&tail), hash128(in->table, len, STATE_SEED))) {
         return plx_fail(err, PLX_ECORRUPT, "the table of pages is corrupt");
     }
     for (uint64_t i = 0; i < in->h.npages; i++) {

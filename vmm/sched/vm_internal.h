@@ -62,11 +62,6 @@ const struct hash128 *digest_pages(struct vm *vm);
 /* H(GPA, content) of one page; zero for a page of zeros. */
 struct hash128 digest_page_hash(gpa_t gpa, const uint8_t *page);
 
-/* state.c: all sections, without RAM; their hashes have this seed. */
-#define STATE_SEED UINT64_C(0x7374617465000001)
-void sections_save(struct vm *vm, struct wbuf *out);
-int sections_load(struct vm *vm, struct rbuf *in, struct plx_err *err);
-
 /* chaos.c: what may happen at a slice boundary. */
 int chaos_boundary(struct vm *vm, struct plx_err *err);
 
