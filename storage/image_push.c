@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * storage/image_push.c - images into a store (image.h).
+ * storage/image_push.c - images into a store (image.h); image_push_name.c gives them their names.
  *
  * The source is taken in regions; each thread takes the next one, reads it, cuts it, names the
  * pieces and puts those that are new. Ends of regions are ends of segments, which costs less than
  * one segment in two hundred and makes threads independent. What another writer is putting at this
  * moment is left to it and looked for at the end. */
-#include "storage/image.h"
+#include "storage/image_push_priv.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 
@@ -16,50 +15,21 @@
 #include "base/clock.h"
 #include "base/io.h"
 
-enum {
-    REGION = 8 << 20,
-    WINDOW = 512 << 10,
-    PIECES = 16,
-    THREADS_MAX = 64,
-    NAME_TRIES = 100,
-    FILE_MAX = 1 << 30
-};
+enum { REGION = 8 << 20, WINDOW = 512 << 10, PIECES = 16, THREADS_MAX = 64 };
 #define COMMIT_EVERY_NS UINT64_C(2000000000) /* what an interruption costs at most */
 #define OTHER_WAIT_NS   UINT64_C(5000000)
 #define OTHER_GIVE_UP   2000 /* waits for a writer that does not get on */
 
-/* What is cut: a disk, or bytes in memory. */
-struct source {
-    struct disk *disk;
-    const uint8_t *mem;
-    uint64_t bytes;
-};
-
 /* The segments of one region, in order. */
-struct region {
+struct push_region {
     struct manifest_segment *segs;
     size_t n, cap;
 };
 
-struct late {
+/* One that another writer was putting. */
+struct push_late {
     uint64_t region;
     size_t at; /* in the region */
-};
-
-struct push {
-    struct store *store;
-    const struct image_push *cfg;
-    struct source src;
-    struct region *regions;
-    uint64_t nregions;
-    pthread_mutex_t lock; /* of all below */
-    uint64_t next;        /* region */
-    struct late *late;
-    size_t nlate, late_cap;
-    struct image_progress *totals;
-    uint64_t committed_ns;
-    int rc;
-    struct plx_err err;
 };
 
 unsigned image_threads(unsigned asked)
@@ -74,7 +44,7 @@ unsigned image_threads(unsigned asked)
     return n > THREADS_MAX ? THREADS_MAX : n;
 }
 
-static int read_source(const struct source *s, uint8_t *buf, uint64_t off, size_t len,
+static int read_source(const struct push_source *s, uint8_t *buf, uint64_t off, size_t len,
                        struct plx_err *err)
 {
     if (s->disk == NULL) {
@@ -84,12 +54,7 @@ static int read_source(const struct source *s, uint8_t *buf, uint64_t off, size_
     return disk_read(s->disk, buf, len, off, err);
 }
 
-static int no_memory(struct plx_err *err)
-{
-    return plx_fail(err, PLX_ENOMEM, "push: out of memory");
-}
-
-static int add_segment(struct region *r, uint64_t off, size_t len, const struct seg_id *id)
+static int add_segment(struct push_region *r, uint64_t off, size_t len, const struct seg_id *id)
 {
     if (r->n == r->cap) {
         size_t cap = r->cap == 0 ? 64 : 2 * r->cap;
@@ -111,7 +76,7 @@ static int put_off(struct push *p, uint64_t region, size_t at)
     (void)pthread_mutex_lock(&p->lock);
     if (p->nlate == p->late_cap) {
         size_t cap = p->late_cap == 0 ? 64 : 2 * p->late_cap;
-        struct late *late = plx_realloc(p->late, cap * sizeof *late);
+        struct push_late *late = plx_realloc(p->late, cap * sizeof *late);
         if (late == NULL) {
             rc = PLX_ENOMEM;
         } else {
@@ -120,7 +85,7 @@ static int put_off(struct push *p, uint64_t region, size_t at)
         }
     }
     if (rc == 0) {
-        p->late[p->nlate++] = (struct late){.region = region, .at = at};
+        p->late[p->nlate++] = (struct push_late){.region = region, .at = at};
     }
     (void)pthread_mutex_unlock(&p->lock);
     return rc;
@@ -131,15 +96,15 @@ static int put_piece(struct push *p, uint64_t region, const struct seg_id *id, e
                      const uint8_t *data, size_t len, uint64_t off, struct image_progress *sum,
                      struct plx_err *err)
 {
-    struct region *r = &p->regions[region];
+    struct push_region *r = &p->regions[region];
     uint64_t stored = 0;
     int rc = STORE_SHARED;
 
     if (add_segment(r, off, len, id) != 0) {
-        return no_memory(err);
+        return push_no_memory(err);
     }
     if (state == SEG_COMING) { /* shared by the other writer's work */
-        rc = put_off(p, region, r->n - 1) != 0 ? no_memory(err) : STORE_SHARED;
+        rc = put_off(p, region, r->n - 1) != 0 ? push_no_memory(err) : STORE_SHARED;
     } else if (state == SEG_ABSENT) {
         rc = store_put_named(p->store, data, len, id, &stored, err);
     }
@@ -342,7 +307,7 @@ static void *worker(void *arg)
     while (take_region(p, &region)) {
         struct image_progress sum = {0};
         struct plx_err err = {{0}};
-        int rc = buf == NULL ? no_memory(&err) : do_region(p, region, buf, &sum, &err);
+        int rc = buf == NULL ? push_no_memory(&err) : do_region(p, region, buf, &sum, &err);
         region_done(p, &sum, rc, &err);
     }
     plx_free(buf);
@@ -369,8 +334,7 @@ static void run_workers(struct push *p)
     }
 }
 
-/* Put a segment from the source again. */
-static int put_again(struct push *p, const struct manifest_segment *g, struct plx_err *err)
+int push_again(struct push *p, const struct manifest_segment *g, struct plx_err *err)
 {
     uint8_t *buf = plx_calloc(1, g->len);
     struct seg_id id = {{0}};
@@ -382,7 +346,7 @@ static int put_again(struct push *p, const struct manifest_segment *g, struct pl
     end = end < p->src.bytes ? end : p->src.bytes;
     uint8_t *wide = plx_calloc(1, (size_t)(end - first));
     int rc = buf == NULL || wide == NULL
-                 ? no_memory(err)
+                 ? push_no_memory(err)
                  : read_source(&p->src, wide, first, (size_t)(end - first), err);
     if (rc == 0 && buf != NULL && wide != NULL) {
         memcpy(buf, wide + (g->off - first), g->len);
@@ -406,7 +370,7 @@ static int look_at_late(struct push *p, bool give_up, struct plx_err *err)
     struct seg_id *ids = plx_calloc(p->nlate, sizeof *ids);
     uint8_t *states = plx_calloc(p->nlate, 1);
     size_t kept = 0;
-    int rc = ids == NULL || states == NULL ? no_memory(err) : 0;
+    int rc = ids == NULL || states == NULL ? push_no_memory(err) : 0;
 
     for (size_t i = 0; i < p->nlate && rc == 0; i++) {
         ids[i] = p->regions[p->late[i].region].segs[p->late[i].at].id;
@@ -418,7 +382,7 @@ static int look_at_late(struct push *p, bool give_up, struct plx_err *err)
         } else if (states[i] != SEG_THERE) {
             const struct manifest_segment *g = &p->regions[p->late[i].region].segs[p->late[i].at];
             uint64_t before = p->totals->stored_bytes;
-            rc = put_again(p, g, err);
+            rc = push_again(p, g, err);
             if (p->totals->stored_bytes != before) { /* it was not shared after all */
                 p->totals->shared--;
                 p->totals->shared_bytes -= g->len;
@@ -457,7 +421,7 @@ static int join_regions(struct push *p, struct manifest_stream *out, struct plx_
     *out = (struct manifest_stream){.bytes = p->src.bytes};
     out->segs = plx_calloc(n + 1, sizeof *out->segs);
     if (out->segs == NULL) {
-        return no_memory(err);
+        return push_no_memory(err);
     }
     for (uint64_t i = 0; i < p->nregions; i++) {
         if (p->regions[i].n > 0) {
@@ -468,7 +432,7 @@ static int join_regions(struct push *p, struct manifest_stream *out, struct plx_
     return 0;
 }
 
-static int push_stream(struct push *p, const struct source *src, struct manifest_stream *out,
+static int push_stream(struct push *p, const struct push_source *src, struct manifest_stream *out,
                        struct plx_err *err)
 {
     p->src = *src;
@@ -477,7 +441,7 @@ static int push_stream(struct push *p, const struct source *src, struct manifest
     p->nregions = (src->bytes + REGION - 1) / REGION;
     p->regions = plx_calloc(p->nregions + 1, sizeof *p->regions);
     if (p->regions == NULL) {
-        return no_memory(err);
+        return push_no_memory(err);
     }
     run_workers(p);
     int rc = p->rc;
@@ -505,184 +469,16 @@ static int push_file(struct push *p, const char *path, struct manifest_stream *o
     if (path == NULL) {
         return 0;
     }
-    int rc = io_read_file(path, FILE_MAX, &file, err);
+    int rc = io_read_file(path, PUSH_FILE_MAX, &file, err);
     if (rc == 0 && file.len == 0) {
         rc = plx_fail(err, PLX_EINVAL, "%s is empty", path);
     }
     if (rc == 0) {
-        struct source src = {.mem = file.data, .bytes = file.len};
+        struct push_source src = {.mem = file.data, .bytes = file.len};
         p->totals->total += file.len;
         rc = push_stream(p, &src, out, err);
         wbuf_free(&file);
     }
-    return rc;
-}
-
-/* --- the name ------------------------------------------------------------------------------- */
-
-static int list_ids(const struct manifest *m, const struct image_ref *ref, struct seg_id **out,
-                    size_t *n)
-{
-    *n = ref->manifest.nparts + (size_t)ref->profile.nparts;
-    for (int k = 0; k < STREAMS; k++) {
-        *n += m->streams[k].n;
-    }
-    struct seg_id *ids = plx_calloc(*n + 1, sizeof *ids);
-    *out = ids;
-    if (ids == NULL) {
-        return PLX_ENOMEM;
-    }
-    for (int k = 0; k < STREAMS; k++) {
-        for (size_t i = 0; i < m->streams[k].n; i++) {
-            *ids++ = m->streams[k].segs[i].id;
-        }
-    }
-    for (uint32_t i = 0; i < ref->manifest.nparts; i++) {
-        *ids++ = ref->manifest.parts[i];
-    }
-    for (uint32_t i = 0; i < ref->profile.nparts; i++) {
-        *ids++ = ref->profile.parts[i];
-    }
-    return 0;
-}
-
-/* One try to set the name: 0, an error, or 1 with *missing. */
-static int try_name(struct store *s, const struct image_ref *ref, const struct manifest *m,
-                    size_t *missing, struct plx_err *err)
-{
-    char name[IMAGE_NAME];
-    struct seg_id *ids = NULL;
-    struct wbuf value;
-    size_t n;
-    int rc;
-
-    wbuf_init(&value);
-    image_name_text(ref->name, ref->tag, name);
-    if (image_ref_put(ref, &value) != 0 || list_ids(m, ref, &ids, &n) != 0) {
-        rc = no_memory(err);
-    } else if (value.len > NAME_VALUE_MAX) {
-        rc = plx_fail(err, PLX_ERANGE, "image %s has too many segments", name);
-    } else {
-        rc = store_ops(s)->name_put(store_self(s), name, value.data, value.len, ids, n, missing,
-                                    err);
-    }
-    wbuf_free(&value);
-    plx_free(ids);
-    return rc;
-}
-
-int image_adopt(struct store *s, const struct image_ref *ref, const struct manifest *m,
-                struct seg_id *missing, struct plx_err *err)
-{
-    struct seg_id *ids = NULL;
-    size_t at, n;
-    int rc = try_name(s, ref, m, &at, err);
-
-    if (rc <= 0) {
-        return rc;
-    }
-    if (missing != NULL) {
-        if (list_ids(m, ref, &ids, &n) != 0) {
-            return no_memory(err);
-        }
-        *missing = ids[at];
-        plx_free(ids);
-    }
-    return plx_fail(err, PLX_ENOENT, "image %s:%s: a segment is missing", ref->name, ref->tag);
-}
-
-/* Where everything a manifest was made of can be read again. */
-struct sources {
-    struct disk *disk;
-    const struct wbuf *text; /* the encoded manifest */
-};
-
-/* Put what a sweep took: segment number @missing of list_ids. */
-static int restore(struct push *p, const struct sources *from, const struct manifest *m,
-                   size_t missing, struct plx_err *err)
-{
-    const char *const files[STREAMS] = {NULL, p->cfg->kernel, p->cfg->initrd};
-
-    for (int k = 0; k < STREAMS; k++) {
-        const struct manifest_stream *s = &m->streams[k];
-        if (missing >= s->n) {
-            missing -= s->n;
-            continue;
-        }
-        if (k == STREAM_DISK) {
-            p->src = (struct source){.disk = from->disk, .bytes = s->bytes};
-            return put_again(p, &s->segs[missing], err);
-        }
-        struct wbuf file;
-        int rc = io_read_file(files[k], FILE_MAX, &file, err);
-        if (rc == 0) {
-            p->src = (struct source){.mem = file.data, .bytes = file.len};
-            rc = file.len == s->bytes
-                     ? put_again(p, &s->segs[missing], err)
-                     : plx_fail(err, PLX_ESTALE, "%s changed while it was pushed", files[k]);
-            wbuf_free(&file);
-        }
-        return rc;
-    }
-    struct store_blob again;
-    int rc = store_put_blob(p->store, from->text->data, from->text->len, &again, err);
-    store_blob_free(&again);
-    return rc;
-}
-
-/* Put segment number @first again; a sweep takes many at a time, so look at those behind it too. */
-static int restore_from(struct push *p, const struct sources *from, const struct manifest *m,
-                        const struct image_ref *ref, size_t first, struct plx_err *err)
-{
-    struct seg_id *ids = NULL;
-    uint8_t *states = NULL;
-    size_t n;
-    int rc = restore(p, from, m, first++, err);
-
-    if (rc == 0 && (list_ids(m, ref, &ids, &n) != 0 || (states = plx_calloc(n, 1)) == NULL)) {
-        rc = no_memory(err);
-    }
-    if (rc == 0) {
-        rc = store_look(p->store, ids + first, n - first, states, err);
-    }
-    for (size_t i = first; rc == 0 && i < n; i++) {
-        rc = states[i - first] != SEG_THERE ? restore(p, from, m, i, err) : 0;
-    }
-    plx_free(ids);
-    plx_free(states);
-    return rc;
-}
-
-static int name_it(struct push *p, const struct manifest *m, struct disk *disk,
-                   struct image_ref *ref, struct plx_err *err)
-{
-    struct wbuf text;
-    int rc;
-
-    wbuf_init(&text);
-    if (manifest_put(m, &text) != 0) {
-        wbuf_free(&text);
-        return no_memory(err);
-    }
-    if (text.len > MANIFEST_MAX) {
-        wbuf_free(&text);
-        return plx_fail(err, PLX_ERANGE,
-                        "the image has too many segments: push it with larger ones");
-    }
-    struct sources from = {.disk = disk, .text = &text};
-    sha256(text.data, text.len, ref->sha);
-    rc = store_put_blob(p->store, text.data, text.len, &ref->manifest, err);
-    for (int tries = 0; rc == 0; tries++) {
-        size_t missing = 0;
-        rc = try_name(p->store, ref, m, &missing, err);
-        if (rc <= 0) {
-            break;
-        }
-        rc = tries == NAME_TRIES
-                 ? plx_fail(err, PLX_EBUSY, "sweeps keep taking what is pushed: try again")
-                 : restore_from(p, &from, m, ref, missing, err);
-    }
-    wbuf_free(&text);
     return rc;
 }
 
@@ -742,13 +538,13 @@ int image_push(struct store *s, const struct image_push *cfg, struct disk *disk,
         rc = push_file(&p, cfg->initrd, &m.streams[STREAM_INITRD], err);
     }
     if (rc == 0) {
-        struct source src = {.disk = disk, .bytes = disk->geo.bytes};
+        struct push_source src = {.disk = disk, .bytes = disk->geo.bytes};
         rc = push_stream(&p, &src, &m.streams[STREAM_DISK], err);
     }
     if (rc == 0) {
         ref.data_bytes = totals->data_bytes;
         ref.stored_bytes = totals->stored_bytes;
-        rc = name_it(&p, &m, disk, &ref, err);
+        rc = push_name(&p, &m, disk, &ref, err);
     }
     if (rc != 0) {
         (void)store_commit(s, NULL); /* for the next try */
