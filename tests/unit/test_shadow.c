@@ -582,6 +582,39 @@ static void a_half_is_shared(void **state)
     close_world(&w);
 }
 
+/* Entries that came from one table are as many as there are entries, and go with it all the same.
+ */
+static void a_table_may_map_all_there_is(void **state)
+{
+    enum { DIR = 0x2000, LEAF = 0x3000 };
+    static const struct walk_result r = {
+        .page = 0x5000, .perm = WALK_R, .entry = {0x1000, DIR, LEAF}, .nentries = 3, .shift = 21};
+    static const gpa_t stores[] = {LEAF, DIR};
+    struct ram *ram;
+    struct shadow *s;
+    bool attention;
+
+    (void)state;
+    assert_int_equal(ram_create(G_RAM, &ram, NULL), 0);
+    assert_int_equal(shadow_create(&SHADOW_DEFAULT, ram, &attention, 0, &s), 0);
+    for (size_t i = 0; i < sizeof stores / sizeof stores[0]; i++) {
+        uint32_t n = 0;
+        for (unsigned space = 0; space < 4; space++) {
+            shadow_select(s, &(struct shadow_key){.cr3 = space * PAGE_SIZE});
+            for (gva_t lin = 0; lin < s->entries * PAGE_SIZE; lin += PAGE_SIZE) {
+                shadow_fill(s, shadow_slot(s, SHADOW_USER, lin), lin, &r);
+                n++;
+            }
+        }
+        assert_int_equal(n, 65536); /* which no 16 bits hold */
+        shadow_table_written(s, stores[i] >> PAGE_SHIFT, stores[i], 8);
+        assert_int_equal(s->counters.drops_store, (i + 1) * n);
+        assert_int_equal(s->use[LEAF >> PAGE_SHIFT] | s->use[DIR >> PAGE_SHIFT], 0);
+    }
+    shadow_destroy(s);
+    ram_destroy(ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -592,6 +625,7 @@ int main(void)
         cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),
         cmocka_unit_test(spaces_are_kept),
         cmocka_unit_test_teardown(a_half_is_shared, back_to_the_lower_half),
+        cmocka_unit_test(a_table_may_map_all_there_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

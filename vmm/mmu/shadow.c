@@ -568,7 +568,7 @@ void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
 
 /* Drop the entries that came from the guest's entries in [from, to) of one table. */
 static void drop_range(struct shadow *s, uint32_t *heads, size_t off, gpa_t from, gpa_t to,
-                       const uint16_t *left, uint64_t *counter)
+                       const uint32_t *left, uint64_t *counter)
 {
     size_t field =
         off == BY_LEAF ? offsetof(struct shadow_entry, leaf) : offsetof(struct shadow_entry, dir);

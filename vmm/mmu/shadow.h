@@ -101,10 +101,10 @@ enum {
     USE_GUARDED = USE_TABLE | USE_ANY_CODE | USE_OWED /* no wtag */
 };
 
-struct shadow_page {  /* the counts behind use */
-    uint32_t entries; /* first that maps it */
-    uint16_t nleaf, ndir;
-    uint16_t tops; /* bit i: space i has it among its tops */
+struct shadow_page {      /* the counts behind use */
+    uint32_t entries;     /* first that maps it */
+    uint32_t nleaf, ndir; /* as many as there are entries, if all came from one table */
+    uint16_t tops;        /* bit i: space i has it among its tops */
 };
 
 enum { SHADOW_BATCH_MAX = 64 };
