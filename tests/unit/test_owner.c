@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/alloc.h"
 #include "base/prng.h"
 #include "vmm/mmu/owner.h"
 #include "vmm/tunables.h"
@@ -150,6 +151,40 @@ static void a_contended_page_cools_when_one_writes_alone(void **state)
     check(t);
 }
 
+static void on_no_revoke(void *ctx, unsigned vcpu, uint64_t page, bool all)
+{
+    (void)ctx;
+    (void)vcpu;
+    (void)page;
+    (void)all;
+}
+
+/* A guest may write as many contended pages in a spell as it has: no memory is asked for then. */
+static void a_long_spell_needs_no_memory(void **state)
+{
+    enum { MANY = 5000 };
+    static const struct owner_ops none = {on_no_revoke};
+    struct owner *o;
+
+    (void)state;
+    assert_int_equal(owner_create(MANY, 2, &none, NULL, &o, NULL), 0);
+    for (uint64_t page = 0; page < MANY; page++) {
+        for (unsigned i = 0; owner_serial(o, page, i % 2, OWNER_W) == (OWNER_R | OWNER_W); i++) {
+            assert_true(i < 100);
+        }
+        owner_settle(o);
+    }
+    plx_heap_fail_at(0);
+    for (uint64_t page = 0; page < MANY; page++) {
+        assert_int_equal(owner_serial(o, page, 0, OWNER_W), OWNER_R | OWNER_NOW);
+    }
+    plx_heap_fail_never();
+    assert_int_equal(o->nwritten, MANY);
+    owner_settle(o);
+    assert_int_equal(o->nwritten, 0);
+    owner_destroy(o);
+}
+
 static void random_accesses_keep_one_writer_or_many_readers(void **state)
 {
     struct fixture *t = *state;
@@ -229,6 +264,7 @@ int main(void)
         TEST(a_write_takes_the_page_and_a_read_shares_it),
         TEST(a_contended_page_stays_shared),
         TEST(a_contended_page_cools_when_one_writes_alone),
+        cmocka_unit_test(a_long_spell_needs_no_memory),
         TEST(random_accesses_keep_one_writer_or_many_readers),
         TEST(the_section_holds_all_of_it),
         TEST(hostile_sections_are_refused),

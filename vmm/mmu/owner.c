@@ -16,8 +16,6 @@
 #include "vmm/dev/section.h"
 #include "vmm/tunables.h"
 
-enum { WRITTEN_MIN = 1024 };
-
 int owner_create(uint64_t npages, unsigned vcpus, const struct owner_ops *ops, void *ctx,
                  struct owner **out, struct plx_err *err)
 {
@@ -28,8 +26,7 @@ int owner_create(uint64_t npages, unsigned vcpus, const struct owner_ops *ops, v
     if (o != NULL) {
         o->pages = plx_calloc(npages, sizeof *o->pages);
         o->wrote = plx_calloc(npages, sizeof *o->wrote);
-        o->written = plx_calloc(WRITTEN_MIN, sizeof *o->written);
-        o->written_max = WRITTEN_MIN;
+        o->written = plx_calloc(npages, sizeof *o->written);
     }
     if (o == NULL || o->pages == NULL || o->wrote == NULL || o->written == NULL) {
         owner_destroy(o);
@@ -91,11 +88,6 @@ static void note_written(struct owner *o, uint64_t page, unsigned vcpu)
     uint16_t bit = (uint16_t)(1U << vcpu);
 
     if (o->wrote[page] == 0) {
-        if (o->nwritten == o->written_max) {
-            o->written_max *= 2;
-            o->written = plx_realloc(o->written, o->written_max * sizeof *o->written);
-            PLX_CHECK(o->written != NULL); /* a few kilobytes: nothing sensible is left to do */
-        }
         o->written[o->nwritten++] = page;
     }
     o->counters.in_place += (o->wrote[page] & bit) == 0;

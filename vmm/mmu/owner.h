@@ -58,8 +58,8 @@ struct owner {
     struct owner_page *pages;
     /* The spell: serial runs since the last parallel part or start of a slice. */
     uint16_t *wrote;   /* per page: the vCPUs that wrote it in place */
-    uint64_t *written; /* pages with wrote != 0 */
-    uint64_t nwritten, written_max;
+    uint64_t *written; /* pages with wrote != 0; room for all: a guest must not make us allocate */
+    uint64_t nwritten;
     uint64_t spell; /* counts them; no state */
     uint64_t npages;
     unsigned vcpus;
