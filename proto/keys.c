@@ -303,16 +303,6 @@ int authoriser_allow(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN], con
     return rc;
 }
 
-void authoriser_revoke(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN])
-{
-    (void)pthread_mutex_lock(&a->lock);
-    int i = find_key(a, key);
-    if (i >= 0) {
-        a->keys[i] = a->keys[--a->n];
-    }
-    (void)pthread_mutex_unlock(&a->lock);
-}
-
 void authoriser_set(struct authoriser *a, const struct authoriser_key *keys, unsigned n)
 {
     PLX_CHECK(n <= AUTHORISER_KEYS);

@@ -47,8 +47,6 @@ void authoriser_stop(struct authoriser *a); /* NULL is a no-op; before zmq_ctx_t
 /* Let clients with this key in; messages from them carry @user as their "User-Id". The same key
  * again replaces @user. At most AUTHORISER_KEYS: PLX_ERANGE. */
 int authoriser_allow(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN], const char *user);
-/* New connections of this key are refused; existing ones stay. */
-void authoriser_revoke(struct authoriser *a, const uint8_t key[CURVE_KEY_LEN]);
 /* Exactly these from now on; @n is at most AUTHORISER_KEYS. */
 void authoriser_set(struct authoriser *a, const struct authoriser_key *keys, unsigned n);
 /* Is a key of this user let in now? So an existing connection can be judged again. */

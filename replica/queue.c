@@ -48,16 +48,6 @@ void recs_drop_through(struct rep_recs *q, uint64_t seq)
     }
 }
 
-struct rep_rec *recs_find(const struct rep_recs *q, uint64_t seq)
-{
-    struct rep_rec *rec = q->first;
-
-    while (rec != NULL && rec->seq < seq) {
-        rec = rec->next;
-    }
-    return rec != NULL && rec->seq == seq ? rec : NULL;
-}
-
 void held_init(struct held_outputs *q)
 {
     *q = (struct held_outputs){.last = &q->first};

@@ -27,8 +27,7 @@ void recs_init(struct rep_recs *q);
 void recs_free(struct rep_recs *q);
 struct rep_rec *recs_add(struct rep_recs *q, uint64_t seq, uint64_t start_ns, const void *data,
                          size_t len);
-void recs_drop_through(struct rep_recs *q, uint64_t seq);          /* forget all up to @seq */
-struct rep_rec *recs_find(const struct rep_recs *q, uint64_t seq); /* NULL: not kept */
+void recs_drop_through(struct rep_recs *q, uint64_t seq); /* forget all up to @seq */
 
 struct held_output {
     struct held_output *next;

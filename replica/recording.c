@@ -206,12 +206,6 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
     return recording_digest(rec, &digest, NULL, 0, err);
 }
 
-int recording_append_bytes(struct recording *rec, uint64_t seq, const void *record, size_t len,
-                           struct plx_err *err)
-{
-    return log_append(rec->log, seq, record, len, err);
-}
-
 int recording_append(struct recording *rec, const struct record *r, struct plx_err *err)
 {
     wbuf_clear(&rec->bytes);

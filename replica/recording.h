@@ -37,9 +37,6 @@ int recording_begin(struct recording *rec, struct vm *vm, const struct vm_config
 
 /* Of what follows errors are those of replica/log.h's functions, and PLX_ENOMEM. */
 int recording_append(struct recording *rec, const struct record *r, struct plx_err *err);
-/* The same for a record already in its binary form. */
-int recording_append_bytes(struct recording *rec, uint64_t seq, const void *record, size_t len,
-                           struct plx_err *err);
 int recording_digest(struct recording *rec, const struct vm_digest *d,
                      const struct digest_page *pages, size_t npages, struct plx_err *err);
 /* Take the digest of @vm, with the stretch of RAM that is due, and log it. Call it every

@@ -168,7 +168,6 @@ struct io_queue; /* opaque; one thread */
 int io_queue_create(enum io_queue_kind kind, unsigned depth, struct io_queue **out,
                     struct plx_err *err);
 void io_queue_destroy(struct io_queue *q); /* waits for what runs, calls done; NULL is a no-op */
-const char *io_queue_name(const struct io_queue *q); /* "io_uring" or "threads" */
 /* Takes the request; never calls done, never blocks. It may not start before io_queue_run. */
 void io_queue_submit(struct io_queue *q, struct io_request *r);
 /* Starts what was submitted and calls done for what is finished; with @wait, waits until at

@@ -341,11 +341,6 @@ void io_queue_destroy(struct io_queue *q)
     plx_free(q);
 }
 
-const char *io_queue_name(const struct io_queue *q)
-{
-    return q->uring ? "io_uring" : "threads";
-}
-
 void io_queue_submit(struct io_queue *q, struct io_request *r)
 {
     q->pending++;

@@ -557,14 +557,3 @@ void store_mem_fail_at(void *self, int k)
     m->fail_at = k;
     (void)pthread_mutex_unlock(&m->lock);
 }
-
-bool store_mem_flip(void *self, size_t k, size_t bit)
-{
-    struct mem *m = self;
-
-    if (k >= m->n || m->items[k].data == NULL) {
-        return false;
-    }
-    m->items[k].data[bit / 8 % m->items[k].form.stored_len] ^= (uint8_t)(1u << bit % 8);
-    return true;
-}

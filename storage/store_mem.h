@@ -10,7 +10,5 @@
 int store_mem_open(const struct seg_ops **ops, void **self, struct plx_err *err);
 /* The @k-th put, get or commit from now (0: the next) fails with PLX_EIO, once. */
 void store_mem_fail_at(void *self, int k);
-/* Flip one bit of the stored form of the @k-th segment in order of putting. False: no such one. */
-bool store_mem_flip(void *self, size_t k, size_t bit);
 
 #endif

@@ -130,13 +130,6 @@ void stream_arrived(void *ctx, const struct seg_id *id, uint32_t raw_len,
     (void)pthread_mutex_unlock(&s->lock);
 }
 
-void stream_attach(struct stream *s, struct image_client *client)
-{
-    (void)pthread_mutex_lock(&s->lock);
-    s->cfg.client = client;
-    (void)pthread_mutex_unlock(&s->lock);
-}
-
 void stream_stop(struct stream *s)
 {
     (void)pthread_mutex_lock(&s->lock);

@@ -24,7 +24,7 @@ struct stream_config {
     struct store *store;         /* NULL, or where the whole image is, or part of it */
     bool hold;                   /* all is in @store: take hold of it (store_hold) */
     struct store *cache;         /* NULL, or where the client puts what comes */
-    struct image_client *client; /* NULL: all must be in @store. stream_attach sets it later */
+    struct image_client *client; /* NULL: all must be in @store */
     bool no_rest;                /* fetch the profile only */
 };
 
@@ -42,11 +42,10 @@ struct stream_progress {
 int stream_open(const struct stream_config *cfg, struct stream **out, struct plx_err *err);
 struct disk *stream_disk(struct stream *s); /* disk_close frees the stream */
 
-/* For the client's configuration, with the stream as context; then stream_attach before reading. */
+/* For the client's configuration, with the stream as context. */
 bool stream_next(void *ctx, struct seg_id *id, enum client_urgency *urgency);
 void stream_arrived(void *ctx, const struct seg_id *id, uint32_t raw_len,
                     enum client_urgency urgency);
-void stream_attach(struct stream *s, struct image_client *client);
 
 /* Reads that wait, and those to come, end with an error: before the client is closed. */
 void stream_stop(struct stream *s);

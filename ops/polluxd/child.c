@@ -43,16 +43,6 @@ struct child *child_find(const struct daemon *d, uint64_t incarnation)
     return NULL;
 }
 
-struct child *child_of_vm(const struct daemon *d, const uint8_t *uuid)
-{
-    for (struct child *c = d->children; c != NULL; c = c->next) {
-        if (!c->leaving && !c->closed && memcmp(c->vm, uuid, ROLES_UUID_LEN) == 0) {
-            return c;
-        }
-    }
-    return NULL;
-}
-
 /* --- sending ------------------------------------------------------------------------------- */
 
 int child_send(struct child *c, Ctl__ToReplica *msg, const int *fds, unsigned nfds)

@@ -211,7 +211,6 @@ int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
                 struct plx_err *err);
 void child_scan(struct daemon *d); /* adopt replicas that lost their daemon */
 struct child *child_find(const struct daemon *d, uint64_t incarnation);
-struct child *child_of_vm(const struct daemon *d, const uint8_t *uuid); /* that is named; NULL */
 void child_learn(struct child *c, const struct roles_vm *vm); /* name and NICs of an adopted one */
 int child_send(struct child *c, Ctl__ToReplica *msg, const int *fds, unsigned nfds);
 void child_send_roles(struct child *c, const struct roles_vm *vm, uint64_t nonce);

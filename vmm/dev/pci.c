@@ -272,11 +272,6 @@ static const struct bus_range_ops ports_ops = {ports_read, ports_write};
 
 /* --- building ----------------------------------------------------------------------------- */
 
-struct pci_function *pci_function_at(struct pci_bus *bus, unsigned slot)
-{
-    return slot < PCI_SLOTS ? bus->slots[slot] : NULL;
-}
-
 int pci_add_function(struct pci_bus *bus, unsigned slot, const char *name,
                      const struct pci_ids *ids, struct pci_function **out, struct plx_err *err)
 {

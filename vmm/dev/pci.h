@@ -111,7 +111,6 @@ void pci_destroy(struct pci_bus *bus); /* with all functions; NULL is a no-op */
 /* A new function in an empty slot (0 would be the host bridge's). Owned by the bus. */
 int pci_add_function(struct pci_bus *bus, unsigned slot, const char *name,
                      const struct pci_ids *ids, struct pci_function **out, struct plx_err *err);
-struct pci_function *pci_function_at(struct pci_bus *bus, unsigned slot); /* or NULL */
 
 /* Building a function, before the first reset. */
 void pci_add_bar(struct pci_function *fn, unsigned bar, enum bus_space space, uint64_t size,

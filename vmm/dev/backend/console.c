@@ -33,18 +33,11 @@ static void restore_terminal(void)
     }
 }
 
-void console_cooked(struct console *c)
-{
-    if (c->in == STDIN_FILENO) {
-        restore_terminal();
-    }
-}
-
-void console_raw(struct console *c)
+static void make_terminal_raw(void)
 {
     struct termios raw;
 
-    if (c->in != STDIN_FILENO || terminal_is_raw || tcgetattr(STDIN_FILENO, &found) != 0) {
+    if (terminal_is_raw || tcgetattr(STDIN_FILENO, &found) != 0) {
         return; /* not a terminal: nothing to set */
     }
     raw = found;
@@ -66,7 +59,7 @@ int console_open_stdio(struct console **out, struct plx_err *err)
     if (!registered) {
         registered = atexit(restore_terminal) == 0;
     }
-    console_raw(*out);
+    make_terminal_raw();
     return 0;
 }
 

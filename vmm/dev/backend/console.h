@@ -25,8 +25,5 @@ int console_fd(const struct console *c); /* to poll for input; -1: none, or none
 size_t console_read(struct console *c, void *buf, size_t cap);
 unsigned console_events(struct console *c); /* since the last call */
 int console_write(struct console *c, const void *data, size_t len, struct plx_err *err);
-/* Give the terminal back (a monitor prompt), and take it again. */
-void console_cooked(struct console *c);
-void console_raw(struct console *c);
 
 #endif

@@ -528,8 +528,3 @@ void diskfile_get_stamp(const struct diskfile *d, struct disk_stamp *out)
 {
     *out = d->overlay != NULL ? d->overlay->stamp : (struct disk_stamp){.epoch = 0};
 }
-
-uint64_t diskfile_allocated(const struct diskfile *d)
-{
-    return d->overlay != NULL ? overlay_allocated(d->overlay) * OVERLAY_BLOCK : 0;
-}

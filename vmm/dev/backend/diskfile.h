@@ -92,6 +92,5 @@ int diskfile_drain(struct diskfile *d, struct plx_err *err); /* wait until nothi
 /* Overlay mode only (plain: no-ops that give zeros). */
 int diskfile_stamp(struct diskfile *d, const struct disk_stamp *stamp, struct plx_err *err);
 void diskfile_get_stamp(const struct diskfile *d, struct disk_stamp *out);
-uint64_t diskfile_allocated(const struct diskfile *d); /* bytes in the overlay */
 
 #endif

@@ -326,15 +326,6 @@ unsigned hostio_events(struct hostio *h)
            ((events & CONSOLE_EVENT_MONITOR) != 0 ? HOSTIO_MONITOR : 0u);
 }
 
-void hostio_console_cooked(struct hostio *h, bool cooked)
-{
-    if (h->console != NULL && cooked) {
-        console_cooked(h->console);
-    } else if (h->console != NULL) {
-        console_raw(h->console);
-    }
-}
-
 /* --- outputs ------------------------------------------------------------------------------ */
 
 static void send_frame(struct hostio *h, unsigned nic, const uint8_t *frame, uint32_t len)

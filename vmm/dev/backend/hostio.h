@@ -103,8 +103,6 @@ unsigned hostio_pollfds(struct hostio *h, struct pollfd *fds, unsigned cap, uint
 /* Escapes typed at the console since the last call. */
 enum { HOSTIO_QUIT = 1, HOSTIO_MONITOR = 2 };
 unsigned hostio_events(struct hostio *h);
-/* Give the terminal its line editing back (for a monitor prompt), or take it away again. */
-void hostio_console_cooked(struct hostio *h, bool cooked);
 
 /* Carry out one output: disks at once (any replica), network and console when released. Kinds that
  * do not concern it are ignored. A full or absent TAP drops the frame, counted.
