@@ -46,8 +46,9 @@ struct machine *vm_machine(struct vm *vm);
 struct vcpu *vm_vcpu(struct vm *vm, unsigned i);
 
 /* Run one slice. @r->seq must be vm_seq + 1 and start no earlier than vm_now; outputs are appended
- * to @out. Errors: PLX_EINVAL/PLX_ECORRUPT (the record does not fit the state: nothing changed),
- * or what disk_result returned (the VM can no longer be used). */
+ * to @out. Errors: PLX_EINVAL/PLX_ECORRUPT (the record does not fit the state), PLX_ESTATE (the VM
+ * has stopped, or had a host error) and PLX_ENOMEM: nothing changed; or what disk_result returned
+ * (the VM can no longer be used). */
 int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, struct plx_err *err);
 
 uint64_t vm_seq(const struct vm *vm); /* of the last slice that ran; 0 at first */
