@@ -56,13 +56,11 @@ static int open_pair(struct pair *p, struct plx_err *err)
 
 static void report_input(FILE *to, const char *name, uint32_t i, const struct input *in)
 {
-    static const char *const kinds[INPUT_KIND_END] = {[INPUT_ENTROPY] = "entropy",
-                                                      [INPUT_WALLCLOCK] = "wall clock",
-                                                      [INPUT_NET_RX] = "frame",
-                                                      [INPUT_CONSOLE_RX] = "console input",
-                                                      [INPUT_DISK_DONE] = "disk answer",
-                                                      [INPUT_JUMP] = "jump of the clock",
-                                                      [INPUT_POWER_BUTTON] = "power button"};
+    static const char *const kinds[INPUT_KIND_END] = {
+        [INPUT_ENTROPY] = "entropy",       [INPUT_WALLCLOCK] = "wall clock",
+        [INPUT_NET_RX] = "frame",          [INPUT_CONSOLE_RX] = "console input",
+        [INPUT_DISK_DONE] = "disk answer", [INPUT_JUMP] = "jump of the clock",
+        [INPUT_TYPED_BY] = "who typed",    [INPUT_POWER_BUTTON] = "power button"};
 
     (void)fprintf(to,
                   "  input %" PRIu32 ", %s: %s, device %u, argument %" PRIu64

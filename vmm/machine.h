@@ -106,7 +106,8 @@ void machine_reset(struct machine *m); /* every device, in order */
 /* Append; PLX_CHECKs that the name is new and that there is room. */
 void machine_add_device(struct machine *m, const char *name, uint32_t version,
                         const struct device_ops *ops, void *dev);
-/* Apply one input: INPUT_ENTROPY here, others by their port. INPUT_JUMP is the scheduler's.
+/* Apply one input: INPUT_ENTROPY here, others by their port. INPUT_JUMP is the scheduler's,
+ * INPUT_TYPED_BY nobody's.
  * Errors: PLX_ECORRUPT (no such device: the record does not fit this machine), or the port's. */
 int machine_input(struct machine *m, const struct input *in, struct plx_err *err);
 /* End the VM: emits OUTPUT_POWER once and sets stopped; the engine stops after this instruction. */

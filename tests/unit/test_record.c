@@ -25,6 +25,7 @@ static const struct input every_kind[] = {
     {.kind = INPUT_DISK_DONE, .dev = 7, .arg = 1234567, .status = DISK_IOERR},
     {.kind = INPUT_POWER_BUTTON},
     {.kind = INPUT_JUMP},
+    {.kind = INPUT_TYPED_BY, .arg = 1000, .data = frame, .len = 8},
 };
 
 static struct record sample(void)

@@ -118,12 +118,14 @@ static void a_halted_vm_waits_for_its_timer(void **state)
     assert_int_equal(vm_now(t->vm), 5000000);
 }
 
-/* An idle VM woken by an input before its timer; nothing runs until then. */
+/* An idle VM woken by an input before its timer; nothing runs until then. Who typed is none. */
 static void an_input_wakes_a_halted_vm(void **state)
 {
     static const struct fake_event script[] = {{20, FAKE_HALT, 0}};
     static const struct input key = {
         .kind = INPUT_CONSOLE_RX, .data = (const uint8_t *)"k", .len = 1};
+    static const struct input by = {
+        .kind = INPUT_TYPED_BY, .arg = 1, .data = (const uint8_t *)"somebody", .len = 8};
     struct fixture *t = *state;
     struct record r;
 
@@ -132,6 +134,8 @@ static void an_input_wakes_a_halted_vm(void **state)
     assert_int_equal(vm_next_timer(t->vm), VTIMER_NEVER);
     r = next(t, 1000000, RATE_ONE);
     r.start_ns = 777;
+    r.inputs = &by;
+    r.ninputs = 1;
     assert_int_equal(run(t, r), 0); /* halted still: no time passes but what the record says */
     assert_true(vm_idle(t->vm));
     assert_int_equal(vm_now(t->vm), 777);

@@ -14,8 +14,8 @@
  *     1       kind
  *     1       status       DISK_DONE
  *     1-3     dev          NET_RX, CONSOLE_RX, DISK_DONE
- *     1-10    arg          WALLCLOCK, DISK_DONE
- *     1-..    length, data ENTROPY, NET_RX, CONSOLE_RX
+ *     1-10    arg          WALLCLOCK, DISK_DONE, TYPED_BY
+ *     1-..    length, data ENTROPY, NET_RX, CONSOLE_RX, TYPED_BY
  *   4       check: the low 32 bits, little-endian, of H over all bytes before */
 #include "vmm/sched/input.h"
 
@@ -48,6 +48,7 @@ static const uint8_t kind_fields[INPUT_KIND_END] = {
     [INPUT_DISK_DONE] = HAS_DEV | HAS_ARG | HAS_STATUS,
     [INPUT_POWER_BUTTON] = 0,
     [INPUT_JUMP] = 0,
+    [INPUT_TYPED_BY] = HAS_ARG | HAS_DATA,
 };
 
 static uint32_t check_of(const uint8_t *data, size_t len)

@@ -22,7 +22,9 @@ enum input_kind {
     INPUT_CONSOLE_RX,  /* dev: console port (CONSOLE_*); data: bytes typed */
     INPUT_DISK_DONE,   /* dev: disk index; arg: request id; status: 0 or a DISK_* status */
     INPUT_POWER_BUTTON,
-    INPUT_JUMP, /* the virtual clock jumps to the record's start time, however far (R5) */
+    INPUT_JUMP,     /* the virtual clock jumps to the record's start time, however far (R5) */
+    INPUT_TYPED_BY, /* whose bytes the CONSOLE_RX of this record are, for who runs the VM: nothing
+                     * of it enters. data: id of a session; arg: position after its bytes */
     INPUT_KIND_END
 };
 

@@ -422,7 +422,7 @@ int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, str
     vm->m->out = out;
     vm->m->net_out = vm->m->console_out = 0;
     for (uint32_t i = 0; i < r->ninputs && rc == 0; i++) {
-        if (r->inputs[i].kind != INPUT_JUMP) {
+        if (r->inputs[i].kind != INPUT_JUMP && r->inputs[i].kind != INPUT_TYPED_BY) {
             rc = machine_input(vm->m, &r->inputs[i], err);
         }
     }
