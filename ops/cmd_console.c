@@ -93,21 +93,32 @@ static int typed(int fd, bool *eof, struct plx_err *err)
     return esc != NULL;
 }
 
+/* The daemon takes no more than it can keep until the VM has it. What it says is read meanwhile. */
+static bool full(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+
+    return poll(&p, 1, 0) == 0;
+}
+
 static int pump(int fd, struct plx_err *err)
 {
-    bool eof = false;
+    bool eof = false, waits = false;
     int rc = 0;
 
     while (rc == 0) {
-        struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
-                              {.fd = eof ? -1 : STDIN_FILENO, .events = POLLIN}};
+        struct pollfd p[2] = {{.fd = fd, .events = (short)(POLLIN | (waits ? POLLOUT : 0))},
+                              {.fd = eof || waits ? -1 : STDIN_FILENO, .events = POLLIN}};
         if (poll(p, 2, -1) < 0) {
             continue;
         }
         if (p[1].revents != 0) {
-            rc = typed(fd, &eof, err);
+            waits = full(fd);
+            rc = waits ? 0 : typed(fd, &eof, err);
+        } else if ((p[0].revents & POLLOUT) != 0) {
+            waits = false;
         }
-        if (rc == 0 && p[0].revents != 0) {
+        if (rc == 0 && (p[0].revents & ~POLLOUT) != 0) {
             Api__Reply *r;
             rc = api_receive(fd, &r, err);
             if (rc == 0) {

@@ -141,6 +141,7 @@ static void serve(struct proc *p, const struct pollfd fds[WATCHED])
     }
     periodic(p, clock_mono_ns());
     output_console_flush(p);
+    control_tell_typed(p);
     control_flush(p);
 }
 
@@ -223,9 +224,6 @@ static void release(struct proc *p)
     hostio_destroy(p->io);
     packets_free(&p->to_polluxd);
     wbuf_free(&p->message);
-    for (int i = 0; i < CONSOLE_PORTS; i++) {
-        wbuf_free(&p->typed[i]);
-    }
     if (p->roles != NULL) {
         ctl__roles__free_unpacked(p->roles, NULL);
     }

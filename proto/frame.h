@@ -15,7 +15,13 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-enum { FRAME_HEADER = 4, FRAME_MAX = 1 << 20, PACKET_MAX = 65536, PACKET_FDS_MAX = 8 };
+enum {
+    FRAME_HEADER = 4,
+    FRAME_MAX = 1 << 20,
+    PACKET_MAX = 65536,
+    PACKET_FDS_MAX = 8,
+    CONSOLE_TYPED_MAX = 1024 /* bytes typed into one session that no record is known to carry */
+};
 
 /* Append one frame to @out. */
 void frame_put(struct wbuf *out, const void *data, size_t len);

@@ -28,6 +28,9 @@ struct conn {
     Api__Request *req;            /* the one being answered */
     uint8_t uuid[ROLES_UUID_LEN]; /* of the VM it is about, where one was found */
     struct session *console;
+    Api__Request
+        *typing;  /* input that the session has no room for; no request is served meanwhile */
+    size_t typed; /* of it, bytes that it took */
     char warnings[DOMAIN_WARNINGS_MAX][DOMAIN_WARNING_MAX]; /* of a definition */
     unsigned nwarnings;
     bool closed;
@@ -42,6 +45,7 @@ struct api {
 };
 
 static void serve(struct conn *c);
+static void listen_on(struct conn *c);
 
 /* --- replies ------------------------------------------------------------------------------- */
 
@@ -95,6 +99,9 @@ static void free_conn(struct conn *c)
         }
     }
     a->n--;
+    if (c->typing != NULL) {
+        api__request__free_unpacked(c->typing, NULL);
+    }
     frame_reader_free(&c->in);
     plx_free(c);
 }
@@ -454,16 +461,38 @@ static void on_read(void *ctx, int rc, enum roles_result result)
     }
 }
 
+/* What is left of the input, as far as there is room: true when that is all of it. */
+static bool type_on(struct conn *c)
+{
+    const ProtobufCBinaryData *in = &c->typing->console_input->data;
+
+    if (c->console != NULL) {
+        c->typed += session_input(c->console, in->data + c->typed, in->len - c->typed);
+    }
+    if (c->console != NULL && c->typed < in->len) {
+        return false;
+    }
+    api__request__free_unpacked(c->typing, NULL);
+    c->typing = NULL;
+    return true;
+}
+
 static void on_console(void *ctx, const void *data, size_t len, uint64_t pos, const char *closed)
 {
     struct conn *c = ctx;
     Api__Reply r = API__REPLY__INIT;
 
-    if (closed != NULL) {
-        c->console = NULL;
-        r.code = PLX_ECONN;
-        r.error = (char *)(uintptr_t)closed;
-        send_reply(c, &r);
+    if (data == NULL) {
+        if (closed != NULL) {
+            c->console = NULL;
+            r.code = PLX_ECONN;
+            r.error = (char *)(uintptr_t)closed;
+            send_reply(c, &r);
+        }
+        if (c->typing != NULL && !c->serving && type_on(c)) {
+            serve(c);
+            listen_on(c);
+        }
         return;
     }
     r.console = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
@@ -547,7 +576,8 @@ static void serve(struct conn *c)
     size_t len;
 
     c->serving = true;
-    while (c->req == NULL && !c->closed && !uv_is_closing((uv_handle_t *)&c->pipe)) {
+    while (c->req == NULL && c->typing == NULL && !c->closed &&
+           !uv_is_closing((uv_handle_t *)&c->pipe)) {
         int rc = frame_next(&c->in, &data, &len);
         if (rc == 0) {
             break;
@@ -558,8 +588,9 @@ static void serve(struct conn *c)
             break;
         }
         if (req->msg_case == API__REQUEST__MSG_CONSOLE_INPUT && c->console != NULL) {
-            session_input(c->console, req->console_input->data.data, req->console_input->data.len);
-            api__request__free_unpacked(req, NULL);
+            c->typing = req;
+            c->typed = 0;
+            (void)type_on(c);
             continue;
         }
         c->req = req;
@@ -575,12 +606,28 @@ static void serve(struct conn *c)
 
 /* --- connections --------------------------------------------------------------------------- */
 
+static void on_data(uv_stream_t *s, ssize_t n, const uv_buf_t *buf);
+
 static void on_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *buf)
 {
     struct conn *c = h->data;
 
     (void)suggested;
     *buf = uv_buf_init(c->chunk, sizeof c->chunk);
+}
+
+/* More is read while what was read can be taken: the client of a console waits, not its input here.
+ * A little is read ahead, for the end of a client to be noticed. */
+static void listen_on(struct conn *c)
+{
+    if (uv_is_closing((uv_handle_t *)&c->pipe)) {
+        return;
+    }
+    if (c->typing != NULL && c->in.buf.len - c->in.used >= sizeof c->chunk) {
+        (void)uv_read_stop((uv_stream_t *)&c->pipe);
+    } else {
+        (void)uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_data);
+    }
 }
 
 static void on_data(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
@@ -593,6 +640,7 @@ static void on_data(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
         return;
     }
     serve(c);
+    listen_on(c);
 }
 
 static void on_connection(uv_stream_t *s, int status)
@@ -615,7 +663,7 @@ static void on_connection(uv_stream_t *s, int status)
         drop(c);
         return;
     }
-    (void)uv_read_start((uv_stream_t *)&c->pipe, on_alloc, on_data);
+    listen_on(c);
 }
 
 int api_open(struct daemon *d, struct plx_err *err)

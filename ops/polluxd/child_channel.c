@@ -307,6 +307,9 @@ static void on_packet(struct child *c, const uint8_t *data, size_t len)
     case CTL__FROM_REPLICA__MSG_CONSOLE_DATA:
         session_output(c, m->console_data);
         break;
+    case CTL__FROM_REPLICA__MSG_CONSOLE_TAKEN:
+        session_taken(c, m->console_taken);
+        break;
     default:
         log_warn("replica %d of %s sent a message that is not understood", c->pid, c->vm_name);
     }

@@ -28,6 +28,7 @@
 #include "ops/polluxd/conf.h"
 #include "ops/polluxd/domain.h"
 #include "proto/control.pb-c.h"
+#include "proto/frame.h"
 #include "vmm/engine/engine.h"
 
 enum {
@@ -222,15 +223,19 @@ void child_tick(struct daemon *d);
 void child_detach_all(struct daemon *d); /* the daemon stops, the replicas go on */
 
 /* --- session.c --- */
+/* Output from @pos on; without @data: there is room for more input, or it has ended, @closed says
+ * why. */
 typedef void (*session_cb)(void *ctx, const void *data, size_t len, uint64_t pos,
                            const char *closed);
 /* NULL: out of memory. */
 struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
                              session_cb cb, void *ctx);
-void session_input(struct session *s, const void *data, size_t len);
+/* What was typed: how much of it was taken. If not all, the callback says later when to go on. */
+size_t session_input(struct session *s, const void *data, size_t len);
 void session_close(struct session *s);
 void session_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg);
 void session_output(struct child *c, const Ctl__ConsoleData *data);
+void session_taken(struct child *c, const Ctl__ConsoleTaken *taken);
 void session_record(struct daemon *d, const uint8_t *uuid, const struct roles_vm *vm);
 void session_tick(struct daemon *d);
 void session_close_all(struct daemon *d);

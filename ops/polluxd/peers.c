@@ -41,6 +41,7 @@ void peers_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
     case CL__NODE_MESSAGE__MSG_CONSOLE_OPEN:
     case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
     case CL__NODE_MESSAGE__MSG_CONSOLE_BYTES:
+    case CL__NODE_MESSAGE__MSG_CONSOLE_TAKEN:
         session_message(d, from, msg);
         break;
     default:

@@ -3,7 +3,11 @@
  * primary, wherever that runs, and on to the next primary after a takeover.
  *
  * Output bytes carry their position: a session drops what it has seen and asks a new primary for
- * what follows, so that nothing is lost or doubled.
+ * what follows, so that nothing is lost or doubled. So does what is typed, counted by each session
+ * for itself: it keeps what no record is known to carry and says all of that each time it says
+ * anything, to a new primary too, which takes what its records do not carry
+ * (ops/replica/typists.h). What it cannot keep it does not take. On the way lies a session of the
+ * primary's node, which keeps a copy for the time when it has no primary yet.
  *
  * Another node may have SESSIONS_OF_NODE_MAX here, twice what its CLI has connections for: a daemon
  * that died left some behind. When one more is opened, the one that was not used for longest goes,
@@ -13,6 +17,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "ops/polluxd/daemon.h"
 
 #define FROM_NOW UINT64_MAX
@@ -28,9 +33,68 @@ struct session {
     uint64_t used_ns;     /* when it was opened, or typed into */
     uint64_t incarnation; /* of the replica it is attached to; 0: none */
     uint32_t via;         /* node of that replica */
-    session_cb cb;        /* own sessions */
+    uint64_t typed_pos;   /* of the first byte kept */
+    size_t ntyped;
+    uint8_t typed[CONSOLE_TYPED_MAX];
+    session_cb cb; /* own sessions */
     void *ctx;
 };
+
+static void say_typed_to_child(struct session *s, struct child *c)
+{
+    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
+    Ctl__ConsoleData t = CTL__CONSOLE_DATA__INIT;
+
+    t.port = s->port;
+    t.session = s->id;
+    t.pos = s->typed_pos;
+    t.data = (ProtobufCBinaryData){.len = s->ntyped, .data = s->typed};
+    m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_DATA;
+    m.console_data = &t;
+    (void)child_send(c, &m, NULL, 0); /* into a full pipe: it is said again */
+}
+
+static void send_bytes(struct session *s, uint32_t to, uint64_t pos, const void *data, size_t len)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleBytes b = CL__CONSOLE_BYTES__INIT;
+
+    b.session = s->id;
+    b.pos = pos;
+    b.data = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_BYTES;
+    m.console_bytes = &b;
+    daemon_send(s->d, to, &m);
+}
+
+/* All that is kept, to the replica or towards it. */
+static void say_typed(struct session *s)
+{
+    struct child *c = child_find(s->d, s->incarnation);
+
+    if (s->incarnation == 0 || s->ntyped == 0) {
+        return;
+    }
+    if (c != NULL) {
+        say_typed_to_child(s, c);
+    } else if (s->via != s->d->conf->self) {
+        send_bytes(s, s->via, s->typed_pos, s->typed, s->ntyped);
+    }
+}
+
+/* Records carry what was typed before @pos. False: this is nothing new. */
+static bool forget_typed(struct session *s, uint64_t pos)
+{
+    uint64_t n = pos - s->typed_pos;
+
+    if (pos <= s->typed_pos || n > s->ntyped) {
+        return false;
+    }
+    s->ntyped -= (size_t)n;
+    memmove(s->typed, s->typed + n, s->ntyped);
+    s->typed_pos = pos;
+    return true;
+}
 
 static void attach_child(struct session *s, struct child *c)
 {
@@ -44,6 +108,7 @@ static void attach_child(struct session *s, struct child *c)
     if (child_send(c, &m, NULL, 0) == 0) {
         s->incarnation = c->incarnation;
         s->via = s->d->conf->self;
+        say_typed(s);
     }
 }
 
@@ -73,6 +138,7 @@ static void attach(struct session *s, const struct roles_vm *vm)
     if (cluster_send(s->d->cluster, vm->primary.node, &m) == 0) {
         s->incarnation = vm->primary.incarnation;
         s->via = vm->primary.node;
+        say_typed(s);
     }
 }
 
@@ -148,44 +214,17 @@ struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32
     return s;
 }
 
-static void type_to_child(struct child *c, uint32_t port, const void *data, size_t len)
+size_t session_input(struct session *s, const void *data, size_t len)
 {
-    Ctl__ToReplica m = CTL__TO_REPLICA__INIT;
-    Ctl__ConsoleData t = CTL__CONSOLE_DATA__INIT;
-
-    t.port = port;
-    t.data = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
-    m.msg_case = CTL__TO_REPLICA__MSG_CONSOLE_DATA;
-    m.console_data = &t;
-    (void)child_send(c, &m, NULL, 0); /* typed into a full pipe: lost, as on a real line */
-}
-
-static void send_bytes(struct session *s, uint32_t to, uint64_t pos, const void *data, size_t len)
-{
-    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
-    Cl__ConsoleBytes b = CL__CONSOLE_BYTES__INIT;
-
-    b.session = s->id;
-    b.pos = pos;
-    b.data = (ProtobufCBinaryData){.len = len, .data = (uint8_t *)(uintptr_t)data};
-    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_BYTES;
-    m.console_bytes = &b;
-    daemon_send(s->d, to, &m);
-}
-
-void session_input(struct session *s, const void *data, size_t len)
-{
-    struct child *c = child_find(s->d, s->incarnation);
+    size_t room = sizeof s->typed - s->ntyped, n = len < room ? len : room;
 
     s->used_ns = clock_mono_ns();
-    if (s->incarnation == 0) {
-        return;
+    if (n != 0) {
+        memcpy(s->typed + s->ntyped, data, n);
+        s->ntyped += n;
+        say_typed(s);
     }
-    if (c != NULL) {
-        type_to_child(c, s->port, data, len);
-    } else if (s->via != s->d->conf->self) {
-        send_bytes(s, s->via, 0, data, len);
-    }
+    return n;
 }
 
 void session_close(struct session *s)
@@ -226,6 +265,26 @@ void session_output(struct child *c, const Ctl__ConsoleData *o)
     }
 }
 
+/* Towards the one who types. */
+static void taken(struct session *s, uint64_t pos)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleTaken t = CL__CONSOLE_TAKEN__INIT;
+
+    if (!forget_typed(s, pos)) {
+        return;
+    }
+    if (s->owner == s->d->conf->self) {
+        s->cb(s->ctx, NULL, 0, 0, NULL); /* which may close it */
+        return;
+    }
+    t.session = s->id;
+    t.pos = pos;
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_TAKEN;
+    m.console_taken = &t;
+    daemon_send(s->d, s->owner, &m);
+}
+
 /* --- with the other nodes ------------------------------------------------------------------ */
 
 static struct session *find(struct daemon *d, uint64_t id)
@@ -236,6 +295,15 @@ static struct session *find(struct daemon *d, uint64_t id)
         s = s->next;
     }
     return s;
+}
+
+void session_taken(struct child *c, const Ctl__ConsoleTaken *t)
+{
+    struct session *s = find(c->d, t->session);
+
+    if (s != NULL && s->incarnation == c->incarnation) {
+        taken(s, t->pos);
+    }
 }
 
 /* Room for one more of node @owner. */
@@ -294,6 +362,32 @@ static void on_close(struct daemon *d, uint32_t from, const Cl__ConsoleClose *e)
     }
 }
 
+/* All that the session's owner keeps, instead of what it kept before. */
+static void on_typed(struct session *s, uint64_t pos, const uint8_t *data, size_t len)
+{
+    if (len > sizeof s->typed) {
+        log_warn("%zu bytes typed on node %s at once were ignored", len,
+                 conf_node_name(s->d->conf, s->owner));
+        return;
+    }
+    s->used_ns = clock_mono_ns();
+    s->typed_pos = pos;
+    s->ntyped = len;
+    if (len != 0) {
+        memcpy(s->typed, data, len);
+    }
+    say_typed(s);
+}
+
+static void on_taken(struct daemon *d, uint32_t from, const Cl__ConsoleTaken *t)
+{
+    struct session *s = find(d, t->session);
+
+    if (s != NULL && s->owner == d->conf->self && s->via == from) {
+        taken(s, t->pos);
+    }
+}
+
 static void on_bytes(struct daemon *d, uint32_t from, const Cl__ConsoleBytes *b)
 {
     struct session *s = find(d, b->session);
@@ -302,8 +396,8 @@ static void on_bytes(struct daemon *d, uint32_t from, const Cl__ConsoleBytes *b)
         tell_close(d, b->session, from,
                    "the primary's node does not know this console any more: open it again");
     } else if (s->owner == from) {
-        session_input(s, b->data.data, b->data.len);
-    } else if (s->owner == d->conf->self && s->via == from) {
+        on_typed(s, b->pos, b->data.data, b->data.len);
+    } else if (s->owner == d->conf->self && s->via == from && b->data.len != 0) {
         deliver(s, b->pos, b->data.data, b->data.len);
     }
 }
@@ -316,6 +410,9 @@ void session_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg
         break;
     case CL__NODE_MESSAGE__MSG_CONSOLE_CLOSE:
         on_close(d, from, msg->console_close);
+        break;
+    case CL__NODE_MESSAGE__MSG_CONSOLE_TAKEN:
+        on_taken(d, from, msg->console_taken);
         break;
     default:
         on_bytes(d, from, msg->console_bytes);
@@ -344,6 +441,9 @@ void session_tick(struct daemon *d)
 {
     for (struct session *s = d->sessions; s != NULL; s = s->next) {
         attach(s, daemon_vm(d, s->vm)); /* one that could not be attached when it was time */
+        if (s->owner == d->conf->self) {
+            say_typed(s); /* what got lost on the way */
+        }
     }
 }
 

@@ -251,9 +251,28 @@ static void attach_console(struct proc *p, const Ctl__ConsoleAttach *a)
 
 static void console_typed(struct proc *p, const Ctl__ConsoleData *d)
 {
-    if (d->port < CONSOLE_PORTS && p->typed[d->port].len + d->data.len <= TYPED_MAX) {
-        wbuf_put(&p->typed[d->port], d->data.data, d->data.len);
+    if (typists_hear(&p->typists, d->session, d->port, d->pos, d->data.data, d->data.len)) {
         proc_wake(p->wake_vm);
+    } else {
+        log_warn("%zu bytes typed by nobody, or nowhere, were ignored", d->data.len);
+    }
+}
+
+void control_tell_typed(struct proc *p)
+{
+    Ctl__FromReplica m = CTL__FROM_REPLICA__INIT;
+    Ctl__ConsoleTaken t = CTL__CONSOLE_TAKEN__INIT;
+    struct rep_stats s;
+
+    if (!p->typists.tell || rep_role(p->rep) != REP_PRIMARY) {
+        return;
+    }
+    rep_stats(p->rep, &s);
+    m.msg_case = CTL__FROM_REPLICA__MSG_CONSOLE_TAKEN;
+    m.console_taken = &t;
+    while (packets_left(&p->to_polluxd) < BACKLOG_MAX &&
+           typists_next_told(&p->typists, s.released, &t.session, &t.pos)) {
+        control_send(p, &m);
     }
 }
 

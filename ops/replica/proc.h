@@ -26,6 +26,7 @@
 
 #include "base/buf.h"
 #include "consensus/roles.h"
+#include "ops/replica/typists.h"
 #include "proto/control.pb-c.h"
 #include "replica/core.h"
 #include "replica/link.h"
@@ -35,7 +36,6 @@
 
 enum {
     CONSOLE_RING = 1 << 18,
-    TYPED_MAX = 1 << 16,
     BACKLOG_MAX = 1 << 18 /* bytes for a polluxd that does not read */
 };
 
@@ -74,7 +74,7 @@ struct proc {
     struct packets to_polluxd;
     struct wbuf message; /* scratch of op_send */
     struct console_ring console[CONSOLE_PORTS];
-    struct wbuf typed[CONSOLE_PORTS];
+    struct typists typists;
     bool power_button;
     uint64_t stopped_at; /* seq whose slice stopped the VM; 0: it runs */
     enum power_event stop_event;
@@ -130,6 +130,8 @@ void control_hello(struct proc *p);
 void control_recv(struct proc *p); /* everything there is; the channel's end starts adoption */
 void control_accept(struct proc *p);
 void control_send(struct proc *p, const Ctl__FromReplica *m); /* any thread, under the lock */
+/* A primary: what was typed and is safe. */
+void control_tell_typed(struct proc *p);
 void control_flush(struct proc *p);
 void control_ask(struct proc *p, enum rep_ask ask, uint64_t epoch);
 void control_event(struct proc *p, const char *kind, const char *text);

@@ -71,19 +71,10 @@ static void forget_completion(struct input_batch *b, const struct input *done)
 static int take_control_inputs(struct vm_run *r)
 {
     struct proc *p = r->p;
-    int rc = 0;
+    int rc;
 
     (void)pthread_mutex_lock(&p->lock);
-    for (unsigned port = 0; port < CONSOLE_PORTS && rc == 0; port++) {
-        if (p->typed[port].len != 0) {
-            struct input in = {.kind = INPUT_CONSOLE_RX,
-                               .dev = (uint16_t)port,
-                               .data = p->typed[port].data,
-                               .len = (uint32_t)p->typed[port].len};
-            rc = input_batch_add(&r->in, &in);
-            wbuf_clear(&p->typed[port]);
-        }
-    }
+    rc = typists_take(&p->typists, &r->in);
     if (p->power_button && rc == 0) {
         struct input in = {.kind = INPUT_POWER_BUTTON};
         p->power_button = false;
@@ -167,6 +158,7 @@ static void after_slice(struct vm_run *r, const struct record *rec)
     if (due) {
         rep_digest(p->rep, &d, pages, npages, clock_mono_ns());
     }
+    typists_ran(&p->typists, rec);
     rep_ran(p->rep, rec->seq, &r->out, clock_mono_ns());
     (void)pthread_mutex_unlock(&p->lock);
 }
@@ -317,6 +309,19 @@ static void wait_for_work(struct vm_run *r, uint64_t until)
     r->spinning = clock_mono_ns() - now < SPIN_NS;
 }
 
+/* What was typed has become safe: its session may type on. */
+static void tell_typed(struct proc *p)
+{
+    struct rep_stats s;
+
+    if (p->typists.tell) {
+        rep_stats(p->rep, &s);
+        if (typists_must_tell(&p->typists, s.released)) {
+            proc_wake(p->wake_io);
+        }
+    }
+}
+
 static int gather(struct vm_run *r, bool primary, struct plx_err *err)
 {
     size_t before = r->in.n;
@@ -363,6 +368,9 @@ static int loop(struct vm_run *r, struct plx_err *err)
         primary = rep_role(p->rep) == REP_PRIMARY;
         may = rep_may_seal(p->rep);
         r->epoch = rep_epoch(p->rep);
+        if (primary) {
+            tell_typed(p);
+        }
         (void)pthread_mutex_unlock(&p->lock);
         rc = gather(r, primary, err);
         if (rc == 0 && primary && may && !r->was_primary) {

@@ -15,7 +15,7 @@
 #include "ops/polluxd/daemon.h"
 #include "tests/fuzz/fuzz.h"
 
-enum { PENDING_MAX = 64, TURNS = 4 };
+enum { PENDING_MAX = 64, TURNS = 4, ROOM = 3, SESSION_LASTS = 10 };
 
 static struct roles_state state;
 static struct pending {
@@ -134,7 +134,8 @@ void start_forget(struct daemon *d, void *ctx)
 static struct session {
     session_cb cb;
     void *ctx;
-    bool open;
+    bool open, full;
+    size_t typed;
 } session;
 
 struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32_t port,
@@ -148,13 +149,28 @@ struct session *session_open(struct daemon *d, const struct roles_vm *vm, uint32
     return &session;
 }
 
-void session_input(struct session *s, const void *data, size_t len)
+/* There is room for a little, and for more a turn later. */
+size_t session_input(struct session *s, const void *data, size_t len)
 {
+    size_t n = s->full ? 0 : len < ROOM ? len : ROOM;
+
     PLX_CHECK(s->open);
-    s->cb(s->ctx, data, len, 0, NULL);
-    if (len > 3) {
+    if (n != 0) {
+        s->cb(s->ctx, data, n, 0, NULL);
+    }
+    s->full = n < len;
+    s->typed += n;
+    return n;
+}
+
+static void session_turn(struct session *s)
+{
+    if (s->open && s->typed >= SESSION_LASTS) {
         s->open = false;
         s->cb(s->ctx, NULL, 0, 0, "closed");
+    } else if (s->open && s->full) {
+        s->full = false;
+        s->cb(s->ctx, NULL, 0, 0, NULL);
     }
 }
 
@@ -209,6 +225,7 @@ static void turn(struct daemon *d)
     for (unsigned i = 0; i < TURNS; i++) {
         (void)uv_run(&d->loop, UV_RUN_NOWAIT);
         answer();
+        session_turn(&session);
     }
 }
 

@@ -87,9 +87,6 @@ static void finish(struct proc *p, int peer)
         ctl__roles__free_unpacked(p->roles, NULL);
     }
     packets_free(&p->to_polluxd);
-    for (unsigned i = 0; i < CONSOLE_PORTS; i++) {
-        wbuf_free(&p->typed[i]);
-    }
     PLX_CHECK(close(p->ctl) == 0 && close(peer) == 0);
     PLX_CHECK(close(p->wake_io) == 0 && close(p->wake_vm) == 0);
 }
@@ -126,6 +123,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (len != 0 && packet_send(sv[1], packet, len, NULL, 0) == 0) {
             control_recv(&p);
             output_console_flush(&p);
+            control_tell_typed(&p);
             control_flush(&p);
         }
         while (recv(sv[1], answer, sizeof answer, 0) > 0) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Hunts: tables of a polluxd that grow with what another node says, and consoles that go silent
- * without a word when one of its ends is gone. */
+ * Hunts: tables of a polluxd that grow with what another node says, consoles that go silent without
+ * a word when one of its ends is gone, and typed bytes that a takeover loses. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,8 +22,20 @@ static struct said { /* the last message to another node */
     Cl__NodeMessage__MsgCase kind;
     uint64_t session;
 } said;
-static unsigned closes, typed;
+static unsigned closes, typed, rooms;
+static struct typing { /* the last of what was typed, as it went on */
+    uint64_t session, pos;
+    char text[CONSOLE_TYPED_MAX + 1];
+} typing;
+static uint64_t told;   /* the last position that another node was told */
 static char heard[128]; /* why the session of this node ended */
+
+static void keep_typing(uint64_t session, uint64_t pos, const ProtobufCBinaryData *data)
+{
+    assert_in_range(data->len, 1, CONSOLE_TYPED_MAX);
+    typing = (struct typing){.session = session, .pos = pos};
+    memcpy(typing.text, data->data, data->len);
+}
 
 /* --- stands for the rest of the daemon ------------------------------------------------------- */
 
@@ -35,6 +47,10 @@ void daemon_send(struct daemon *self, uint32_t to, Cl__NodeMessage *m)
         said.session = m->console_close->session;
         closes++;
         assert_string_not_equal(m->console_close->reason, "");
+    } else if (m->msg_case == CL__NODE_MESSAGE__MSG_CONSOLE_BYTES) {
+        keep_typing(m->console_bytes->session, m->console_bytes->pos, &m->console_bytes->data);
+    } else if (m->msg_case == CL__NODE_MESSAGE__MSG_CONSOLE_TAKEN) {
+        told = m->console_taken->pos;
     }
 }
 
@@ -67,7 +83,10 @@ int child_send(struct child *c, Ctl__ToReplica *m, const int *fds, unsigned nfds
     (void)c;
     (void)fds;
     (void)nfds;
-    typed += m->msg_case == CTL__TO_REPLICA__MSG_CONSOLE_DATA;
+    if (m->msg_case == CTL__TO_REPLICA__MSG_CONSOLE_DATA) {
+        typed++;
+        keep_typing(m->console_data->session, m->console_data->pos, &m->console_data->data);
+    }
     return 0;
 }
 
@@ -99,7 +118,9 @@ static int setup(void **ctx)
     conf.self = SELF;
     d.conf = &conf;
     random_at = 1000;
-    closes = typed = 0;
+    closes = typed = rooms = 0;
+    told = 0;
+    typing = (struct typing){0};
     heard[0] = '\0';
     roles_init(&state);
     run_vm(1, SELF, HERE);
@@ -131,16 +152,44 @@ static void hear_open(uint32_t from, uint64_t id, uint8_t vm)
     session_message(&d, from, &m);
 }
 
-static void hear_bytes(uint32_t from, uint64_t id)
+static void hear_text(uint32_t from, uint64_t id, uint64_t pos, const char *text)
 {
     Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
     Cl__ConsoleBytes b = CL__CONSOLE_BYTES__INIT;
 
     b.session = id;
-    b.data = (ProtobufCBinaryData){.len = 1, .data = (uint8_t *)(uintptr_t) "x"};
+    b.pos = pos;
+    b.data = (ProtobufCBinaryData){.len = strlen(text), .data = (uint8_t *)(uintptr_t)text};
     m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_BYTES;
     m.console_bytes = &b;
     session_message(&d, from, &m);
+}
+
+static void hear_bytes(uint32_t from, uint64_t id)
+{
+    hear_text(from, id, 0, "x");
+}
+
+static void hear_taken(uint32_t from, uint64_t id, uint64_t pos)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__ConsoleTaken t = CL__CONSOLE_TAKEN__INIT;
+
+    t.session = id;
+    t.pos = pos;
+    m.msg_case = CL__NODE_MESSAGE__MSG_CONSOLE_TAKEN;
+    m.console_taken = &t;
+    session_message(&d, from, &m);
+}
+
+static void replica_took(uint64_t incarnation, uint64_t id, uint64_t pos)
+{
+    struct child from = {.d = &d, .incarnation = incarnation};
+    Ctl__ConsoleTaken t = CTL__CONSOLE_TAKEN__INIT;
+
+    t.session = id;
+    t.pos = pos;
+    session_taken(&from, &t);
 }
 
 static void hear_close(uint32_t from, uint64_t id, const char *reason)
@@ -164,6 +213,7 @@ static void on_console(void *ctx, const void *data, size_t len, uint64_t pos, co
     if (closed != NULL) {
         (void)snprintf(heard, sizeof heard, "%s", closed);
     }
+    rooms += data == NULL && closed == NULL;
 }
 
 static const struct roles_vm *vm(uint8_t n)
@@ -226,6 +276,105 @@ static void a_console_that_the_primary_gives_up_ends(void **ctx)
     assert_null(d.sessions);
 }
 
+/* The primary of VM @n dies and another has its place. */
+static void take_over(uint8_t n, uint32_t node, uint64_t incarnation)
+{
+    struct roles_vm *v = (struct roles_vm *)(uintptr_t)vm(n);
+
+    v->primary = (struct role_replica){.node = node, .incarnation = incarnation};
+    session_record(&d, v->uuid, v);
+}
+
+static void assert_typing(uint64_t session, uint64_t pos, const char *text)
+{
+    assert_int_equal(typing.session, session);
+    assert_int_equal(typing.pos, pos);
+    assert_string_equal(typing.text, text);
+    typing = (struct typing){0};
+}
+
+/* All that nobody said is safe is said each time, to whoever is primary. */
+static void what_was_typed_goes_to_the_next_primary(void **ctx)
+{
+    struct session *s = session_open(&d, vm(2), 0, on_console, NULL);
+    uint64_t id = random_at;
+
+    (void)ctx;
+    assert_int_equal(session_input(s, "abc", 3), 3);
+    assert_int_equal(said.to, PEER);
+    assert_typing(id, 0, "abc");
+    assert_int_equal(session_input(s, "d", 1), 1);
+    assert_typing(id, 0, "abcd");
+    hear_taken(OTHER, id, 2); /* it has no say in this */
+    hear_taken(PEER, id, 5);  /* nobody typed that */
+    hear_taken(PEER, id, UINT64_MAX);
+    assert_int_equal(rooms, 0);
+    hear_taken(PEER, id, 2);
+    assert_int_equal(rooms, 1);
+    session_tick(&d); /* the last may not have got there */
+    assert_typing(id, 2, "cd");
+    take_over(2, SELF, HERE);
+    assert_int_equal(typed, 1);
+    assert_typing(id, 2, "cd");
+    assert_int_equal(session_input(s, "e", 1), 1);
+    assert_typing(id, 2, "cde");
+    replica_took(THERE, id, 5); /* one of before */
+    hear_taken(PEER, id, 5);
+    assert_int_equal(rooms, 1);
+    replica_took(HERE, id, 4);
+    assert_int_equal(rooms, 2);
+    take_over(2, OTHER, THERE);
+    assert_int_equal(said.to, OTHER);
+    assert_typing(id, 4, "e");
+    hear_taken(OTHER, id, 5);
+    session_tick(&d);
+    assert_typing(0, 0, "");
+}
+
+static void what_cannot_be_kept_is_not_taken(void **ctx)
+{
+    static const char much[CONSOLE_TYPED_MAX + 5] = {'m', 'u', 'c', 'h'};
+    struct session *s = session_open(&d, vm(1), 0, on_console, NULL);
+    uint64_t id = random_at;
+
+    (void)ctx;
+    take_over(1, PEER, 77);
+    assert_int_equal(session_input(s, much, sizeof much), CONSOLE_TYPED_MAX);
+    assert_int_equal(session_input(s, much, sizeof much), 0);
+    hear_taken(PEER, id, 10);
+    assert_int_equal(rooms, 1);
+    assert_int_equal(session_input(s, much, sizeof much), 10);
+    assert_int_equal(typing.pos, 10);
+}
+
+/* The node of the primary passes on both ways. It may hear of the takeover last. */
+static void another_node_types_before_its_primary_is_here(void **ctx)
+{
+    char much[CONSOLE_TYPED_MAX + 2];
+
+    (void)ctx;
+    hear_open(OTHER, 7, 2);
+    hear_text(OTHER, 7, 40, "abc");
+    hear_text(OTHER, 7, 41, "bcd");
+    assert_int_equal(typed, 0);
+    take_over(2, SELF, HERE);
+    assert_int_equal(typed, 1);
+    assert_typing(7, 41, "bcd");
+    replica_took(HERE, 7, 43);
+    assert_int_equal(said.to, OTHER);
+    assert_int_equal(told, 43);
+    session_tick(&d); /* whoever types says it again */
+    assert_int_equal(typed, 1);
+    hear_text(OTHER, 7, 43, "de");
+    assert_typing(7, 43, "de");
+    memset(much, 'x', sizeof much - 1);
+    much[sizeof much - 1] = '\0';
+    hear_text(OTHER, 7, 45, much);
+    assert_int_equal(typed, 2);
+    replica_took(HERE, 7, 50);
+    assert_int_equal(told, 43);
+}
+
 /* --- figures ---------------------------------------------------------------------------------- */
 
 static unsigned kept(void)
@@ -271,6 +420,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(another_node_has_a_number_of_consoles, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_for_no_console_is_answered, setup, teardown),
         cmocka_unit_test_setup_teardown(a_console_that_the_primary_gives_up_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_was_typed_goes_to_the_next_primary, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_kept_is_not_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(another_node_types_before_its_primary_is_here, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(figures_are_kept_of_vms_that_are_defined, setup, teardown),
     };
 
