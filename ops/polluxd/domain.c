@@ -101,10 +101,23 @@ static int path_of(struct reader *r, const xmlNode *n, const char *attr, char ou
     return rc;
 }
 
+/* libvirt's elements are in no namespace: one of a foreign namespace is another element, whatever
+ * its name (libvirt.org, "Domain XML format"). */
+enum owner { LIBVIRT, OURS, FOREIGN };
+
+static enum owner owner_of(const xmlNode *n)
+{
+    if (n->ns == NULL) {
+        return LIBVIRT;
+    }
+    return strcmp((const char *)n->ns->href, METADATA_NS) == 0 ? OURS : FOREIGN;
+}
+
 static xmlNode *child(const xmlNode *n, const char *name)
 {
     for (xmlNode *c = n->children; c != NULL; c = c->next) {
-        if (c->type == XML_ELEMENT_NODE && strcmp((const char *)c->name, name) == 0) {
+        if (c->type == XML_ELEMENT_NODE && owner_of(c) == LIBVIRT &&
+            strcmp((const char *)c->name, name) == 0) {
             return c;
         }
     }
@@ -462,11 +475,6 @@ static void report_attributes(struct reader *r, const char *parent, const xmlNod
     }
 }
 
-static bool is_ours(const xmlNode *n)
-{
-    return n->ns != NULL && strcmp((const char *)n->ns->href, METADATA_NS) == 0;
-}
-
 static const struct element *find_element(const char *parent, const xmlNode *n)
 {
     for (size_t i = 0; i < PLX_COUNT(elements); i++) {
@@ -482,27 +490,38 @@ static bool stands_before(const xmlNode *n)
 {
     for (const xmlNode *p = n->prev; p != NULL; p = p->prev) {
         if (p->type == XML_ELEMENT_NODE && xmlStrEqual(p->name, n->name) &&
-            is_ours(p) == is_ours(n)) {
+            owner_of(p) == owner_of(n)) {
             return true;
         }
     }
     return false;
 }
 
+static void report_unknown(struct reader *r, const char *parent, const xmlNode *n)
+{
+    const char *prefix = n->ns != NULL ? (const char *)n->ns->prefix : NULL;
+
+    warn(r->d, n, "unknown element <%s%s%s>%s in <%s> is ignored", prefix != NULL ? prefix : "",
+         prefix != NULL ? ":" : "", (const char *)n->name,
+         owner_of(n) == FOREIGN                                      ? " of another namespace"
+         : strcmp(parent, "metadata") == 0 && owner_of(n) == LIBVIRT ? " without a namespace"
+                                                                     : "",
+         parent[0] != '\0' ? parent : "domain");
+}
+
 /* Below every element of the table: what is in none of its places is unknown. */
 static int walk(struct reader *r, const xmlNode *parent, const char *name)
 {
     bool metadata = strcmp(name, "metadata") == 0;
-    bool ours = strcmp(name, "vm") == 0;
+    enum owner owner = metadata || strcmp(name, "vm") == 0 ? OURS : LIBVIRT;
 
     for (const xmlNode *n = parent->children; n != NULL; n = n->next) {
-        if (n->type != XML_ELEMENT_NODE || (metadata && !is_ours(n))) {
+        if (n->type != XML_ELEMENT_NODE || (metadata && owner_of(n) == FOREIGN)) {
             continue; /* other programs' metadata is theirs */
         }
-        const struct element *e = (metadata || ours) == is_ours(n) ? find_element(name, n) : NULL;
+        const struct element *e = owner_of(n) == owner ? find_element(name, n) : NULL;
         if (e == NULL) {
-            warn(r->d, n, "unknown element <%s> in <%s> is ignored", (const char *)n->name,
-                 name[0] != '\0' ? name : "domain");
+            report_unknown(r, name, n);
             continue;
         }
         if (!e->many && stands_before(n)) {
@@ -567,6 +586,11 @@ int domain_parse(const char *xml, size_t len, struct domain *d, struct plx_err *
     } else if (root == NULL || strcmp((const char *)root->name, "domain") != 0) {
         rc = plx_fail(err, PLX_EINVAL, "the root element is <%s>, not <domain>",
                       root != NULL ? (const char *)root->name : "");
+    } else if (owner_of(root) != LIBVIRT) {
+        rc =
+            plx_fail(err, PLX_EINVAL,
+                     "the root element <domain> is in the namespace '%.100s', libvirt's is in none",
+                     (const char *)root->ns->href);
     } else {
         rc = walk(&r, root, "");
         if (rc == 0) {

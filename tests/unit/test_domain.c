@@ -76,7 +76,7 @@ static void everything_is_read(void **state)
     assert_int_equal(d.nwarnings, 3);
     assert_string_equal(d.warnings[0], "line 8: unknown element <hyperv> in <features> is ignored");
     assert_string_equal(d.warnings[1], "line 16: unknown element <sound> in <devices> is ignored");
-    assert_non_null(strstr(d.warnings[2], "<shade> in <vm>"));
+    assert_non_null(strstr(d.warnings[2], "shade> in <vm>"));
 }
 
 #define OS   "<os><kernel>/k</kernel></os>"
@@ -156,6 +156,23 @@ static void what_is_ignored_is_reported(void **state)
         {"<vcpu current='1'>2</vcpu>", "current='1' of <vcpu> in <domain> is ignored"},
         {"<metadata><vm xmlns='urn:pollux:domain:1'><protect>no<frob/></protect></vm></metadata>",
          "<frob> in <protect>"},
+        /* The same names in another namespace are other elements. */
+        {"<x:memory xmlns:x='urn:x'>1</x:memory>",
+         "unknown element <x:memory> of another namespace in <domain> is ignored"},
+        {"<x:name xmlns:x='urn:x'>other</x:name>", "<x:name> of another namespace"},
+        {"<memory xmlns='urn:x'>1</memory>", "<memory> of another namespace in <domain>"},
+        {"<p:vcpu xmlns:p='urn:pollux:domain:1'>2</p:vcpu>", "<p:vcpu> in <domain>"},
+        {"<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>"
+         "<q:arg value='-s'/></q:commandline>",
+         "<q:commandline> of another namespace"},
+        {"<devices><disk type='file'><x:source xmlns:x='urn:x' file='/b'/><source file='/a'/>"
+         "</disk></devices>",
+         "<x:source> of another namespace in <disk>"},
+        {"<metadata><x:vm xmlns:x='urn:x'><x:protect>yes</x:protect></x:vm></metadata>", NULL},
+        {"<metadata><vm><protect>yes</protect></vm></metadata>",
+         "<vm> without a namespace in <metadata> is ignored"},
+        {"<metadata><p:vm xmlns:p='urn:pollux:domain:1'><protect>yes</protect></p:vm></metadata>",
+         "<protect> in <vm>"},
     };
 
     (void)state;
@@ -170,6 +187,9 @@ static void what_is_ignored_is_reported(void **state)
             fail_msg("%s: rc %d, '%s', %u warnings, '%s'", t[i].inside, rc, err.msg, d.nwarnings,
                      d.warnings[0]);
         }
+        assert_string_equal(d.name, "a");
+        assert_int_equal(d.protect, false);
+        assert_true(d.ndisks == 0 || strcmp(d.disks[0].path, "/a") == 0);
     }
 }
 
@@ -181,6 +201,8 @@ static void mistakes_are_named(void **state)
         {"", "not XML"},
         {"<domain><name>a</name>", "not XML"},
         {"<network/>", "root element is <network>"},
+        {"<domain xmlns='urn:x'/>", "in the namespace 'urn:x'"},
+        {"<domain xmlns:x='urn:x'><x:name>a</x:name></domain>", "no <name>"},
         {"<domain>" OS "<memory>65536</memory></domain>", "no <name>"},
         {"<domain><name>a</name>" OS "</domain>", "no <memory>"},
         {HEAD "</domain>", "no <os><kernel>"},
