@@ -8,12 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/check.h"
 #include "base/io.h"
+#include "vmm/engine/engine.h"
 
-enum { CONF_FILE_MAX = 1 << 16 };
+enum {
+    CONF_FILE_MAX = 1 << 16,
+    SOCKET_PATH_MAX = sizeof((struct sockaddr_un *)0)->sun_path - 1,
+    REPLICA_SOCKET = 1 + 16 + 5 /* "/", an incarnation, ".sock": in run_dir */
+};
 
 enum type { TEXT, PATH, NUMBER, RANGE };
 
@@ -208,12 +214,13 @@ static int parse_line(struct parser *p, char *line, struct plx_err *err)
         return plx_fail(err, PLX_EINVAL, "%s:%d: unknown key '%s' in section [%s]", p->at.file,
                         p->at.line, name, p->section);
     }
-    if (p->member != NULL) {
-        p->member_seen[p->member - p->c->members] |= UINT64_C(1) << (k - keys);
-        return set(&p->at, k, p->member, trim(eq + 1), err);
+    uint64_t *seen = p->member != NULL ? &p->member_seen[p->member - p->c->members] : &p->seen;
+    uint64_t bit = UINT64_C(1) << (k - keys);
+    if ((*seen & bit) != 0) {
+        return plx_fail(err, PLX_EINVAL, "%s:%d: %s is given twice", p->at.file, p->at.line, name);
     }
-    p->seen |= UINT64_C(1) << (k - keys);
-    return set(&p->at, k, p->c, trim(eq + 1), err);
+    *seen |= bit;
+    return set(&p->at, k, p->member != NULL ? (void *)p->member : (void *)p->c, trim(eq + 1), err);
 }
 
 static int presets(struct parser *p, struct plx_err *err)
@@ -236,6 +243,21 @@ static int presets(struct parser *p, struct plx_err *err)
             p->at.line = 0;
             PLX_CHECK(set(&p->at, k, p->c, k->preset, err) == 0);
         }
+    }
+    return 0;
+}
+
+static int check_paths(const char *file, const struct conf *c, struct plx_err *err)
+{
+    if (strlen(c->socket) > SOCKET_PATH_MAX) {
+        return plx_fail(err, PLX_EINVAL, "%s: socket is longer than %d characters", file,
+                        SOCKET_PATH_MAX);
+    }
+    if (strlen(c->run_dir) > SOCKET_PATH_MAX - REPLICA_SOCKET) {
+        return plx_fail(err, PLX_EINVAL,
+                        "%s: run_dir, which holds the replicas' sockets, is longer than %d "
+                        "characters",
+                        file, SOCKET_PATH_MAX - REPLICA_SOCKET);
     }
     return 0;
 }
@@ -288,7 +310,10 @@ static int check(const char *file, struct conf *c, struct plx_err *err)
     if (strcmp(c->takeover, "yes") != 0 && strcmp(c->takeover, "no") != 0) {
         return plx_fail(err, PLX_EINVAL, "%s: takeover must be yes or no", file);
     }
-    return 0;
+    if (c->engine[0] != '\0' && engine_find(c->engine) == NULL) {
+        return plx_fail(err, PLX_EINVAL, "%s: there is no engine '%s': use auto", file, c->engine);
+    }
+    return check_paths(file, c, err);
 }
 
 int conf_parse(const char *text, const char *name, struct conf *c, struct plx_err *err)
@@ -337,6 +362,10 @@ int conf_load(const char *path, struct conf *c, struct plx_err *err)
 
     if (rc != 0) {
         return plx_err_wrap(err, rc, "configuration");
+    }
+    if (memchr(text.data, '\0', text.len) != NULL) {
+        wbuf_free(&text);
+        return plx_fail(err, PLX_EINVAL, "configuration: %s is not text", path);
     }
     wbuf_u8(&text, 0);
     rc = text.failed ? plx_fail(err, PLX_ENOMEM, "cannot read %s: out of memory", path)

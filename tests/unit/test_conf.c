@@ -17,6 +17,9 @@
     "[member a]\nid = 1\naddress = tcp://10.0.0.1:7300\npublic_key = " KEY "\n" \
     "[member b]\nid = 2\naddress = tcp://10.0.0.2:7300\npublic_key = " KEY "\n"
 
+#define TEN     "0123456789"
+#define HUNDRED TEN TEN TEN TEN TEN TEN TEN TEN TEN TEN
+
 static void the_example_is_valid(void **state)
 {
     struct conf c;
@@ -82,6 +85,12 @@ static void mistakes_are_named(void **state)
          "must be tcp://"},
         {"[node]\nname = a\n" MEMBERS "[member c]\nid = 3\naddress = tcp://h:1\npublic_key = 12",
          "64 hex digits"},
+        {"[node]\nname = a\nname = b\n" MEMBERS, "f:3: name is given twice"},
+        {"[node]\nname = a\n" MEMBERS "id = 3\n", "id is given twice"},
+        {"[node]\nname = a\n[replica]\nengine = warp\n" MEMBERS, "there is no engine 'warp'"},
+        {"[node]\nname = a\nsocket = /" HUNDRED "1234567\n" MEMBERS,
+         "socket is longer than 107 characters"},
+        {"[node]\nname = a\nrun_dir = /" HUNDRED "\n" MEMBERS, "is longer than 85 characters"},
     };
 
     (void)state;
