@@ -8,6 +8,7 @@ LAB_PREFIX=plxcut
 drill_up
 
 drill_start "the primary's node cut off"
+drill_fault
 drill_links $A down
 t0=$(now)
 drill_goes_on
@@ -20,6 +21,7 @@ drill_silent "$t0" 0 $A
 drill_end
 
 drill_start "the pair's link cut"
+drill_fault
 drill_cut $A $B
 drill_goes_on
 drill_is epoch $((E + 1)) || fail "epoch $(drill_field epoch)"
@@ -37,6 +39,7 @@ drill_end
 # up on its node knows nothing. Nobody may go on before the primary is back.
 drill_start "the backup restarted empty during the cut"
 empty=$(drill_replica $B)
+drill_fault
 kill -STOP "$empty" "${LAB_PID[$B]}" # or it takes over, rightly, between the cut and its death
 drill_links $A down
 kill -KILL "$empty" "${LAB_PID[$B]}"

@@ -17,6 +17,7 @@ restart() { # NODE: and it adopts
 }
 
 drill_start "the primary's daemon killed"
+drill_fault
 lab_kill $A
 digests=$(compared backup)
 drill_goes_on
@@ -29,6 +30,7 @@ drill_is epoch "$E" && drill_is protection protected || fail "adoption cost the 
 drill_end
 
 drill_start "without a daemon the backup does not take over"
+drill_fault
 lab_kill $B
 kill -KILL "$(drill_replica $A)"
 t0=$(now)
@@ -43,6 +45,7 @@ drill_unprotected $B
 drill_end
 
 drill_start "without a daemon the primary does not go on alone"
+drill_fault
 lab_kill $A
 kill -KILL "$(drill_replica $B)"
 drill_stands_still 1.5

@@ -8,6 +8,7 @@ LAB_PREFIX=plxkill
 drill_up
 
 drill_start "primary killed"
+drill_fault
 kill -KILL "$(drill_replica $A)"
 drill_goes_on
 drill_event takeover
@@ -15,6 +16,7 @@ drill_unprotected $B
 drill_end
 
 drill_start "backup killed"
+drill_fault
 kill -KILL "$(drill_replica $B)"
 drill_goes_on
 drill_event alone
@@ -22,6 +24,7 @@ drill_unprotected $A
 drill_end
 
 drill_start "primary and its daemon killed"
+drill_fault
 kill -KILL "$(drill_replica $A)" "${LAB_PID[$A]}"
 lab_kill $A
 drill_goes_on

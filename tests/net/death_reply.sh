@@ -10,6 +10,7 @@ LAB_HEARTBEAT_MS=100
 drill_up
 
 drill_start "the reply to the takeover lost"
+drill_fault
 drill_oneway $W $B
 drill_oneway $A $B
 kill -KILL "$(drill_replica $A)"

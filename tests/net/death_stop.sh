@@ -36,6 +36,7 @@ held() {
 
 drill_start "primary stopped for 3 s"
 p=$(drill_replica $A)
+drill_fault
 kill -STOP "$p"
 t0=$(now)
 drill_goes_on
@@ -53,6 +54,7 @@ drill_end
 # can tell it anything, and its TAP is still up.
 drill_start "the primary's host stopped for 3 s"
 p=$(drill_replica $A)
+drill_fault
 kill -STOP "${LAB_PID[$A]}" "$p"
 t0=$(now)
 drill_goes_on
@@ -72,6 +74,7 @@ drill_end
 
 drill_start "backup stopped for 3 s"
 p=$(drill_replica $B)
+drill_fault
 kill -STOP "$p"
 t0=$(now)
 drill_goes_on

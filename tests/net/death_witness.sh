@@ -8,6 +8,7 @@ LAB_PREFIX=plxwit
 drill_up
 
 drill_start "witness lost together with the pair's link"
+drill_fault
 drill_links $W down
 drill_cut $A $B
 sleep 0.5

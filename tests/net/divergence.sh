@@ -14,6 +14,7 @@ names_page() { lab_cli "$W" info vm | grep " vm divergence: .*, page $page\( \|,
 # A page that was never used, so that the guest does not write over the bit before it is read.
 flip() { # SEED
     for n in 1 2 3; do [ "$(metric $n pollux_node_divergences_total)" = 0 ] || fail "node $n counts one already"; done
+    drill_fault
     page=$("$BUILD/tests/tools/flip" "$(drill_replica $B)" "$1") || fail "no bit was flipped"
     t0=$(now)
     lab_wait 12 names_page || fail "the flip in page $page is not reported: $(lab_cli "$W" info vm | grep divergence:)"

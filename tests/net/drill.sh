@@ -9,6 +9,7 @@
 #   drill_up              the cluster            drill_start         the VM, the client, the captures
 #   drill_end             the client ends well, nothing is lost, frames never interleave and came from
 #                         the first primary and from the last; stops the VM
+#   drill_fault           what comes next is the fault: $E is the epoch it meets
 #   drill_event KIND      an event of the VM     drill_is FIELD VALUE   a field of pollux info --json
 #   drill_goes_on [S]     the client's writes are acknowledged (again)
 #   drill_silent FROM TO NODE...      no frame of the VM from these nodes between two times
@@ -109,7 +110,6 @@ drill_start() {
     A=$((W % 3 + 1)) B=$((A % 3 + 1))
     lab_cli 1 start vm --primary n$A --backup n$B >/dev/null || fail "start"
     drill_expect protection protected
-    E=$(drill_epoch)
     DRILL_PIDS=()
     for n in 1 2 3; do
         ip netns exec "$LAB_PREFIX-sw" tcpdump -i g$n -Q in --immediate-mode -U -s 2048 -B $DRILL_KIB \
@@ -124,7 +124,14 @@ drill_start() {
         >"$LAB/writer" 2>&1 &
     DRILL_WRITER=$!
     drill_goes_on 10
-    echo "$drill: n$A primary, n$B backup, n$W witness, epoch $E"
+    echo "$drill: n$A primary, n$B backup, n$W witness"
+}
+
+# A pair that lost touch for a moment, as under load, has resumed in a new epoch since it started.
+drill_fault() {
+    drill_expect protection protected
+    E=$(drill_epoch)
+    echo "$drill: epoch $E"
 }
 
 drill_pcaps() { for n in "$@"; do echo "$LAB/g$n.pcap"; done; }
