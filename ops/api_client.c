@@ -32,10 +32,10 @@ int api_connect(const char *path, struct plx_err *err)
     (void)strcpy(a.sun_path, path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof a) != 0) {
-        int rc = plx_fail_errno(err,
-                                "cannot reach polluxd at %s (is it running? --socket names "
-                                "another)",
-                                path);
+        int rc =
+            plx_fail_errno(err, "cannot reach polluxd at %s (%s)", path,
+                           errno == EACCES ? "only its user and root may; --socket names another"
+                                           : "is it running? --socket names another");
         if (fd >= 0) {
             (void)close(fd);
         }

@@ -32,6 +32,20 @@ static void print_help(const struct opt_command *cmd)
     printf("  %-*s%s\n", HELP_COLUMN, "--help", "print this");
 }
 
+/* What getopt_long did not take. */
+static int refuse(const struct opt_command *cmd, int n, char *given, struct plx_err *err)
+{
+    if (optopt > 0 && optopt < CODE_BASE) { /* there are no short ones */
+        return plx_fail(err, PLX_EINVAL, "unknown option -%c (see %s --help)", optopt, cmd->name);
+    }
+    if (optopt == CODE_HELP || (optopt >= CODE_BASE && optopt < CODE_BASE + n)) {
+        return plx_fail(err, PLX_EINVAL, "--%s takes no value (see %s --help)",
+                        optopt == CODE_HELP ? "help" : cmd->options[optopt - CODE_BASE].name,
+                        cmd->name);
+    }
+    return plx_fail(err, PLX_EINVAL, "unknown option %s (see %s --help)", given, cmd->name);
+}
+
 int opt_parse(const struct opt_command *cmd, void *ctx, int argc, char **argv, int *first,
               struct plx_err *err)
 {
@@ -45,7 +59,7 @@ int opt_parse(const struct opt_command *cmd, void *ctx, int argc, char **argv, i
                                    .val = CODE_BASE + n};
     }
     longs[n] = (struct option){.name = "help", .val = CODE_HELP};
-    optind = 1;
+    optind = 0; /* anew, also after one that ended inside an argument (glibc) */
     opterr = 0;
     while ((code = getopt_long(argc, argv, ":", longs, NULL)) != -1) {
         const struct opt *o;
@@ -60,8 +74,7 @@ int opt_parse(const struct opt_command *cmd, void *ctx, int argc, char **argv, i
                             cmd->name);
         }
         if (code < CODE_BASE || code >= CODE_BASE + n) {
-            return plx_fail(err, PLX_EINVAL, "unknown option %s (see %s --help)", argv[optind - 1],
-                            cmd->name);
+            return refuse(cmd, n, argv[optind - 1], err);
         }
         o = &cmd->options[code - CODE_BASE];
         if (o->values != NULL && strchr(o->values, ' ') != NULL) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * ops/pollux.c - the command line tool: one table of subcommands. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,6 +40,17 @@ static void usage(FILE *to)
     (void)fprintf(to, "\n`pollux COMMAND --help` lists a command's options; `pollux --version`\n");
 }
 
+static int run_command(int argc, char **argv)
+{
+    for (unsigned i = 0; i < PLX_COUNT(commands); i++) {
+        if (strcmp(argv[0], commands[i].name) == 0) {
+            return commands[i].run(argc, argv);
+        }
+    }
+    (void)fprintf(stderr, "pollux: no command '%s' (see pollux --help)\n", argv[0]);
+    return EXIT_ERROR;
+}
+
 int main(int argc, char **argv)
 {
     log_init("pollux", LOG_WARN);
@@ -47,19 +59,18 @@ int main(int argc, char **argv)
         usage(stderr);
         return EXIT_ERROR;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    bool help = strcmp(argv[1], "help") == 0;
+    if ((help && argc == 2) || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         usage(stdout);
         return EXIT_OK;
+    }
+    if (help) {
+        char option[] = "--help", *of[] = {argv[2], option, NULL};
+        return run_command(2, of);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("pollux " VERSION "\n");
         return EXIT_OK;
     }
-    for (unsigned i = 0; i < PLX_COUNT(commands); i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) {
-            return commands[i].run(argc - 1, argv + 1);
-        }
-    }
-    (void)fprintf(stderr, "pollux: no command '%s' (see pollux --help)\n", argv[1]);
-    return EXIT_ERROR;
+    return run_command(argc - 1, argv + 1);
 }

@@ -37,6 +37,15 @@ mistake "--save-at needs two values" run --kernel "$tmp/text" --save-at mark
 mistake "state" run --load "$tmp/state"
 mistake "do not go with --load" run --load "$tmp/state" --memory 64
 mistake "$tmp/full" run --kernel "$tmp/text" --record "$tmp/full" --console "$tmp/c"
+for verb in undefine start info protect unprotect console destroy dumpxml; do
+    mistake "cannot reach polluxd at $tmp/none (is it running?" $verb --socket "$tmp/none" vm
+    mistake "unexpected argument 'more'" $verb --socket "$tmp/none" vm more
+done
+mistake "cannot reach polluxd at $tmp/none (is it running?" list --socket "$tmp/none"
+mistake "cannot reach polluxd at $tmp/none (is it running?" define --socket "$tmp/none" "$tmp/text"
+mistake "cannot open $tmp/none" define "$tmp/none"
+mistake "is not a regular file" define "$tmp"
+mistake "no command 'frob'" help frob
 mistake "an argument is missing" replay
 mistake "$tmp/none" replay "$tmp/none"
 mistake "the slice must be from 1" replay --until 0 "$tmp"
@@ -48,5 +57,8 @@ if [ -s build/tests/guest/hello.elf ]; then
 fi
 "$pollux" --version | grep -q '^pollux [0-9]' || { echo "no version"; bad=1; }
 "$pollux" --help | grep -q 'replay' || { echo "no help"; bad=1; }
+"$pollux" help | grep -q 'replay' || { echo "no help by the command help"; bad=1; }
+"$pollux" help start | grep -q -- '--old-disks' || { echo "no help of start by the command help"; bad=1; }
+"$pollux" help frob 2>/dev/null && { echo "help of a command that is not there"; bad=1; }
 "$pollux" run --help | grep -q -- '--save-at MARK|SLICE FILE' || { echo "no help of run"; bad=1; }
 mistakes_told && exit $bad

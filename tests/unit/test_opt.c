@@ -89,6 +89,10 @@ static void mistakes_are_named(void **state)
         {{"--pair", "x"}, "needs two values: A B", PLX_EINVAL},
         {{"--other", "d"}, "unknown option --other", PLX_EINVAL},
         {{"-x", "d"}, "unknown option -x", PLX_EINVAL},
+        {{"-xy", "d"}, "unknown option -x", PLX_EINVAL},
+        {{"d", "-xy"}, "unknown option -x", PLX_EINVAL},
+        {{"--flag=1", "d"}, "--flag takes no value", PLX_EINVAL},
+        {{"--help=1", "d"}, "--help takes no value", PLX_EINVAL},
         {{"--flag"}, "missing", PLX_EINVAL},
         {{"d", "e"}, "unexpected argument 'e'", PLX_EINVAL},
     };
