@@ -347,8 +347,12 @@ static void on_message(struct image_server *s, struct client *from, const uint8_
         break;
     }
     if (rc != 0) {
-        s->malformed++;
-        send_text(s, c, "a request makes no sense; begin anew", true);
+        s->malformed += rc != PLX_ENOMEM;
+        send_text(s, c,
+                  rc == PLX_ENOMEM   ? "the server is out of memory; begin anew"
+                  : rc == PLX_EACCES ? "this key may not push"
+                                     : "a request makes no sense; begin anew",
+                  true);
         drop_client(s, c);
     }
     if (m != NULL) {
