@@ -20,7 +20,13 @@
 #include "consensus/raft_node.h"
 #include "consensus/tunnel.h"
 
-enum { TICK_MS = 15, FORWARD_TIMEOUT_MS = 200, UP_MS = 2500, TERM_WAIT_S = 1 };
+enum {
+    TICK_MS = 15,
+    FORWARD_TIMEOUT_MS = 200,
+    UP_MS = 2500,
+    TERM_WAIT_S = 1,
+    COMMAND_MAX = ROLES_XML_MAX + 4096 /* bytes: a definition is the longest */
+};
 
 enum call_state { CALL_IDLE, CALL_SUBMITTED, CALL_FORWARDED, CALL_WAITING };
 
@@ -72,7 +78,9 @@ static uint32_t on_apply(void *ctx, const void *data, size_t len)
     rbuf_init(&r, data, len); /* the command's own length first: entries are padded */
     uint32_t n = rbuf_u32(&r);
     const uint8_t *bytes = rbuf_take(&r, n);
-    if (bytes == NULL || roles_cmd_decode(bytes, n, &cmd, &c->scratch, &err) != 0) {
+    int rc = bytes != NULL ? roles_cmd_decode(bytes, n, &cmd, &c->scratch, &err) : PLX_ECORRUPT;
+    PLX_CHECK(rc != PLX_ENOMEM); /* the other nodes apply it: this one must begin anew */
+    if (rc != 0) {
         log_error("a command in the log cannot be read");
         return ROLES_RES_MALFORMED;
     }
@@ -117,6 +125,14 @@ static int on_restore(void *ctx, const void *data, size_t len, struct plx_err *e
 
 /* --- calls --------------------------------------------------------------------------------- */
 
+static void free_call(struct call *k)
+{
+    if (k != NULL) {
+        wbuf_free(&k->command);
+        plx_free(k);
+    }
+}
+
 static void answer(struct call *k, int rc)
 {
     struct cluster *c = k->c;
@@ -137,8 +153,7 @@ static void answer(struct call *k, int rc)
         k->orphan = true; /* raft still refers to it; on_submitted frees it */
         return;
     }
-    wbuf_free(&k->command);
-    plx_free(k);
+    free_call(k);
 }
 
 static void on_submitted(void *ctx, enum raft_node_status status, uint32_t result, uint64_t index)
@@ -146,8 +161,7 @@ static void on_submitted(void *ctx, enum raft_node_status status, uint32_t resul
     struct call *k = ctx;
 
     if (k->orphan) {
-        wbuf_free(&k->command);
-        plx_free(k);
+        free_call(k);
         return;
     }
     if (status == RAFT_NODE_DONE) {
@@ -246,20 +260,24 @@ static void add_call(struct cluster *c, const struct roles_cmd *cmd, uint64_t ti
 {
     struct call *k = plx_calloc(1, sizeof *k);
 
-    PLX_CHECK(k != NULL);
+    if (k != NULL && cmd != NULL) {
+        wbuf_u32(&k->command, 0);
+        roles_cmd_encode(cmd, &k->command);
+    }
+    if (k == NULL || k->command.failed) {
+        free_call(k);
+        cb(ctx, PLX_ENOMEM, ROLES_RES_END);
+        return;
+    }
+    if (cmd != NULL) {
+        uint32_t n = (uint32_t)(k->command.len - sizeof n);
+        memcpy(k->command.data, &n, sizeof n);
+    }
     k->c = c;
     host_random(&k->id, sizeof k->id);
     k->deadline_ns = clock_mono_ns() + timeout_ms * 1000000;
     k->cb = cb;
     k->ctx = ctx;
-    wbuf_init(&k->command);
-    if (cmd != NULL) {
-        wbuf_u32(&k->command, 0);
-        roles_cmd_encode(cmd, &k->command);
-        PLX_CHECK(!k->command.failed);
-        uint32_t n = (uint32_t)(k->command.len - sizeof n);
-        memcpy(k->command.data, &n, sizeof n);
-    }
     k->next = c->calls;
     c->calls = k;
     drive(k);
@@ -313,7 +331,9 @@ static void serve(struct cluster *c, uint32_t from, uint64_t call, const void *d
 {
     struct foreign *f = plx_calloc(1, sizeof *f);
 
-    PLX_CHECK(f != NULL);
+    if (f == NULL) {
+        return; /* no answer: it asks again */
+    }
     *f = (struct foreign){.c = c, .call = call, .from = from};
     raft_node_submit(c->raft, data, len, on_foreign_done, f);
 }
@@ -345,7 +365,7 @@ static void on_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
     }
     switch (msg->msg_case) {
     case CL__NODE_MESSAGE__MSG_PROPOSE:
-        if (msg->propose->command.len != 0) {
+        if (msg->propose->command.len != 0 && msg->propose->command.len <= COMMAND_MAX) {
             serve(c, from, msg->propose->call, msg->propose->command.data,
                   msg->propose->command.len);
         }
@@ -440,7 +460,9 @@ int cluster_open(const struct cluster_config *cfg, struct cluster **out, struct 
         return rc;
     }
     c->tunnels = tunnels_open(cfg->loop, c->link, &c->transport);
-    PLX_CHECK(c->tunnels != NULL);
+    if (c->tunnels == NULL) { /* as below */
+        return plx_fail(err, PLX_ENOMEM, "cannot join the cluster: out of memory");
+    }
     for (unsigned i = 0; i < cfg->nnodes; i++) {
         ids[i] = cfg->nodes[i].id;
     }

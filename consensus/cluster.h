@@ -42,7 +42,8 @@ int cluster_open(const struct cluster_config *cfg, struct cluster **out, struct 
 void cluster_close(struct cluster *c, void (*done)(void *ctx), void *ctx);
 
 /* @rc: 0 and the command's result; PLX_ETIMEDOUT: no majority answered in time, the outcome is
- * unknown; PLX_ECANCELED. When it comes, the command has been applied on this node. */
+ * unknown; PLX_ECANCELED. When it comes, the command has been applied on this node. PLX_ENOMEM
+ * comes before the call returns: nothing was asked for. */
 typedef void (*cluster_cb)(void *ctx, int rc, enum roles_result result);
 void cluster_propose(struct cluster *c, const struct roles_cmd *cmd, uint64_t timeout_ms,
                      cluster_cb cb, void *ctx);

@@ -287,7 +287,7 @@ void node_link_close(struct node_link *l)
     uv_close((uv_handle_t *)&l->idle, on_closed);
 }
 
-/* Pack into l->out. */
+/* Pack into l->out. 0: out of memory. */
 static size_t pack(struct node_link *l, Cl__NodeMessage *msg)
 {
     msg->version = PROTOCOL;
@@ -296,7 +296,9 @@ static size_t pack(struct node_link *l, Cl__NodeMessage *msg)
     size_t len = cl__node_message__get_packed_size(msg);
     if (len > l->out_cap) {
         uint8_t *out = plx_realloc(l->out, len);
-        PLX_CHECK(out != NULL);
+        if (out == NULL) {
+            return 0;
+        }
         l->out = out;
         l->out_cap = len;
     }
@@ -306,7 +308,7 @@ static size_t pack(struct node_link *l, Cl__NodeMessage *msg)
 
 static int push(struct node_link *l, struct peer *p, size_t len)
 {
-    if (zmq_send(p->push, l->out, len, ZMQ_DONTWAIT) < 0) {
+    if (len == 0 || zmq_send(p->push, l->out, len, ZMQ_DONTWAIT) < 0) {
         l->counters.unsendable++;
         return PLX_ECONN;
     }

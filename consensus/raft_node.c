@@ -209,7 +209,10 @@ void raft_node_submit(struct raft_node *n, const void *data, size_t len, raft_no
     struct request *q = plx_calloc(1, sizeof *q);
     int rc;
 
-    PLX_CHECK(q != NULL);
+    if (q == NULL) {
+        cb(ctx, RAFT_NODE_NOT_LEADER, 0, 0); /* of no use as one: it may be asked again */
+        return;
+    }
     q->cb = cb;
     q->ctx = ctx;
     if (raft_state(&n->raft) != RAFT_LEADER) {
@@ -223,10 +226,12 @@ void raft_node_submit(struct raft_node *n, const void *data, size_t len, raft_no
         /* libraft stores entries in words of 8 bytes: the tail is zeros. */
         size_t padded = (len + 7) & ~(size_t)7;
         struct raft_buffer buf = {.base = raft_calloc(1, padded), .len = padded};
-        PLX_CHECK(buf.base != NULL);
-        memcpy(buf.base, data, len);
-        q->req.apply.data = q;
-        rc = raft_apply(&n->raft, &q->req.apply, &buf, 1, on_applied);
+        rc = RAFT_NOMEM;
+        if (buf.base != NULL) {
+            memcpy(buf.base, data, len);
+            q->req.apply.data = q;
+            rc = raft_apply(&n->raft, &q->req.apply, &buf, 1, on_applied);
+        }
         if (rc != 0) {
             raft_free(buf.base);
         }

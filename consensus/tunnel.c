@@ -347,7 +347,10 @@ static void on_data(struct tunnel *u, const Cl__TunnelData *d)
         return;
     }
     struct write *w = plx_calloc(1, sizeof *w + d->data.len);
-    PLX_CHECK(w != NULL);
+    if (w == NULL) {
+        end(u, true, 0);
+        return;
+    }
     if (d->data.len != 0) {
         memcpy(w->data, d->data.data, d->data.len);
     }

@@ -62,6 +62,10 @@ static void on_wish(void *ctx, int rc, enum roles_result result)
         }
         return;
     }
+    if (rc == PLX_ENOMEM && still_wanted(w, vm)) {
+        w->retry_ns = clock_mono_ns() + (uint64_t)GRACE_MS * 1000000;
+        return;
+    }
     if (c != NULL && c->pending_request == w->cmd.request) {
         c->pending_request = 0;
     }
@@ -100,7 +104,7 @@ static void on_majority(void *ctx, int rc, enum roles_result result)
         await_majority(w);
         return;
     }
-    if (rc != 0 || !still_wanted(w, vm)) {
+    if (rc != 0 || !still_wanted(w, vm)) { /* on_wish tries again for want of memory */
         on_wish(w, rc != 0 ? rc : PLX_ECANCELED, ROLES_RES_DONE);
         return;
     }
@@ -131,29 +135,34 @@ void child_retry_wishes(struct daemon *d, uint64_t now)
     }
 }
 
-static void wish(struct daemon *d, const uint8_t *vm, const struct roles_cmd *cmd)
+/* False: out of memory; whoever asks does so again. */
+static bool wish(struct daemon *d, const uint8_t *vm, const struct roles_cmd *cmd)
 {
     for (const struct wish *o = d->wishes; o != NULL; o = o->next) {
         if (o->cmd.op == cmd->op && o->cmd.incarnation == cmd->incarnation &&
             o->cmd.epoch == cmd->epoch) {
-            return; /* on its way */
+            return true; /* on its way */
         }
     }
     struct wish *w = plx_calloc(1, sizeof *w);
-    PLX_CHECK(w != NULL);
+    if (w == NULL) {
+        log_warn("out of memory: %s must be asked for again", roles_op_name(cmd->op));
+        return false;
+    }
     w->d = d;
     w->next = d->wishes;
     d->wishes = w;
     w->cmd = *cmd;
     memcpy(w->cmd.uuid, vm, ROLES_UUID_LEN);
     propose_wish(w);
+    return true;
 }
 
 void child_report_lost(struct daemon *d, const uint8_t *vm, uint64_t incarnation)
 {
-    wish(d, vm,
-         &(struct roles_cmd){
-             .op = ROLES_LOST, .request = daemon_random(), .incarnation = incarnation});
+    (void)wish(d, vm,
+               &(struct roles_cmd){
+                   .op = ROLES_LOST, .request = daemon_random(), .incarnation = incarnation});
 }
 
 /* --- what replicas say and ask -------------------------------------------------------------- */
@@ -179,7 +188,9 @@ static void on_read_roles(struct child *c, const Ctl__ReadRoles *m)
 {
     struct reading *r = plx_calloc(1, sizeof *r);
 
-    PLX_CHECK(r != NULL);
+    if (r == NULL) {
+        return; /* no answer: it asks again */
+    }
     *r = (struct reading){.d = c->d, .incarnation = c->incarnation, .nonce = m->nonce};
     cluster_read(c->d->cluster, PROPOSE_MS, on_reading, r);
 }
@@ -202,16 +213,18 @@ static void on_request(struct child *c, const Ctl__Request *m)
     }
     log_info("%s (epoch %llu) asks: %s", c->vm_name, (unsigned long long)m->epoch,
              roles_op_name(ops[m->kind]));
-    c->pending_request = m->request;
     for (struct wish *w = c->d->wishes; w != NULL && m->kind == CTL__REQUEST_KIND__RESUME;
          w = w->next) {
         w->superseded = w->superseded || (goes_alone(w) && w->cmd.incarnation == c->incarnation);
     }
-    wish(c->d, c->vm,
-         &(struct roles_cmd){.op = ops[m->kind],
-                             .request = m->request,
-                             .epoch = m->epoch,
-                             .incarnation = c->incarnation});
+    c->pending_request = m->request;
+    if (!wish(c->d, c->vm,
+              &(struct roles_cmd){.op = ops[m->kind],
+                                  .request = m->request,
+                                  .epoch = m->epoch,
+                                  .incarnation = c->incarnation})) {
+        c->pending_request = 0;
+    }
 }
 
 static void on_stopped(struct child *c, const Ctl__Stopped *m)
@@ -222,12 +235,12 @@ static void on_stopped(struct child *c, const Ctl__Stopped *m)
     if (m->event == ROLES_STOP_FAILED || m->event == ROLES_STOP_DIVERGED) {
         event_raise(c->d, c->vm, "failed", "%s", m->text);
     }
-    wish(c->d, c->vm,
-         &(struct roles_cmd){.op = ROLES_STOP,
-                             .request = daemon_random(),
-                             .incarnation = c->incarnation,
-                             .stop = (enum roles_stop)m->event,
-                             .code = m->code});
+    (void)wish(c->d, c->vm,
+               &(struct roles_cmd){.op = ROLES_STOP,
+                                   .request = daemon_random(),
+                                   .incarnation = c->incarnation,
+                                   .stop = (enum roles_stop)m->event,
+                                   .code = m->code});
 }
 
 static void on_stats(struct child *c, Ctl__Stats *s)
@@ -282,11 +295,11 @@ static void on_packet(struct child *c, const uint8_t *data, size_t len)
         if (vm != NULL && vm->phase == ROLES_RUNNING) {
             vms_follow(c, vm, 0); /* said again, by one that took over or was adopted */
         } else if (m->ready->incarnation == c->incarnation) {
-            wish(c->d, c->vm,
-                 &(struct roles_cmd){.op = ROLES_READY,
-                                     .request = daemon_random(),
-                                     .epoch = m->ready->epoch,
-                                     .incarnation = c->incarnation});
+            (void)wish(c->d, c->vm,
+                       &(struct roles_cmd){.op = ROLES_READY,
+                                           .request = daemon_random(),
+                                           .epoch = m->ready->epoch,
+                                           .incarnation = c->incarnation});
         }
         break;
     case CTL__FROM_REPLICA__MSG_REQUEST:

@@ -90,13 +90,24 @@ static void tell_status(struct daemon *d)
     daemon_send(d, 0, &m);
 }
 
+static void on_caught_up(void *ctx, int rc, enum roles_result result);
+
+static void catch_up(struct daemon *d)
+{
+    if (!d->caught_up && !d->catching_up) {
+        d->catching_up = true;
+        cluster_read(d->cluster, READ_MS, on_caught_up, d);
+    }
+}
+
 static void on_caught_up(void *ctx, int rc, enum roles_result result)
 {
     struct daemon *d = ctx;
 
     (void)result;
+    d->catching_up = false;
     if (rc == PLX_ETIMEDOUT && !d->stopping) {
-        cluster_read(d->cluster, READ_MS, on_caught_up, d);
+        catch_up(d);
     } else if (rc == 0) {
         d->caught_up = true;
         vms_tick(d);
@@ -112,6 +123,7 @@ static void on_second(uv_timer_t *h)
     unsigned clients;
 
     tell_status(d);
+    catch_up(d);
     child_scan(d);
     child_tick(d);
     vms_tick(d);
@@ -259,7 +271,7 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
     (void)uv_signal_start(&d->sigterm, on_signal, SIGTERM);
     (void)uv_signal_start(&d->sigint, on_signal, SIGINT);
     child_scan(d);
-    cluster_read(d->cluster, READ_MS, on_caught_up, d);
+    catch_up(d);
     log_info("node %s of cluster %s at %s", conf->name, conf->cluster, conf->bind);
     (void)uv_run(&d->loop, UV_RUN_DEFAULT);
     prepared_expire(d, true);

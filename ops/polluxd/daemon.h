@@ -101,6 +101,7 @@ struct daemon {
     struct node_status status[CONF_NODES_MAX];
     struct counters count;
     uint64_t started_ns;
+    bool catching_up;
     bool caught_up; /* has read the records of a majority once since it started */
     bool stopping;
 };

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "consensus/cluster.h"
@@ -261,6 +262,37 @@ static void without_a_majority_nothing_is_decided(void **state)
     assert_null(roles_find_name(cluster_state(l->m[0].c), "x"));
 }
 
+/* Whichever allocation fails as a command is given, here or on its way to the leader: it is refused
+ * at once, or applied all the same. */
+static void memory_runs_out_over_a_command(void **state)
+{
+    struct lab *l = *state;
+    unsigned refused = 0;
+
+    for (unsigned i = 0; i < N; i++) {
+        open_member(l, i);
+    }
+    assert_int_equal(define(l, 0, "first", 1), ROLES_RES_DONE);
+    for (unsigned i = 0; i < 8 * N; i++) {
+        struct roles_cmd c = {.op = ROLES_DEFINE, .xml = "<domain/>"};
+        struct outcome o = {0};
+        char name[16];
+        (void)snprintf(name, sizeof name, "vm%u", i);
+        c.name = name;
+        c.request = 1000 + i;
+        c.uuid[0] = (uint8_t)(100 + i);
+        plx_heap_fail_at((int)(i / N));
+        cluster_propose(l->m[i % N].c, &c, WAIT_MS, on_outcome, &o);
+        plx_heap_fail_never();
+        bool at_once = o.done;
+        assert_true(run_until(l, &o.done));
+        assert_int_equal(o.rc, at_once ? PLX_ENOMEM : 0);
+        assert_true(at_once == (roles_find_name(cluster_state(l->m[i % N].c), name) == NULL));
+        refused += at_once;
+    }
+    assert_true(refused > 0 && refused < 8 * N);
+}
+
 static void a_wrong_key_is_not_heard(void **state)
 {
     struct lab *l = *state;
@@ -288,6 +320,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(commands_from_every_node, setup, teardown),
         cmocka_unit_test_setup_teardown(the_leader_goes_and_comes_back, setup, teardown),
         cmocka_unit_test_setup_teardown(without_a_majority_nothing_is_decided, setup, teardown),
+        cmocka_unit_test_setup_teardown(memory_runs_out_over_a_command, setup, teardown),
         cmocka_unit_test_setup_teardown(a_wrong_key_is_not_heard, setup, teardown),
     };
 
