@@ -158,7 +158,7 @@ void child_close(struct child *c, bool keep)
     if (c->closed) {
         return;
     }
-    if (!keep) {
+    if (!keep && c->incarnation != 0) { /* else nothing is known of it */
         child_fence(c, false);
         if (c->pid > 0) {
             (void)kill(c->pid, SIGKILL);
@@ -193,14 +193,18 @@ void child_exited(uv_process_t *p, int64_t status, int sig)
 struct child *child_make(struct daemon *d, int fd)
 {
     struct child *c = plx_calloc(1, sizeof *c);
+    uint8_t *packet = plx_calloc(1, PACKET_MAX);
 
-    PLX_CHECK(c != NULL);
-    c->packet = plx_calloc(1, PACKET_MAX);
-    PLX_CHECK(c->packet != NULL);
+    (void)io_set_nonblock(fd);
+    if (c == NULL || packet == NULL || uv_poll_init(&d->loop, &c->poll, fd) != 0) {
+        plx_free(packet);
+        plx_free(c);
+        (void)close(fd);
+        return NULL;
+    }
+    c->packet = packet;
     c->d = d;
     c->fd = fd;
-    (void)io_set_nonblock(fd);
-    PLX_CHECK(uv_poll_init(&d->loop, &c->poll, fd) == 0);
     c->poll.data = c;
     c->open_handles = 1;
     c->next = d->children;

@@ -261,7 +261,8 @@ static void on_hello(struct child *c, const Ctl__Hello *h)
     if (h->version != CONTROL_VERSION) {
         log_error("replica %d speaks version %u of the control protocol, not %d", c->pid,
                   h->version, CONTROL_VERSION);
-        child_close(c, false);
+        c->incarnation = c->incarnation != 0 ? c->incarnation : c->found;
+        child_close(c, false); /* what nobody can command must not go on */
         return;
     }
     if (c->ours || c->incarnation != 0 || h->incarnation == 0 || h->vm.len != ROLES_UUID_LEN) {

@@ -20,7 +20,8 @@ struct roles_view {
 
 /* @vm NULL: the VM is forgotten. */
 void child_fill_roles(struct roles_view *v, const struct roles_vm *vm, uint64_t nonce);
-/* A child behind the channel @fd (now its own), in d->children. */
+/* A child behind the channel @fd (now its own), in d->children. NULL: out of memory, @fd is closed.
+ */
 struct child *child_make(struct daemon *d, int fd);
 void child_take_nics(struct child *c, const struct domain *dom);
 /* The channel is of no more use: the process is gone, or will be now. Unless @keep: the daemon

@@ -21,6 +21,18 @@ enum { CONTROL_FD = 3 };
 
 /* --- found again --------------------------------------------------------------------------- */
 
+/* Known, or found before and waited for: a second connection would be refused when it takes up the
+ * first, and that would look like its end. */
+static bool is_known(const struct daemon *d, uint64_t id)
+{
+    for (const struct child *c = d->children; c != NULL; c = c->next) {
+        if (!c->closed && (c->incarnation == id || c->found == id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void child_scan(struct daemon *d)
 {
     DIR *dir = opendir(d->conf->run_dir);
@@ -34,7 +46,7 @@ void child_scan(struct daemon *d)
         unsigned long long id;
         int end = 0;
         if (sscanf(e->d_name, "%16llx.sock%n", &id, &end) != 1 || e->d_name[end] != '\0' ||
-            end == 0 || child_find(d, id) != NULL) {
+            end == 0 || id == 0 || is_known(d, id)) {
             continue;
         }
         child_socket_path(d, id, path);
@@ -53,6 +65,11 @@ void child_scan(struct daemon *d)
             continue;
         }
         struct child *c = child_make(d, fd);
+        if (c == NULL) {
+            log_warn("out of memory: a replica that was found is adopted later");
+            break;
+        }
+        c->found = id;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
             c->pid = cred.pid;
         }
@@ -186,7 +203,9 @@ int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
     uv_stdio_container_t stdio[CONTROL_FD + 1] = {{.flags = UV_IGNORE}};
     int rc;
 
-    PLX_CHECK(v != NULL);
+    if (v == NULL) {
+        return plx_fail(err, PLX_ENOMEM, "cannot start a replica of %s: out of memory", vm->name);
+    }
     (void)snprintf(title, sizeof title, "pollux-replica %s", vm->name);
     fill_start(v, d, p, vm);
     rc = find_user(d->conf, &o, err);
@@ -222,6 +241,10 @@ int child_spawn(struct daemon *d, struct prepared *p, const struct roles_vm *vm,
     o.stdio_count = CONTROL_FD + 1;
     struct child *c = child_make(d, sv[0]);
     sv[0] = -1;
+    if (c == NULL) {
+        rc = plx_fail(err, PLX_ENOMEM, "cannot start a replica of %s: out of memory", vm->name);
+        goto out;
+    }
     memcpy(c->vm, p->vm, ROLES_UUID_LEN);
     (void)snprintf(c->vm_name, sizeof c->vm_name, "%s", vm->name);
     c->incarnation = p->replica.incarnation;

@@ -190,10 +190,11 @@ struct child {
     struct daemon *d;
     uint8_t vm[ROLES_UUID_LEN];
     char vm_name[ROLES_NAME_MAX];
-    uint64_t incarnation;
-    uint64_t epoch; /* of the last record it was told; 0: none since it was adopted */
-    uint32_t role;  /* Ctl__Role */
-    int pid;        /* 0: exited */
+    uint64_t incarnation; /* 0: found again, it has yet to say hello */
+    uint64_t found;       /* the incarnation whose socket it was found at; 0: started here */
+    uint64_t epoch;       /* of the last record it was told; 0: none since it was adopted */
+    uint32_t role;        /* Ctl__Role */
+    int pid;              /* 0: exited */
     int fd;
     bool ours; /* our process: SIGCHLD comes */
     bool roles_due, leaving;
