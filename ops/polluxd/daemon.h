@@ -76,6 +76,7 @@ struct api;
 struct metrics;
 struct child;
 struct prepared;
+struct prepare_work;
 struct start;
 struct session;
 struct wish;
@@ -92,6 +93,7 @@ struct daemon {
     struct image_role *images; /* NULL: this node serves none */
     struct child *children;
     struct prepared *prepared;
+    struct prepare_work *preparing;
     struct start *starts;
     struct wish *wishes; /* child_channel.c: commands on behalf of replicas */
     struct session *sessions;
@@ -137,7 +139,12 @@ int tap_attach(const char *name, const char *bridge, struct plx_err *err); /* an
 void tap_detach(const char *name, const char *bridge); /* down, then off; silent if it is gone */
 
 /* --- prepare.c --- */
-enum { PREPARE_FILES_MAX = 3 + 2 * DOMAIN_DISKS_MAX, FILE_LABEL_MAX = PATH_MAX + 16 };
+enum {
+    PREPARE_FILES_MAX = 3 + 2 * DOMAIN_DISKS_MAX,
+    FILE_LABEL_MAX = PATH_MAX + 16,
+    PREPARING_MAX = API_CONNECTIONS_MAX, /* that one node asked for: under way, */
+    PREPARED_MAX = 64,                   /* and ready */
+};
 
 struct file_hash {
     char label[FILE_LABEL_MAX]; /* the path, or "overlay of " and the path */
@@ -148,8 +155,9 @@ struct file_hash {
     uint8_t sha[SHA256_LEN];
 };
 
-struct prepared { /* ready to become a replica of a VM on this node */
-    struct prepared *next;
+struct prepared {          /* ready to become a replica of a VM on this node */
+    struct prepared *next; /* an older one */
+    uint32_t asker;        /* the node that wants to know */
     uint8_t vm[ROLES_UUID_LEN];
     struct domain domain;
     struct role_replica replica;
@@ -162,9 +170,12 @@ struct prepared { /* ready to become a replica of a VM on this node */
     char error[PLX_ERR_MSG_MAX];
 };
 
-/* Calls back once, later. @p stays in d->prepared if ok, else it is the callee's to read only. */
+/* @p stays in d->prepared if ok; in either case it is the callee's to read only, and now. */
 typedef void (*prepare_cb)(void *ctx, const struct prepared *p);
-void prepare_here(struct daemon *d, const uint8_t *uuid, const char *xml, prepare_cb cb, void *ctx);
+/* For node @asker. Calls back once, later, also while the daemon stops. Errors: PLX_EBUSY (too many
+ * are under way for that node), PLX_ENOMEM; then there is no call. */
+int prepare_here(struct daemon *d, uint32_t asker, const uint8_t *uuid, const char *xml,
+                 prepare_cb cb, void *ctx);
 struct prepared *prepared_take(struct daemon *d, uint64_t incarnation); /* now the caller's; NULL */
 void prepared_expire(struct daemon *d, bool all);
 

@@ -124,6 +124,17 @@ static void rule_out_old_disks(struct start *s)
     }
 }
 
+static struct candidate *named(struct start *s, const char *name)
+{
+    for (unsigned i = 0; i < s->nnodes; i++) {
+        if (strcmp(node_name(s, s->nodes[i].node), name) == 0) {
+            return &s->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+/* For one role; @not_this has, or must have, the other. */
 static struct candidate *choose(struct start *s, const char *wish, bool must,
                                 const struct candidate *not_this)
 {
@@ -174,12 +185,13 @@ struct start_ref { /* for answers that may come after the start has ended */
     uint64_t call;
 };
 
-static struct start_ref *make_ref(const struct start *s)
+static struct start_ref *make_ref(const struct start *s) /* NULL: out of memory */
 {
     struct start_ref *r = plx_calloc(1, sizeof *r);
 
-    PLX_CHECK(r != NULL);
-    *r = (struct start_ref){.d = s->d, .call = s->call};
+    if (r != NULL) {
+        *r = (struct start_ref){.d = s->d, .call = s->call};
+    }
     return r;
 }
 
@@ -201,7 +213,9 @@ static void on_proposed(void *ctx, int rc, enum roles_result result)
     if (s == NULL) {
         return;
     }
-    if (rc != 0) {
+    if (rc == PLX_ENOMEM) {
+        end(s, rc, "cannot start %s: the daemon is out of memory", s->name);
+    } else if (rc != 0) {
         end(s, rc,
             "no majority of the nodes answered: whether %s was started is not known; see "
             "pollux info %s",
@@ -220,9 +234,12 @@ static void on_proposed(void *ctx, int rc, enum roles_result result)
 static void decide(struct start *s)
 {
     char why[PLX_ERR_MSG_MAX];
-    rule_out_old_disks(s);
-    struct candidate *p = choose(s, s->primary, s->must_primary, NULL), *b = NULL;
+    struct candidate *b = NULL;
     const struct file_hash *diff;
+
+    rule_out_old_disks(s);
+    struct candidate *p =
+        choose(s, s->primary, s->must_primary, s->must_backup ? named(s, s->backup) : NULL);
 
     if (p == NULL || p->state != CAN) {
         end(s, PLX_ESTATE, "cannot start %s on %s: %s", s->name,
@@ -235,7 +252,8 @@ static void decide(struct start *s)
             end(s, PLX_ESTATE,
                 "cannot start %s protected: only %s can run it (%s); unprotect it to start it there "
                 "alone",
-                s->name, node_name(s, p->node), reasons(s, why, sizeof why));
+                s->name, node_name(s, p->node),
+                s->nnodes > 1 ? reasons(s, why, sizeof why) : "the cluster has no other node");
             return;
         }
         diff = difference(p, b);
@@ -259,9 +277,14 @@ static void decide(struct start *s)
     if (b != NULL) {
         cmd.backup = b->replica;
     }
+    struct start_ref *ref = make_ref(s);
+    if (ref == NULL) {
+        end(s, PLX_ENOMEM, "cannot start %s: the daemon is out of memory", s->name);
+        return;
+    }
     s->proposed = true;
     s->deadline_ns = clock_mono_ns() + (uint64_t)READY_S * 1000000000;
-    cluster_propose(s->d->cluster, &cmd, COMMAND_MS, on_proposed, make_ref(s));
+    cluster_propose(s->d->cluster, &cmd, COMMAND_MS, on_proposed, ref);
 }
 
 static void maybe_decide(struct start *s)
@@ -271,7 +294,7 @@ static void maybe_decide(struct start *s)
             return;
         }
     }
-    if (!s->proposed) {
+    if (!s->proposed && !s->d->stopping) {
         decide(s);
     }
 }
@@ -298,6 +321,39 @@ static void on_prepared_here(void *ctx, const struct prepared *p)
     }
 }
 
+static const char *not_prepared(int rc)
+{
+    return rc == PLX_EBUSY ? "too many other starts are being prepared there: try again later"
+                           : "the node's daemon is out of memory";
+}
+
+/* Every node that is up prepares, this one among them. */
+static void ask_nodes(struct start *s, const char *xml, struct start_ref *ref)
+{
+    struct daemon *d = s->d;
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__Prepare p = CL__PREPARE__INIT;
+
+    p.call = s->call;
+    p.vm = (ProtobufCBinaryData){.len = sizeof s->uuid, .data = s->uuid};
+    p.xml = (char *)(uintptr_t)xml;
+    m.msg_case = CL__NODE_MESSAGE__MSG_PREPARE;
+    m.prepare = &p;
+    for (unsigned i = 0; i < s->nnodes; i++) {
+        struct candidate *c = &s->nodes[i];
+        if (c->node == d->conf->self) {
+            int rc = prepare_here(d, c->node, s->uuid, xml, on_prepared_here, ref);
+            if (rc != 0) {
+                plx_free(ref);
+                c->state = CANNOT;
+                (void)snprintf(c->error, sizeof c->error, "%s", not_prepared(rc));
+            }
+        } else if (c->state == ASKED && cluster_send(d->cluster, c->node, &m)) {
+            c->state = NOT_ASKED;
+        }
+    }
+}
+
 void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, const char *backup,
               bool old_disks, start_cb cb, void *ctx)
 {
@@ -308,12 +364,25 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
         cb(ctx, PLX_ESTATE, "the VM is running");
         return;
     }
+    if (backup[0] != '\0' && !vm->protect) {
+        cb(ctx, PLX_EINVAL, "it is not protected, so it has no backup: see pollux protect");
+        return;
+    }
+    if (backup[0] != '\0' && strcmp(primary, backup) == 0) {
+        cb(ctx, PLX_EINVAL, "the backup must run on another node than the primary");
+        return;
+    }
     if (domain_parse(vm->xml, strlen(vm->xml), &dom, &err) != 0) {
         cb(ctx, PLX_EINVAL, err.msg);
         return;
     }
     struct start *s = plx_calloc(1, sizeof *s);
-    PLX_CHECK(s != NULL);
+    struct start_ref *ref = s != NULL ? make_ref(s) : NULL;
+    if (ref == NULL) {
+        plx_free(s);
+        cb(ctx, PLX_ENOMEM, "the daemon is out of memory");
+        return;
+    }
     *s = (struct start){.next = d->starts,
                         .d = d,
                         .call = daemon_random(),
@@ -323,6 +392,7 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
                         .must_backup = backup[0] != '\0',
                         .cb = cb,
                         .ctx = ctx};
+    *ref = (struct start_ref){.d = d, .call = s->call};
     d->starts = s;
     for (unsigned i = 0; i < dom.ndisks; i++) {
         if (!dom.disks[i].readonly) {
@@ -343,20 +413,8 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
         s->nodes[s->nnodes++].state =
             cluster_node_up(d->cluster, d->conf->members[i].id) ? ASKED : NOT_ASKED;
     }
-    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
-    Cl__Prepare p = CL__PREPARE__INIT;
-    p.call = s->call;
-    p.vm = (ProtobufCBinaryData){.len = sizeof s->uuid, .data = s->uuid};
-    p.xml = vm->xml;
-    m.msg_case = CL__NODE_MESSAGE__MSG_PREPARE;
-    m.prepare = &p;
-    for (unsigned i = 0; i < s->nnodes; i++) {
-        if (s->nodes[i].node == d->conf->self) {
-            prepare_here(d, s->uuid, vm->xml, on_prepared_here, make_ref(s));
-        } else if (s->nodes[i].state == ASKED && cluster_send(d->cluster, s->nodes[i].node, &m)) {
-            s->nodes[i].state = NOT_ASKED;
-        }
-    }
+    ask_nodes(s, vm->xml, ref);
+    maybe_decide(s);
 }
 
 void start_forget(struct daemon *d, void *ctx)
@@ -375,6 +433,18 @@ struct asked {
     uint32_t from;
     uint64_t call;
 };
+
+static void refuse(struct daemon *d, uint32_t to, uint64_t call, const char *why)
+{
+    Cl__NodeMessage m = CL__NODE_MESSAGE__INIT;
+    Cl__Prepared r = CL__PREPARED__INIT;
+
+    r.call = call;
+    r.error = (char *)(uintptr_t)why;
+    m.msg_case = CL__NODE_MESSAGE__MSG_PREPARED;
+    m.prepared = &r;
+    daemon_send(d, to, &m);
+}
 
 static void on_prepared_for(void *ctx, const struct prepared *p)
 {
@@ -472,9 +542,15 @@ void start_message(struct daemon *d, uint32_t from, const Cl__NodeMessage *msg)
         return;
     }
     struct asked *a = plx_calloc(1, sizeof *a);
-    PLX_CHECK(a != NULL);
-    *a = (struct asked){.d = d, .from = from, .call = q->call};
-    prepare_here(d, q->vm.data, q->xml, on_prepared_for, a);
+    int rc = PLX_ENOMEM;
+    if (a != NULL) {
+        *a = (struct asked){.d = d, .from = from, .call = q->call};
+        rc = prepare_here(d, from, q->vm.data, q->xml, on_prepared_for, a);
+    }
+    if (rc != 0) {
+        plx_free(a);
+        refuse(d, from, q->call, not_prepared(rc));
+    }
 }
 
 /* --- the outcome --------------------------------------------------------------------------- */

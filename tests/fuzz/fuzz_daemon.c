@@ -127,11 +127,17 @@ uint64_t daemon_random(void)
     return ++random_at;
 }
 
-void prepare_here(struct daemon *d, const uint8_t *uuid, const char *xml, prepare_cb cb, void *ctx)
+int prepare_here(struct daemon *d, uint32_t asker, const uint8_t *uuid, const char *xml,
+                 prepare_cb cb, void *ctx)
 {
     (void)d;
+    (void)asker;
     (void)uuid;
+    if (xml[0] == '\0') {
+        return PLX_EBUSY;
+    }
     answer_later((struct pending){.prepared = cb, .ctx = ctx, .rc = xml[0] == '<' ? 0 : 1});
+    return 0;
 }
 
 struct prepared *prepared_take(struct daemon *d, uint64_t incarnation)
