@@ -3,11 +3,18 @@
  *
  * Who may connect is decided by the socket's mode (0600: the daemon's user and root). One request
  * at a time per connection: the next is read when the last was answered. A connection that goes
- * while its request is under way lives on, closed, until the answer has come. */
+ * while its request is under way lives on, closed, until the answer has come.
+ *
+ * There are API_CONNECTIONS_MAX of them, and a few more that are only told so. One that does not
+ * read what it is sent, or whose reply there is no memory for, is closed: it knows that it got no
+ * answer. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -15,10 +22,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "ops/polluxd/daemon.h"
-#include "proto/api.pb-c.h"
+#include "ops/polluxd/vm_view.h"
 #include "proto/frame.h"
 
-enum { API_VERSION = 1, VMS_IN_REPLY = ROLES_VMS_MAX, EVENTS_IN_REPLY = 100 };
+enum {
+    API_VERSION = 1,
+    EVENTS_IN_REPLY = 100,
+    REFUSALS_MAX = 16,         /* connections beyond API_CONNECTIONS_MAX that are told why */
+    UNREAD_MAX = 4 * FRAME_MAX /* bytes that wait for a client before it is given up */
+};
 
 struct conn {
     struct conn *next;
@@ -33,6 +45,7 @@ struct conn {
     size_t typed; /* of it, bytes that it took */
     char warnings[DOMAIN_WARNINGS_MAX][DOMAIN_WARNING_MAX]; /* of a definition */
     unsigned nwarnings;
+    bool surplus; /* one more than may be: it is told so */
     bool closed;
     bool serving; /* serve is under way: what is answered at once must not call it again */
     char chunk[4096];
@@ -42,6 +55,7 @@ struct api {
     uv_pipe_t listener;
     struct conn *conns;
     unsigned n;
+    bool waiting; /* a client that could not be accepted for want of memory */
 };
 
 static void serve(struct conn *c);
@@ -61,31 +75,6 @@ static void on_written(uv_write_t *req, int status)
     (void)status;
     wbuf_free(&w->bytes);
     plx_free(w);
-}
-
-static void send_reply(struct conn *c, const Api__Reply *r)
-{
-    if (c->closed) {
-        return;
-    }
-    struct write *w = plx_calloc(1, sizeof *w);
-    PLX_CHECK(w != NULL);
-    w->req.data = w;
-    size_t len = api__reply__get_packed_size(r);
-    if (len > FRAME_MAX) {
-        log_error("a reply of %zu bytes is too long", len);
-        len = 0;
-    }
-    wbuf_u32(&w->bytes, (uint32_t)len);
-    uint8_t *at = wbuf_grow(&w->bytes, len);
-    PLX_CHECK(at != NULL || len == 0);
-    if (len != 0) {
-        (void)api__reply__pack(r, at);
-    }
-    uv_buf_t buf = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
-    if (uv_write(&w->req, (uv_stream_t *)&c->pipe, &buf, 1, on_written) != 0) {
-        on_written(&w->req, -1);
-    }
 }
 
 static void free_conn(struct conn *c)
@@ -127,6 +116,59 @@ static void drop(struct conn *c)
     }
 }
 
+static void give_up(struct conn *c, const char *why)
+{
+    log_warn("a client of %s is dropped: %s", c->d->conf->socket, why);
+    drop(c);
+}
+
+static bool put_reply(struct wbuf *out, const Api__Reply *r)
+{
+    size_t len = api__reply__get_packed_size(r);
+
+    if (len > FRAME_MAX) {
+        Api__Reply e = API__REPLY__INIT;
+        char text[100];
+        (void)snprintf(text, sizeof text,
+                       "the answer would have %zu bytes, more than %d: ask for less at once", len,
+                       FRAME_MAX);
+        e.code = PLX_ERANGE;
+        e.error = text;
+        return put_reply(out, &e);
+    }
+    wbuf_u32(out, (uint32_t)len);
+    uint8_t *at = wbuf_grow(out, len);
+    if (at != NULL) {
+        (void)api__reply__pack(r, at);
+    }
+    return at != NULL;
+}
+
+static void send_reply(struct conn *c, const Api__Reply *r)
+{
+    if (c->closed || uv_is_closing((uv_handle_t *)&c->pipe)) {
+        return;
+    }
+    if (uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe) > UNREAD_MAX) {
+        give_up(c, "it does not read what it is sent");
+        return;
+    }
+    struct write *w = plx_calloc(1, sizeof *w);
+    if (w == NULL || !put_reply(&w->bytes, r)) {
+        if (w != NULL) {
+            wbuf_free(&w->bytes);
+            plx_free(w);
+        }
+        give_up(c, "no memory for its reply");
+        return;
+    }
+    w->req.data = w;
+    uv_buf_t buf = uv_buf_init((char *)w->bytes.data, (unsigned)w->bytes.len);
+    if (uv_write(&w->req, (uv_stream_t *)&c->pipe, &buf, 1, on_written) != 0) {
+        on_written(&w->req, -1);
+    }
+}
+
 /* The request is answered. */
 static void finish(struct conn *c, const Api__Reply *r)
 {
@@ -159,62 +201,7 @@ static void fail(struct conn *c, int rc, const char *fmt, ...)
     finish(c, &r);
 }
 
-/* --- descriptions -------------------------------------------------------------------------- */
-
-struct vm_view {
-    Api__Vm m;
-    char uuid[UUID_TEXT];
-    Ctl__Stats primary, backup;
-};
-
-static const char *protection(const struct roles_vm *vm)
-{
-    if (vm->phase == ROLES_STOPPED) {
-        return vm->protect ? "stopped" : "none";
-    }
-    if (vm->backup.node != 0) {
-        return vm->in_sync ? "protected" : "starting";
-    }
-    return vm->protect ? "unprotected" : "none";
-}
-
-static bool fresh_stats(struct daemon *d, const struct roles_vm *vm, uint32_t node, Ctl__Stats *out)
-{
-    const struct vm_stats *s = node != 0 ? stats_find(d, vm->uuid, node) : NULL;
-
-    if (s == NULL || clock_mono_ns() - s->heard_ns > (uint64_t)STATS_FRESH_MS * 1000000) {
-        return false;
-    }
-    *out = s->s;
-    return true;
-}
-
-static void describe(struct daemon *d, const struct roles_vm *vm, struct vm_view *v)
-{
-    struct domain dom;
-
-    api__vm__init(&v->m);
-    v->m.uuid = (char *)(uintptr_t)uuid_text(vm->uuid, v->uuid);
-    v->m.name = (char *)(uintptr_t)vm->name;
-    v->m.state = (char *)(uintptr_t)roles_phase_name(vm->phase);
-    v->m.protection = (char *)(uintptr_t)protection(vm);
-    v->m.protect = vm->protect;
-    v->m.epoch = vm->epoch;
-    v->m.primary = (char *)(uintptr_t)conf_node_name(d->conf, vm->primary.node);
-    v->m.backup = (char *)(uintptr_t)conf_node_name(d->conf, vm->backup.node);
-    v->m.in_sync = vm->in_sync;
-    v->m.stop = (char *)(uintptr_t)roles_stop_name(vm->stop);
-    v->m.stop_code = vm->stop_code;
-    v->m.primary_incarnation = vm->primary.incarnation;
-    v->m.backup_incarnation = vm->backup.incarnation;
-    if (domain_parse(vm->xml, strlen(vm->xml), &dom, NULL) == 0) {
-        v->m.memory = dom.memory;
-        v->m.vcpus = dom.vcpus;
-        v->m.cpu = (char *)(uintptr_t)cpu_model_name(dom.cpu);
-    }
-    v->m.primary_stats = fresh_stats(d, vm, vm->primary.node, &v->primary) ? &v->primary : NULL;
-    v->m.backup_stats = fresh_stats(d, vm, vm->backup.node, &v->backup) ? &v->backup : NULL;
-}
+/* --- answers ------------------------------------------------------------------------------- */
 
 static void reply_vms(struct conn *c, const struct roles_vm *const *vms, unsigned n, Api__Reply *r)
 {
@@ -223,9 +210,14 @@ static void reply_vms(struct conn *c, const struct roles_vm *const *vms, unsigne
     Api__Vm **list = plx_calloc(n + 1, sizeof *list);
     char *warnings[DOMAIN_WARNINGS_MAX];
 
-    PLX_CHECK(views != NULL && list != NULL);
+    if (views == NULL || list == NULL) {
+        plx_free(views);
+        plx_free(list);
+        fail(c, PLX_ENOMEM, "the daemon is out of memory");
+        return;
+    }
     for (unsigned i = 0; i < n; i++) {
-        describe(c->d, vms[i], &views[i]);
+        vm_view_fill(c->d, vms[i], &views[i]);
         list[i] = &views[i].m;
     }
     for (unsigned i = 0; i < c->nwarnings; i++) {
@@ -262,7 +254,8 @@ static void fail_rc(struct conn *c, int rc)
     fail(c, rc, "%s",
          rc == PLX_ETIMEDOUT
              ? "no majority of the nodes answers: nothing can be decided (is another node up?)"
-             : "the daemon is stopping");
+         : rc == PLX_ENOMEM ? "the daemon is out of memory"
+                            : "the daemon is stopping");
 }
 
 static void on_changed(void *ctx, int rc, enum roles_result result)
@@ -304,7 +297,7 @@ static void do_define(struct conn *c)
         fail(c, rc, "definition: %s", err.msg);
         return;
     }
-    const struct roles_vm *old = daemon_find_vm(c->d, dom.name);
+    const struct roles_vm *old = roles_find_name(cluster_state(c->d->cluster), dom.name);
     if (dom.has_uuid) {
         memcpy(c->uuid, dom.uuid, sizeof c->uuid);
     } else if (old != NULL) {
@@ -436,28 +429,69 @@ static void info(struct conn *c, bool majority)
     reply_vms(c, vms, nvms, &r);
 }
 
+static void do_dump_xml(struct conn *c)
+{
+    const struct roles_vm *vm = named(c, c->req->dump_xml->vm);
+
+    if (vm != NULL) {
+        Api__Reply r = API__REPLY__INIT;
+        r.xml = vm->xml;
+        reply_vms(c, &vm, 1, &r);
+    }
+}
+
+static void change(struct conn *c, const char *vm, enum roles_op op)
+{
+    if (named(c, vm) != NULL) {
+        propose(c, op, NULL, NULL);
+    }
+}
+
+/* What this node has applied is as new as any by now, or nothing can be decided. */
 static void on_read(void *ctx, int rc, enum roles_result result)
 {
     struct conn *c = ctx;
 
     (void)result;
-    if (rc == PLX_ECANCELED) {
+    if (rc == PLX_ECANCELED || rc == PLX_ENOMEM) {
         fail_rc(c, rc);
-    } else if (c->req->msg_case == API__REQUEST__MSG_INFO) {
+        return;
+    }
+    if (c->req->msg_case == API__REQUEST__MSG_INFO) {
         info(c, rc == 0); /* the one answer that is also given, marked, without a majority */
-    } else if (rc != 0) {
+        return;
+    }
+    if (rc != 0) {
         fail_rc(c, rc);
-    } else if (c->req->msg_case == API__REQUEST__MSG_LIST) {
-        do_list(c);
-    } else if (c->req->msg_case == API__REQUEST__MSG_START) {
+        return;
+    }
+    switch (c->req->msg_case) {
+    case API__REQUEST__MSG_DEFINE:
+        do_define(c);
+        break;
+    case API__REQUEST__MSG_START:
         do_start(c);
-    } else {
-        const struct roles_vm *vm = named(c, c->req->dump_xml->vm);
-        if (vm != NULL) {
-            Api__Reply r = API__REPLY__INIT;
-            r.xml = vm->xml;
-            reply_vms(c, &vm, 1, &r);
-        }
+        break;
+    case API__REQUEST__MSG_LIST:
+        do_list(c);
+        break;
+    case API__REQUEST__MSG_DUMP_XML:
+        do_dump_xml(c);
+        break;
+    case API__REQUEST__MSG_UNDEFINE:
+        change(c, c->req->undefine->vm, ROLES_UNDEFINE);
+        break;
+    case API__REQUEST__MSG_PROTECT:
+        change(c, c->req->protect->vm, ROLES_PROTECT);
+        break;
+    case API__REQUEST__MSG_UNPROTECT:
+        change(c, c->req->unprotect->vm, ROLES_UNPROTECT);
+        break;
+    case API__REQUEST__MSG_DESTROY:
+        change(c, c->req->destroy->vm, ROLES_DESTROY);
+        break;
+    default:
+        fail(c, PLX_EINVAL, "the request is not understood");
     }
 }
 
@@ -502,9 +536,14 @@ static void on_console(void *ctx, const void *data, size_t len, uint64_t pos, co
 
 static void do_console(struct conn *c)
 {
-    const struct roles_vm *vm = named(c, c->req->console->vm);
     Api__Reply r = API__REPLY__INIT;
 
+    if (!c->d->caught_up) {
+        fail(c, PLX_ESTATE,
+             "this node has not joined the cluster since its daemon started (is another node up?)");
+        return;
+    }
+    const struct roles_vm *vm = named(c, c->req->console->vm);
     if (vm == NULL) {
         return;
     }
@@ -527,45 +566,25 @@ static void do_console(struct conn *c)
 static void dispatch(struct conn *c)
 {
     struct daemon *d = c->d;
-    const char *vm = NULL;
-    enum roles_op op = ROLES_OP_NONE;
 
     d->count.api_requests++;
     switch (c->req->msg_case) {
     case API__REQUEST__MSG_DEFINE:
-        do_define(c);
-        return;
+    case API__REQUEST__MSG_UNDEFINE:
     case API__REQUEST__MSG_START:
     case API__REQUEST__MSG_LIST:
     case API__REQUEST__MSG_INFO:
+    case API__REQUEST__MSG_PROTECT:
+    case API__REQUEST__MSG_UNPROTECT:
+    case API__REQUEST__MSG_DESTROY:
     case API__REQUEST__MSG_DUMP_XML:
         cluster_read(d->cluster, READ_MS, on_read, c);
-        return;
+        break;
     case API__REQUEST__MSG_CONSOLE:
         do_console(c);
-        return;
-    case API__REQUEST__MSG_UNDEFINE:
-        vm = c->req->undefine->vm;
-        op = ROLES_UNDEFINE;
-        break;
-    case API__REQUEST__MSG_PROTECT:
-        vm = c->req->protect->vm;
-        op = ROLES_PROTECT;
-        break;
-    case API__REQUEST__MSG_UNPROTECT:
-        vm = c->req->unprotect->vm;
-        op = ROLES_UNPROTECT;
-        break;
-    case API__REQUEST__MSG_DESTROY:
-        vm = c->req->destroy->vm;
-        op = ROLES_DESTROY;
         break;
     default:
         fail(c, PLX_EINVAL, "the request is not understood (another version of pollux?)");
-        return;
-    }
-    if (named(c, vm) != NULL) {
-        propose(c, op, NULL, NULL);
     }
 }
 
@@ -594,7 +613,11 @@ static void serve(struct conn *c)
             continue;
         }
         c->req = req;
-        if (req->version != API_VERSION) {
+        if (c->surplus) {
+            fail(c, PLX_EBUSY, "%d connections are open, and there can be no more: close consoles",
+                 API_CONNECTIONS_MAX);
+            drop(c);
+        } else if (req->version != API_VERSION) {
             fail(c, PLX_EVERSION, "the request has version %u, this daemon speaks %d", req->version,
                  API_VERSION);
         } else {
@@ -646,35 +669,79 @@ static void on_data(uv_stream_t *s, ssize_t n, const uv_buf_t *buf)
 static void on_connection(uv_stream_t *s, int status)
 {
     struct daemon *d = s->data;
-    struct conn *c =
-        status == 0 && d->api->n < API_CONNECTIONS_MAX ? plx_calloc(1, sizeof *c) : NULL;
+    struct api *a = d->api;
 
-    if (c == NULL) {
+    if (status != 0) {
         return;
     }
+    struct conn *c = plx_calloc(1, sizeof *c);
+    a->waiting = c == NULL;
+    if (c == NULL) {
+        return; /* the listener rests until this one is accepted: api_tick */
+    }
     c->d = d;
-    c->next = d->api->conns;
-    d->api->conns = c;
-    d->api->n++;
+    c->next = a->conns;
+    a->conns = c;
+    c->surplus = a->n >= API_CONNECTIONS_MAX;
+    a->n++;
     (void)uv_pipe_init(&d->loop, &c->pipe, 0);
     c->pipe.data = c;
     frame_reader_init(&c->in);
-    if (uv_accept(s, (uv_stream_t *)&c->pipe) != 0) {
+    if (uv_accept(s, (uv_stream_t *)&c->pipe) != 0 || a->n > API_CONNECTIONS_MAX + REFUSALS_MAX) {
         drop(c);
         return;
     }
     listen_on(c);
 }
 
+void api_tick(struct daemon *d)
+{
+    if (d->api->waiting) {
+        on_connection((uv_stream_t *)&d->api->listener, 0);
+    }
+}
+
+/* The socket of a daemon that is gone is in the way; that of one that lives, or another file, is
+ * not ours to remove. */
+static int remove_old(const char *path, struct plx_err *err)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    struct stat st;
+
+    if (lstat(path, &st) != 0) {
+        return 0; /* or the bind says why */
+    }
+    if (!S_ISSOCK(st.st_mode)) {
+        return plx_fail(err, PLX_EEXIST, "cannot listen on %s: that is another file", path);
+    }
+    if (strlen(path) >= sizeof a.sun_path) {
+        return plx_fail(err, PLX_EINVAL, "cannot listen on %s: the path is too long", path);
+    }
+    (void)strcpy(a.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool alive = fd >= 0 && (connect(fd, (struct sockaddr *)&a, sizeof a) == 0 || errno == EAGAIN);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    if (alive) {
+        return plx_fail(err, PLX_EBUSY, "another polluxd listens on %s", path);
+    }
+    return unlink(path) == 0 ? 0 : plx_fail_errno(err, "cannot remove the old socket %s", path);
+}
+
 int api_open(struct daemon *d, struct plx_err *err)
 {
     static struct api the_api;
 
+    int rc = remove_old(d->conf->socket, err);
+    if (rc != 0) {
+        return rc;
+    }
+    the_api = (struct api){.n = 0};
     d->api = &the_api;
     (void)uv_pipe_init(&d->loop, &d->api->listener, 0);
     d->api->listener.data = d;
-    (void)unlink(d->conf->socket);
-    int rc = uv_pipe_bind(&d->api->listener, d->conf->socket);
+    rc = uv_pipe_bind(&d->api->listener, d->conf->socket);
     if (rc == 0) {
         rc = uv_listen((uv_stream_t *)&d->api->listener, 16, on_connection);
     }

@@ -129,6 +129,7 @@ static void on_second(uv_timer_t *h)
     vms_tick(d);
     start_tick(d);
     session_tick(d);
+    api_tick(d);
     prepared_expire(d, false);
     cluster_balance(d->cluster);
     if (d->images != NULL && image_role_refresh(d->images, &clients)) {
@@ -253,10 +254,12 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
         return rc;
     }
     (void)snprintf(dir, sizeof dir, "%s/lock", conf->state_dir);
-    lock = open(dir, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) { /* kept until the process ends */
-        return plx_fail(err, PLX_EBUSY, "another polluxd uses %s (cannot lock %s)", conf->state_dir,
-                        dir);
+    lock = open(dir, O_RDWR | O_CREAT | O_CLOEXEC, 0600); /* kept until the process ends */
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) {
+        return lock >= 0 && errno == EWOULDBLOCK
+                   ? plx_fail(err, PLX_EBUSY, "another polluxd uses %s (%s is locked)",
+                              conf->state_dir, dir)
+                   : plx_fail_errno(err, "cannot lock %s", dir);
     }
     PLX_CHECK(uv_loop_init(&d->loop) == 0);
     if ((rc = api_open(d, err)) != 0 || (rc = open_cluster(d, err)) != 0 ||

@@ -3,7 +3,7 @@
  *
  *     daemon.c   start and stop, the tick
  *     peers.c    messages between daemons
- *     api.c      connections of the CLI and what they ask
+ *     api.c      connections of the CLI and what they ask; vm_view.c what they are told of a VM
  *     start.c    choosing the nodes of a VM and comparing its files on them
  *     prepare.c  hashing the files and making keys on one node
  *     vms.c      making what runs here follow the applied records
@@ -255,6 +255,7 @@ void session_close_all(struct daemon *d);
 
 /* --- api.c --- */
 int api_open(struct daemon *d, struct plx_err *err);
+void api_tick(struct daemon *d); /* take up a client that there was no memory for */
 void api_close(struct daemon *d);
 
 /* --- metrics.c --- */

@@ -270,6 +270,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     log_init("fuzz", LOG_ERROR);
     memset(&d, 0, sizeof d);
     d.conf = &conf;
+    d.caught_up = true;
     conf.nmembers = 1;
     conf.self = conf.members[0].id = 1;
     (void)snprintf(conf.members[0].name, sizeof conf.members[0].name, "n1");
