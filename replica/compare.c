@@ -309,7 +309,7 @@ static void recv_diverged(struct rep *r, const struct rep_msg *m, uint64_t now)
     }
     text[n] = '\0';
     r->stats.digests_differ++;
-    r->ops.event(r->ops.ctx, REP_EV_DIVERGED, m->seq, text);
+    r->ops.event(r->ops.ctx, REP_EV_BACKUP_DIFFERS, m->seq, text);
     if (r->cfg.stop_on_divergence) {
         held_drop_through(&r->held, UINT64_MAX);
         rep_enter(r, REP_OUT);

@@ -179,8 +179,8 @@ static void recv_hello(struct rep *r, const struct rep_msg *m)
     }
     if (m->seq != r->cfg.seq || !hash128_eq(m->digest, r->cfg.digest)) {
         r->stats.digests_differ++;
-        r->ops.event(r->ops.ctx, REP_EV_DIVERGED, m->seq,
-                     "the replicas start from different states");
+        r->ops.event(r->ops.ctx, r->role == REP_PRIMARY ? REP_EV_BACKUP_DIFFERS : REP_EV_DIVERGED,
+                     m->seq, "the replicas start from different states");
         rep_enter(r, REP_OUT);
         return;
     }

@@ -52,13 +52,14 @@ enum rep_ask {
 };
 
 enum rep_event {
-    REP_EV_READY,     /* the peer has the same state: may be declared in sync */
-    REP_EV_PEER_LOST, /* silence; detail: ns since last heard */
-    REP_EV_DIVERGED,  /* digests differ; text names seq, sections, pages */
-    REP_EV_TAKEOVER,  /* this backup has become the only one; detail: outputs re-emitted */
-    REP_EV_ALONE,     /* goes on unprotected; not of one that was never to have a peer */
-    REP_EV_RESUMED,   /* paired again under a new epoch */
-    REP_EV_OUT,       /* superseded or discarded: the process ends */
+    REP_EV_READY,          /* the peer has the same state: may be declared in sync */
+    REP_EV_PEER_LOST,      /* silence; detail: ns since last heard */
+    REP_EV_DIVERGED,       /* this backup differs; text names seq, sections, pages */
+    REP_EV_BACKUP_DIFFERS, /* likewise, on the primary: of one divergence each has its own */
+    REP_EV_TAKEOVER,       /* this backup has become the only one; detail: outputs re-emitted */
+    REP_EV_ALONE,          /* goes on unprotected; not of one that was never to have a peer */
+    REP_EV_RESUMED,        /* paired again under a new epoch */
+    REP_EV_OUT,            /* superseded or discarded: the process ends */
 };
 
 enum rep_msg_kind {

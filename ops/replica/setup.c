@@ -215,13 +215,10 @@ enum { ANNOUNCEMENTS = 3 };
 static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *text)
 {
     static const char *const kinds[] = {
-        [REP_EV_READY] = "ready",
-        [REP_EV_PEER_LOST] = "peer-lost",
-        [REP_EV_DIVERGED] = "divergence",
-        [REP_EV_TAKEOVER] = "takeover",
-        [REP_EV_ALONE] = "alone",
-        [REP_EV_RESUMED] = "resumed",
-        [REP_EV_OUT] = "out",
+        [REP_EV_READY] = "ready",         [REP_EV_PEER_LOST] = "peer-lost",
+        [REP_EV_DIVERGED] = "divergence", [REP_EV_BACKUP_DIFFERS] = "backup-differs",
+        [REP_EV_TAKEOVER] = "takeover",   [REP_EV_ALONE] = "alone",
+        [REP_EV_RESUMED] = "resumed",     [REP_EV_OUT] = "out",
     };
     struct proc *p = ctx;
 
@@ -236,13 +233,14 @@ static void op_event(void *ctx, enum rep_event ev, uint64_t detail, const char *
         break;
     case REP_EV_PEER_LOST:
     case REP_EV_DIVERGED:
+    case REP_EV_BACKUP_DIFFERS:
     case REP_EV_ALONE:
     case REP_EV_RESUMED:
     case REP_EV_OUT:
         break;
     }
     control_event(p, kinds[ev], text);
-    if (ev == REP_EV_DIVERGED && rep_role(p->rep) == REP_PRIMARY && p->start->tunables != NULL &&
+    if (ev == REP_EV_BACKUP_DIFFERS && p->start->tunables != NULL &&
         p->start->tunables->divergence_stop) {
         /* Before the end of the process, which says nothing. */
         control_stopped(p, ROLES_STOP_DIVERGED, 0, text);
