@@ -84,6 +84,8 @@ static void tell_status(struct daemon *d)
     for (const struct child *c = d->children; c != NULL; c = c->next) {
         s.replicas++;
     }
+    s.life = d->events.life;
+    s.events = d->events.newest;
     peers_status(d, d->conf->self, &s);
     m.msg_case = CL__NODE_MESSAGE__MSG_NODE_STATUS;
     m.node_status = &s;
@@ -124,6 +126,7 @@ static void on_second(uv_timer_t *h)
 
     tell_status(d);
     catch_up(d);
+    event_tick(d);
     child_scan(d);
     child_tick(d);
     vms_tick(d);
@@ -247,6 +250,7 @@ int daemon_run(const struct conf *conf, struct plx_err *err)
 
     d->conf = conf;
     d->started_ns = clock_mono_ns();
+    d->events.life = daemon_random();
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(077);
     (void)snprintf(dir, sizeof dir, "%s/overlay", conf->state_dir);

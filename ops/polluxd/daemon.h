@@ -10,7 +10,7 @@
  *     child.c    one replica process; child_channel.c what it says and asks, child_spawn.c how
  *                it is started or found again
  *     session.c  console sessions, wherever the VM runs
- *     events.c   the ring of events;  tap.c  TAP devices;  metrics.c  Prometheus
+ *     events.c   events of all nodes;  tap.c  TAP devices;  metrics.c  Prometheus
  *
  * Only hashing (libuv's pool), the metrics server, the image server and the authorisers have other
  * threads; they touch nothing here. */
@@ -32,7 +32,10 @@
 #include "vmm/engine/engine.h"
 
 enum {
-    EVENTS_MAX = 512,
+    EVENTS_MAX = 512,                               /* of all nodes, to be shown */
+    EVENTS_KEPT = 256,                              /* of this node, for those who missed them */
+    EVENTS_BATCH = 32,                              /* in one message */
+    EVENT_BATCHES = 2 * EVENTS_KEPT / EVENTS_BATCH, /* that a node gets in a second */
     EVENT_KIND_MAX = 24,
     EVENT_TEXT_MAX = 256,
     COMMAND_MS = 8000, /* how long an operator's command waits for a majority */
@@ -43,13 +46,35 @@ enum {
 };
 
 struct event {
-    uint64_t id; /* random: the same event reaches a node once */
-    uint64_t wall_ns;
+    uint64_t wall_ns; /* by the clock of the node */
+    uint64_t at_ns;   /* its place in the list, by the clock here */
     char node[CONF_NAME_MAX];
     uint8_t vm[ROLES_UUID_LEN];
     bool of_vm;
     char kind[EVENT_KIND_MAX];
     char text[EVENT_TEXT_MAX];
+};
+
+struct event_source {   /* another node: what is here of its events, and how it is told ours */
+    uint32_t node;      /* 0: a free slot */
+    uint64_t life;      /* of its daemon, whose events are taken; 0: none yet */
+    uint64_t newer;     /* one that was told of and has yet to answer; 0: none */
+    uint64_t next;      /* number of the first event that is not here */
+    uint64_t told;      /* the highest number heard of */
+    uint64_t at_ns;     /* place of its last event in the list */
+    uint64_t call;      /* of the question that is open; 0: none */
+    uint64_t call_life; /* whose answer it waits for */
+    bool asked;         /* since the last tick */
+    unsigned answers;   /* batches it was sent since then */
+};
+
+struct events {
+    uint64_t life;                 /* of this daemon; random, not 0 */
+    uint64_t newest;               /* number of the last own event; 0: none */
+    struct event own[EVENTS_KEPT]; /* number n at n % EVENTS_KEPT */
+    struct event list[EVENTS_MAX]; /* by at_ns, the oldest first */
+    unsigned n;
+    struct event_source sources[CONF_NODES_MAX];
 };
 
 struct vm_stats { /* of one replica, here or elsewhere */
@@ -68,8 +93,8 @@ struct node_status {
 };
 
 struct counters { /* ops/metrics.def */
-    uint64_t events, takeovers, divergences, host_errors, spawns, adoptions, replica_exits,
-        api_requests;
+    uint64_t events, events_stale, events_lost, takeovers, divergences, host_errors, spawns,
+        adoptions, replica_exits, api_requests;
 };
 
 struct api;
@@ -98,8 +123,7 @@ struct daemon {
     struct wish *wishes; /* child_channel.c: commands on behalf of replicas */
     struct session *sessions;
     struct vm_stats *stats;
-    struct event events[EVENTS_MAX];
-    unsigned next_event;
+    struct events events;
     struct node_status status[CONF_NODES_MAX];
     struct counters count;
     uint64_t started_ns;
@@ -124,7 +148,12 @@ void peers_message(void *d, uint32_t from, const Cl__NodeMessage *msg);
 /* Log, keep, tell the other nodes. @vm may be NULL. */
 void event_raise(struct daemon *d, const uint8_t *vm, const char *kind, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-void event_received(struct daemon *d, const Cl__VmEvent *e);
+void event_received(struct daemon *d, uint32_t from, const Cl__VmEvent *w);
+/* The status of @from: the life of its daemon, and the number of its newest event. */
+void event_told(struct daemon *d, uint32_t from, uint64_t life, uint64_t newest);
+void event_wanted(struct daemon *d, uint32_t from, const Cl__EventsWanted *w);
+void event_batch(struct daemon *d, uint32_t from, const Cl__Events *w);
+void event_tick(struct daemon *d); /* once a second: asks again */
 /* The newest first: @i = 0, 1, ...; NULL when there are no more. */
 const struct event *event_at(const struct daemon *d, unsigned i);
 /* The figures of a VM without a record are dropped: there are no more than records and nodes. */

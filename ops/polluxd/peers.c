@@ -25,6 +25,7 @@ void peers_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
     switch (msg->msg_case) {
     case CL__NODE_MESSAGE__MSG_NODE_STATUS:
         peers_status(d, from, msg->node_status);
+        event_told(d, from, msg->node_status->life, msg->node_status->events);
         break;
     case CL__NODE_MESSAGE__MSG_VM_STATS:
         if (msg->vm_stats->vm.len == ROLES_UUID_LEN && msg->vm_stats->stats != NULL) {
@@ -32,7 +33,13 @@ void peers_message(void *ctx, uint32_t from, const Cl__NodeMessage *msg)
         }
         break;
     case CL__NODE_MESSAGE__MSG_VM_EVENT:
-        event_received(d, msg->vm_event);
+        event_received(d, from, msg->vm_event);
+        break;
+    case CL__NODE_MESSAGE__MSG_EVENTS_WANTED:
+        event_wanted(d, from, msg->events_wanted);
+        break;
+    case CL__NODE_MESSAGE__MSG_EVENTS:
+        event_batch(d, from, msg->events);
         break;
     case CL__NODE_MESSAGE__MSG_PREPARE:
     case CL__NODE_MESSAGE__MSG_PREPARED:

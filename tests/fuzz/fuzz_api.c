@@ -105,7 +105,7 @@ uint64_t daemon_random(void)
 
 const struct event *event_at(const struct daemon *d, unsigned i)
 {
-    return i < d->next_event ? &d->events[i] : NULL;
+    return i < d->events.n ? &d->events.list[i] : NULL;
 }
 
 const struct vm_stats *stats_find(const struct daemon *d, const uint8_t *vm, uint32_t node)
@@ -275,7 +275,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     conf.self = conf.members[0].id = 1;
     (void)snprintf(conf.members[0].name, sizeof conf.members[0].name, "n1");
     (void)snprintf(conf.socket, sizeof conf.socket, "/tmp/pollux-fuzz-%d", (int)getpid());
-    d.next_event = 2;
+    d.events.n = 2;
     random_at = 10;
     npending = 0;
     session.open = false;

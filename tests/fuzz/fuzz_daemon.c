@@ -279,6 +279,21 @@ static void time_passes(void)
     session_tick(&the_daemon);
     vms_tick(&the_daemon);
     start_tick(&the_daemon);
+    event_tick(&the_daemon);
+}
+
+/* What is shown is in order, and none too many. */
+static void check_events(void)
+{
+    const struct event *later = NULL;
+    unsigned n = 0;
+
+    for (const struct event *e; (e = event_at(&the_daemon, n)) != NULL; n++) {
+        PLX_CHECK(later == NULL || e->at_ns <= later->at_ns);
+        PLX_CHECK(e->node[0] != '\0' && memchr(e->text, 0, sizeof e->text) != NULL);
+        later = e;
+    }
+    PLX_CHECK(n <= EVENTS_MAX);
 }
 
 /* The start ends: node 2 cannot, or what was begun stops again. */
@@ -308,6 +323,7 @@ static void finish(const int ends[2])
 {
     silent = false;
     end_start(ends);
+    check_events();
     the_daemon.stopping = true;
     session_close_all(&the_daemon);
     for (struct child *c = the_daemon.children; c != NULL; c = c->next) {
@@ -337,6 +353,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     the_daemon.conf = &conf;
     the_daemon.cluster = (struct cluster *)(void *)&state; /* not NULL */
     the_daemon.caught_up = true;
+    the_daemon.events.life = 5;
     conf.nmembers = 3;
     for (uint32_t i = 0; i < conf.nmembers; i++) {
         conf.members[i].id = i + 1;

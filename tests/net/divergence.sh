@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # serial
-# Hunts: a bit that flipped in the backup's RAM and is not found, not named, not counted, or costs
+# Hunts: a bit that flipped in the backup's RAM and is not found, not named, not counted once, or costs
 # the VM; a backup that is known to be wrong and stays, or takes over; a policy that is not followed.
 LAB_PREFIX=plxdiv
 LAB_REPLICA_CONF="scrub_s = 1"
@@ -10,6 +10,7 @@ command -v curl >/dev/null || { echo "curl is missing: make deps"; exit 77; }
 drill_up
 metric() { lab_ns "$1" curl -sf http://127.0.0.1:9100/metrics | grep "^$2{" | sed 's/.* //' | head -n 1; }
 counted() { [ "$(metric "$1" pollux_node_divergences_total || true)" -gt 0 ]; }
+told() { drill_has_event backup-differs; }
 names_page() { lab_cli "$W" info vm | grep " vm divergence: .*, page $page\( \|,\|\$\)" >/dev/null; }
 # A page that was never used, so that the guest does not write over the bit before it is read.
 flip() { # SEED
@@ -18,7 +19,10 @@ flip() { # SEED
     page=$("$BUILD/tests/tools/flip" "$(drill_replica $B)" "$1") || fail "no bit was flipped"
     t0=$(now)
     lab_wait 12 names_page || fail "the flip in page $page is not reported: $(lab_cli "$W" info vm | grep divergence:)"
-    for n in 1 2 3; do lab_wait 3 counted $n || fail "node $n does not count the divergence"; done
+    lab_wait 3 counted $B || fail "the backup's node does not count the divergence"
+    lab_wait 5 told || fail "the primary's node says nothing of it"
+    for n in 1 2 3; do [ "$(metric $n pollux_node_divergences_total)" = $((n == B)) ] || fail "one divergence is not counted once"; done
+    [ "$(lab_cli "$W" info vm | grep -c ' vm divergence: ')" = 1 ] || fail "one divergence is more than one event"
     lab_wait 6 drill_gone $B || fail "the backup that differs is still there"
 }
 
