@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tests/guest/smp_ipi.c - interrupts between processors: every destination and shorthand, NMI, a
- * halted target, INIT and start-up again; the destinations once more in x2APIC mode. */
+ * halted target, INIT and start-up again; the destinations in the flat model, in that of clusters
+ * and in x2APIC mode. */
 #include "smp.h"
 
-enum { VECTOR = 0x60, FLAT_VECTOR = 0x61, PING = 0x62, SPURIOUS = 0xff };
+enum { VECTOR = 0x60, LOGICAL_VECTOR = 0x61, PING = 0x62, SPURIOUS = 0xff };
 enum {
     ICR_LOGICAL = 0x800,
     ICR_ASSERT = 0x4000,
@@ -15,19 +16,22 @@ enum {
     ICR_INIT = 0x500,
     ICR_SIPI = 0x600
 };
-enum { APIC_LDR = 0xd0, APIC_DFR = 0xe0, PINGS = 500, PATIENCE = 100000000 };
+enum { APIC_LDR = 0xd0, APIC_DFR = 0xe0, PINGS = 500 };
+enum { PATIENCE = 100000000, AFTERWARDS = 20000 };
 
 /* SDM Vol. 3A, "x2APIC Register Address Space". */
-enum { MSR_APIC_BASE = 0x1b, BASE_X2 = 0x400, X2_EOI = 0x80b, X2_ICR = 0x830 };
+enum { MSR_APIC_BASE = 0x1b, BASE_X2 = 0x400, X2_ID = 0x802, X2_EOI = 0x80b, X2_ICR = 0x830 };
 
-static bool x2; /* all are in x2APIC mode */
+static enum { FLAT, CLUSTER, X2 } model; /* of all */
+static const char *const model_names[] = {"flat", "clusters", "x2APIC"};
+static uint32_t strangers; /* that have another id than their number */
 static volatile uint32_t got[SMP_MAX], nmis[SMP_MAX];
 static volatile bool done;
 static uint32_t enabled;
 
 static void eoi(void)
 {
-    if (x2) {
+    if (model == X2) {
         wrmsr(X2_EOI, 0);
     } else {
         *apic(APIC_EOI) = 0;
@@ -39,7 +43,7 @@ static void send(uint32_t high, uint32_t low)
 {
     uint64_t dest = high >> 24;
 
-    if (!x2) {
+    if (model != X2) {
         apic_send(high, low);
         return;
     }
@@ -67,13 +71,30 @@ static void on_spurious(struct trap_frame *f)
     (void)f;
 }
 
+/* The logical id of @cpu; 0: it has none. Of x2APIC mode, the bit within its cluster. */
+static uint32_t logical(unsigned cpu)
+{
+    return model == CLUSTER ? (cpu / 4) << 28 | 1U << (24 + cpu % 4)
+           : cpu < 8        ? 1U << (24 + cpu)
+                            : 0;
+}
+
 static void enable(unsigned cpu)
 {
-    if (x2) {
+    uint32_t one[4], topology[4], id;
+
+    if (model == X2) {
         wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | BASE_X2); /* brings its own logical id */
+        id = (uint32_t)rdmsr(X2_ID);
     } else {
-        *apic(APIC_DFR) = 0xffffffff; /* flat */
-        *apic(APIC_LDR) = cpu < 8 ? 1U << (24 + cpu) : 0;
+        *apic(APIC_DFR) = model == FLAT ? 0xffffffff : 0x0fffffff;
+        *apic(APIC_LDR) = logical(cpu);
+        id = *apic(APIC_ID) >> 24;
+    }
+    cpuid(1, 0, one);
+    cpuid(0xb, 1, topology);
+    if (id != cpu || one[1] >> 24 != cpu || topology[3] != cpu) {
+        __atomic_fetch_add(&strangers, 1, __ATOMIC_SEQ_CST);
     }
     __atomic_fetch_add(&enabled, 1, __ATOMIC_SEQ_CST);
     __asm__ volatile("sti");
@@ -89,11 +110,13 @@ static uint32_t sum(volatile uint32_t *counts)
     return n;
 }
 
+/* So many come, and no more after them. */
 static bool await(volatile uint32_t *counts, uint32_t n)
 {
     for (unsigned i = 0; i < PATIENCE && sum(counts) < n; i++) {
         pause_cpu();
     }
+    spin(AFTERWARDS);
     return sum(counts) == n;
 }
 
@@ -124,6 +147,9 @@ static void targets(unsigned cpu)
     while (LOAD(&enabled) != smp_cpus) {
         pause_cpu();
     }
+    put(model_names[model]);
+    put("\n");
+    check_eq("the local APIC, CPUID 1 and 0BH: the same id for each", strangers, 0);
     for (unsigned i = 0; i < smp_cpus; i++) {
         forget();
         send(i << 24, VECTOR | ICR_ASSERT);
@@ -131,12 +157,15 @@ static void targets(unsigned cpu)
     }
     check("physical destination: each by its id", each);
     each = true;
-    for (unsigned i = 0; i < smp_cpus && i < 8; i++) {
+    for (unsigned i = 0; i < smp_cpus && logical(i) != 0; i++) {
         forget();
-        send(1U << (24 + i), FLAT_VECTOR | ICR_LOGICAL | ICR_ASSERT);
+        send(logical(i), LOGICAL_VECTOR | ICR_LOGICAL | ICR_ASSERT);
         each = each && await(got, 1) && got[i] == 1;
     }
-    check("logical destination, flat: each by its bit", each);
+    check("logical destination: each by its bit", each);
+    forget();
+    send(3U << 24, LOGICAL_VECTOR | ICR_LOGICAL | ICR_ASSERT);
+    check("logical destination: two bits, two get it", await(got, 2) && got[0] == 1 && got[1] == 1);
     forget();
     send(0, VECTOR | ICR_SELF | ICR_ASSERT);
     check("self", await(got, 1) && got[0] == 1);
@@ -150,7 +179,7 @@ static void targets(unsigned cpu)
     send(0xff000000, VECTOR | ICR_ASSERT);
     check("broadcast destination", await(got, smp_cpus));
     forget();
-    send(0xff000000, FLAT_VECTOR | ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT);
+    send(0xff000000, LOGICAL_VECTOR | ICR_LOGICAL | ICR_LOWEST | ICR_ASSERT);
     check("lowest priority: one of them", await(got, 1));
     forget();
     send(0, ICR_NMI | ICR_OTHERS | ICR_ASSERT);
@@ -190,6 +219,15 @@ static void ping_pong(unsigned cpu)
     __asm__ volatile("cli");
 }
 
+static void targets_once_more(unsigned with)
+{
+    done = false;
+    enabled = 0;
+    model = with;
+    smp_run(targets);
+    __asm__ volatile("cli");
+}
+
 static volatile uint32_t running;
 
 static void count_up(unsigned cpu)
@@ -201,7 +239,7 @@ static void count_up(unsigned cpu)
 
 int guest_main(void)
 {
-    irq_handler[VECTOR] = irq_handler[FLAT_VECTOR] = on_vector;
+    irq_handler[VECTOR] = irq_handler[LOGICAL_VECTOR] = on_vector;
     irq_handler[PING] = on_ping;
     irq_handler[2] = on_nmi;
     irq_handler[SPURIOUS] = on_spurious;
@@ -227,10 +265,7 @@ int guest_main(void)
     spin(100000);
     check_eq("INIT stops a processor that runs", running, at);
     check("a start-up interrupt starts it anew", smp_restart_end(1));
-    done = false;
-    enabled = 0;
-    x2 = true;
-    smp_run(targets);
-    __asm__ volatile("cli");
+    targets_once_more(CLUSTER);
+    targets_once_more(X2);
     return checks_done("smp_ipi");
 }
