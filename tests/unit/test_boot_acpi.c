@@ -101,7 +101,9 @@ static void madt_lists_every_vcpu(void **state)
     while (at < end) {
         assert_true(madt[at] < 5 && madt[at + 1] >= 6 && at + madt[at + 1] <= end);
         if (madt[at] == 0) {
+            assert_int_equal(madt[at + 2], count[0]);
             assert_int_equal(madt[at + 3], count[0]);
+            assert_int_equal(get_le32(madt + at + 4), 1); /* enabled */
         }
         count[madt[at]]++;
         at += madt[at + 1];
