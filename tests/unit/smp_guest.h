@@ -305,7 +305,6 @@ struct smp_config {
     unsigned threads, cache_entries;
     const struct shadow_config *shadow; /* NULL: the default */
     uint64_t chaos;
-    bool meet; /* the threads wait for one another in every parallel part */
     bool long_mode;
     const struct engine_ops *engine; /* NULL: the interpreter */
 };
@@ -355,7 +354,6 @@ static inline struct vm *smp_vm(const struct smp_config *c)
                             .cache_entries = c->cache_entries,
                             .threads = c->threads,
                             .shadow = c->shadow,
-                            .threads_meet = c->meet,
                             .chaos = c->chaos};
     struct boot_config boot = {.kernel = {smp_image, (size_t)(smp_image_end - smp_image)}};
     struct plx_err err = {.msg = ""};

@@ -8,6 +8,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
 
 #include "tests/unit/amount.h"
 #include "tests/unit/smp_guest.h"
@@ -115,50 +120,83 @@ static void by_turns(const uint8_t *program, uint32_t times, struct outcome *o,
     assert_true(o->ended);
 }
 
+/* An engine for two vCPUs that in a parallel part begins to run neither before both are there. */
+static struct meeting {
+    const struct engine_ops *engine;
+    atomic_uint came;     /* in all parallel parts so far: two in each */
+    atomic_uint in_vain;  /* waits that nobody ended */
+    atomic_uint as_other; /* the second to come to a part was on the thread of the first */
+    pthread_t who[2];
+} meeting;
+
+static void run_meeting(struct vcpu *v, struct engine_run *run)
+{
+    const time_t patience = time(NULL) + 20;
+
+    if (run->part == PART_PARALLEL) {
+        meeting.who[v->id] = pthread_self();
+        unsigned both = (atomic_fetch_add(&meeting.came, 1) | 1) + 1;
+        while (atomic_load(&meeting.came) < both && atomic_load(&meeting.in_vain) == 0) {
+            if (time(NULL) > patience) {
+                atomic_fetch_add(&meeting.in_vain, 1);
+            }
+            (void)sched_yield();
+        }
+        atomic_fetch_add(&meeting.as_other, pthread_equal(meeting.who[0], meeting.who[1]) != 0);
+    }
+    meeting.engine->run(v, run);
+}
+
+/* @cfg on such an engine: two threads are inside each parallel part before either leaves it. Of the
+ * rounds more than nine in ten have one. */
+static void at_the_same_time(struct smp_config cfg, const struct engine_ops *engine,
+                             struct vm_counters *c)
+{
+    struct engine_ops meets = *engine;
+    struct outcome *o = plx_calloc(1, sizeof *o);
+
+    memset(&meeting, 0, sizeof meeting);
+    meeting.engine = engine;
+    meets.run = run_meeting;
+    cfg.vcpus = 2;
+    cfg.threads = 2;
+    cfg.engine = &meets;
+    run(&cfg, o, c);
+    assert_true(o->ended);
+    assert_int_equal(c->threads, 2);
+    assert_int_equal(meeting.in_vain, 0);
+    assert_int_equal(meeting.as_other, 0);
+    assert_int_equal(meeting.came, 2 * c->rounds_parallel);
+    assert_int_equal(c->parts_together, c->rounds_parallel);
+    assert_true(c->rounds_parallel > 10);
+    assert_true(c->rounds_parallel * 10 >
+                (c->rounds_alone + c->rounds_parallel + c->rounds_shared) * 9);
+    assert_true(c->parallel_retired > c->serial_retired * 10);
+    plx_free(o);
+}
+
 /* Both compute: the parts are parallel, and on two threads. */
 static void work_is_done_at_the_same_time(void **state)
 {
-    const struct smp_config cfg = {
-        .program = smp_compute, .vcpus = 2, .times = AMOUNT(40000, 2), .threads = 2, .meet = true};
-    struct outcome *o = plx_calloc(1, sizeof *o);
+    const struct smp_config cfg = {.program = smp_compute, .times = AMOUNT(40000, 2)};
     struct vm_counters c;
 
     (void)state;
-    run(&cfg, o, &c);
-    assert_true(o->ended);
-    assert_int_equal(c.threads, 2);
+    at_the_same_time(cfg, &engine_interp, &c);
     uint64_t rounds = c.rounds_alone + c.rounds_parallel + c.rounds_shared;
-    assert_true(c.rounds_parallel > 10);
-    assert_true(c.rounds_parallel * 10 > rounds * 9);
-    assert_int_equal(c.parts_together, c.rounds_parallel);
-    assert_true(c.parallel_retired > c.serial_retired * 10);
     assert_true((c.ended.clock + c.ended.budget) * 10 > rounds * 9);
-    plx_free(o);
 }
 
 /* The same in translated code. */
 static void translated_work_is_done_at_the_same_time(void **state)
 {
-    const struct smp_config cfg = {.program = smp_compute64,
-                                   .vcpus = 2,
-                                   .times = AMOUNT(40000, 2),
-                                   .threads = 2,
-                                   .meet = true,
-                                   .long_mode = true,
-                                   .engine = &engine_jit};
-    struct outcome *o = plx_calloc(1, sizeof *o);
+    const struct smp_config cfg = {
+        .program = smp_compute64, .times = AMOUNT(40000, 2), .long_mode = true};
     struct vm_counters c;
 
     (void)state;
-    run(&cfg, o, &c);
-    assert_true(o->ended);
-    uint64_t rounds = c.rounds_alone + c.rounds_parallel + c.rounds_shared;
-    assert_true(c.rounds_parallel > 10);
-    assert_true(c.rounds_parallel * 10 > rounds * 9);
-    assert_int_equal(c.parts_together, c.rounds_parallel);
-    assert_true(c.parallel_retired > c.serial_retired * 10);
+    at_the_same_time(cfg, &engine_jit, &c);
     assert_true(c.jit.interpreted * 100 < c.parallel_retired);
-    plx_free(o);
 }
 
 /* Barriers cost time, in which fast code gets far: it has longer parts, though none too long. */

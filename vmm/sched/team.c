@@ -39,7 +39,7 @@ struct member {
 
 struct team {
     unsigned threads;
-    bool spin, delays, meet;
+    bool spin, delays;
     struct member members[TEAM_THREADS_MAX];
     unsigned started; /* threads created, the caller's not counted */
     bool quit;
@@ -49,7 +49,6 @@ struct team {
     void *ctx;
     struct team_counters counters;
     atomic_uint inside, met; /* threads inside the run; 1: two were at the same time */
-    atomic_uint left_any;    /* 1: one has left it */
     atomic_ullong slept;
     /* What threads spin on, away from what others write meanwhile. */
     char pad0[64];
@@ -132,13 +131,9 @@ static void share(struct team *t, const struct member *m)
     if (atomic_fetch_add(&t->inside, 1) != 0) {
         atomic_store(&t->met, 1);
     }
-    while (t->meet && atomic_load(&t->inside) < t->threads && atomic_load(&t->left_any) == 0) {
-        (void)sched_yield();
-    }
     for (unsigned i = m->index; i < t->n; i += t->threads) {
         t->task(t->ctx, i);
     }
-    atomic_store(&t->left_any, 1);
     atomic_fetch_sub(&t->inside, 1);
     delay(t);
 }
@@ -169,7 +164,6 @@ void team_run(struct team *t, unsigned n, void (*task)(void *ctx, unsigned i), v
     t->ctx = ctx;
     t->counters.runs++;
     atomic_store(&t->met, 0);
-    atomic_store(&t->left_any, 0);
     atomic_store(&t->left, t->started);
     if (t->started != 0) {
         atomic_fetch_add(&t->round, 1);
@@ -235,7 +229,6 @@ int team_create(const struct team_config *cfg, struct team **out, struct plx_err
     }
     t->threads = cfg->threads;
     t->delays = cfg->delays;
-    t->meet = cfg->meet;
     t->spin = !t->delays && team_cores() >= cfg->threads;
     for (unsigned i = 0; i < t->threads; i++) {
         struct member *m = &t->members[i];

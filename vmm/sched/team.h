@@ -22,7 +22,6 @@ struct team; /* opaque */
 
 struct team_config {
     unsigned threads; /* 1 to TEAM_THREADS_MAX, the calling one included */
-    bool meet;        /* for tests: nobody begins a run before all threads are there */
     bool delays;      /* at random before and after tasks (CHAOS_BARRIER); and nobody spins */
 };
 

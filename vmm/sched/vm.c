@@ -89,8 +89,7 @@ static uint64_t clock_now(void *ctx)
 static int create_team(struct vm *vm, struct plx_err *err)
 {
     unsigned vcpus = vm->m->cfg.vcpus;
-    struct team_config cfg = {
-        .threads = vm->cfg.threads, .meet = vm->cfg.threads_meet, .delays = vm->cfg.chaos != 0};
+    struct team_config cfg = {.threads = vm->cfg.threads, .delays = vm->cfg.chaos != 0};
 
     if (vcpus == 1) {
         return 0;

@@ -31,9 +31,8 @@ struct vm_config {
     /* How translations are kept (vmm/mmu/shadow.h); NULL: the default. No result depends on it but
      * on lazy_ad, with several vCPUs: that is state, and a loaded state brings its own. */
     const struct shadow_config *shadow;
-    uint64_t chaos;    /* not 0: seed for dropping everything droppable at random */
-    unsigned threads;  /* that run vCPUs; 0: one a vCPU, or a core. No result depends on it. */
-    bool threads_meet; /* team_config.meet */
+    uint64_t chaos;   /* not 0: seed for dropping everything droppable at random */
+    unsigned threads; /* that run vCPUs; 0: one a vCPU, or a core. No result depends on it. */
 };
 
 /* A machine at reset with empty RAM and a stopped clock at 0. Then vmm/boot loads a kernel into
