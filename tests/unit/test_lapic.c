@@ -224,6 +224,10 @@ static void messages_find_their_targets(void **state)
     }
     apic_msi_send(&bus, 0xfed00000, 0x61);
     assert_false(cpus[0].irq_pending);
+    set(0, DFR, 0xffffffff);
+    set(0, LDR, 0x81000000); /* one of its bits is enough */
+    msi(0x80004, 0x61);
+    assert_int_equal(take(0), 0x61);
 }
 
 static void lowest_priority_prefers_the_idle(void **state)
@@ -243,6 +247,10 @@ static void ipis(void **state)
     set(0, ICR2, 2 << 24);
     set(0, ICR, 0x4051);
     assert_int_equal(take(2), 0x51);
+    set(2, EOI, 0);
+    set(0, ICR, 0xc051); /* as a level: an edge all the same */
+    assert_int_equal(take(2), 0x51);
+    assert_int_equal(get(2, TMR + 0x20), 0);
     set(0, ICR, 0x40000 | 0x52); /* self */
     assert_int_equal(take(0), 0x52);
     set(3, ICR, 0xc0000 | 0x53); /* all others */
@@ -252,8 +260,10 @@ static void ipis(void **state)
     assert_int_equal(take(3), 0x64);
     assert_int_equal(take(0), 0x64);
     set(1, ICR2, 0);
+    cpus[0].attention = false;
     set(1, ICR, 0x400);
     assert_int_equal(cpus[0].c.nmi_pending, 1);
+    assert_true(cpus[0].attention);
     set(0, ICR2, 1 << 24);
     set(0, ICR, 0x4500); /* INIT, SIPI */
     set(0, ICR, 0x8500); /* INIT level de-assert: nothing */
@@ -459,6 +469,8 @@ static void x2apic_sends_every_kind(void **state)
     assert_int_equal(wrmsr(1, X2 + 0x30, all | 0x4061), 0);
     assert_int_equal(takers(0x61), everyone);
     assert_int_equal(wrmsr(1, X2 + 0x30, UINT64_C(0xff) << 32 | 0x4061), 0); /* an id nobody has */
+    assert_int_equal(takers(0x61), 0);
+    assert_int_equal(wrmsr(1, X2 + 0x30, UINT64_C(0x10001) << 32 | 0x4861), 0); /* nor a cluster */
     assert_int_equal(takers(0x61), 0);
     assert_int_equal(wrmsr(1, X2 + 0x30, 0x44062), 0); /* self */
     assert_int_equal(takers(0x62), 1U << 1);
