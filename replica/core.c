@@ -164,14 +164,6 @@ static void say_hello(struct rep *r, uint64_t now)
     rep_send(r, &m);
 }
 
-void rep_connected(struct rep *r, uint64_t now)
-{
-    observe_io(r, now);
-    if (r->phase == REP_JOINING) {
-        say_hello(r, now);
-    }
-}
-
 static void recv_hello(struct rep *r, const struct rep_msg *m)
 {
     if (r->phase != REP_JOINING || r->peer_ready) {

@@ -147,8 +147,6 @@ void rep_roles(struct rep *r, const struct rep_roles *roles, uint64_t now);
 /* Call at rep_deadline at the latest; calling more often is harmless. */
 void rep_tick(struct rep *r, uint64_t now);
 uint64_t rep_deadline(const struct rep *r);
-/* The connection was made anew: messages may have been lost; says hello again. */
-void rep_connected(struct rep *r, uint64_t now);
 
 /* --- the VM side -------------------------------------------------------------------------- */
 /* May this replica gather inputs and seal a new record now? (Primary, or alone.) */

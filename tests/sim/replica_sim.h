@@ -426,9 +426,6 @@ static inline void assert_goes_on(void)
     for (int i = 0; i < 2; i++) {
         S->n[i].cut = false;
         S->n[i].paused_until = 0;
-        if (!S->n[i].dead) {
-            rep_connected(S->n[i].rep, S->now);
-        }
     }
     deliver_roles(MS);
     run_until(S->now + 300 * MS);

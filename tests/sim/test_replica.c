@@ -31,9 +31,6 @@ static void join(const struct start *at)
     S->wrong = at->wrong_seq != 0 || at->wrong_digest.lo != 0 || at->wrong_digest.hi != 0;
     S->roles.in_sync = false;
     deliver_roles(MS);
-    for (int i = 0; i < 2; i++) {
-        rep_connected(S->n[i].rep, S->now);
-    }
     for (uint64_t end = S->now + 500 * MS; S->now < end && S->ready == 0;) {
         step();
     }
@@ -323,9 +320,6 @@ static void random_fault(void)
         break;
     case 1:
         S->link_cut = false;
-        for (int i = 0; i < 2; i++) {
-            rep_connected(S->n[i].rep, S->now);
-        }
         break;
     case 2:
         n->cut = true;
