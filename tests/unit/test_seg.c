@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Hunts: a descriptor check that is missing, in the wrong order or with the wrong error code; a
- * limit off by one; an accessed bit not written back. */
+ * limit off by one; an accessed bit not written back; an override that is lost. */
+#include <inttypes.h>
+
 #include "tests/unit/cpu_fixture.h"
 
 static const struct load {
@@ -183,6 +185,57 @@ static void long_mode_checks_only_that_addresses_are_canonical(void **state)
     assert_true(lin == UINT64_C(0xffffffff80fff000));
 }
 
+static const struct xlat {
+    uint8_t code[3];
+    enum decode_mode mode;
+    uint32_t ebx;
+    uint8_t seg, al;
+    uint32_t off;
+} xlats[] = {
+    {{0xd7}, DECODE_16, 0x10, SEG_DS, 0xff, 0x10f}, /* AL has no sign */
+    {{0x26, 0xd7}, DECODE_16, 0x10, SEG_ES, 2, 0x12},
+    {{0x2e, 0xd7}, DECODE_16, 0x10, SEG_CS, 2, 0x12},
+    {{0x36, 0xd7}, DECODE_16, 0x5ffff, SEG_SS, 2, 1},
+    {{0x64, 0x66, 0xd7}, DECODE_16, 0x10, SEG_FS, 2, 0x12},
+    {{0x65, 0x67, 0xd7}, DECODE_16, 0xffff, SEG_GS, 2, 0x10001},
+    {{0x36, 0xd7}, DECODE_32, 0xffff, SEG_SS, 2, 0x10001},
+    {{0x64, 0x67, 0xd7}, DECODE_32, 0x5ffff, SEG_FS, 2, 1},
+    {{0x36, 0xd7}, DECODE_64, 0x10, SEG_DS, 2, 0x12},
+    {{0x65, 0xd7}, DECODE_64, 0x10, SEG_GS, 2, 0x12},
+};
+
+/* SDM Vol. 2, "XLAT/XLATB": in DS unless overridden; rBX + AL is cut to the address size. */
+static void xlat_takes_an_override(void **state)
+{
+    enum { BASE = 0x40000, APART = 0x18000 };
+    struct fixture *f = *state;
+
+    for (size_t i = 0; i < PLX_COUNT(xlats); i++) {
+        const struct xlat *x = &xlats[i];
+        gpa_t at = BASE + x->seg * (gpa_t)APART;
+        if (x->mode == DECODE_64) {
+            fx_long(f, 0);
+            at = x->seg < SEG_FS ? 0 : at;
+        } else {
+            fx_prot32(f, 0);
+        }
+        if (x->mode == DECODE_16) {
+            f->v.c.seg[SEG_CS].attr &= (uint16_t)~SEG_DB;
+        }
+        for (unsigned s = 0; s < SEG_COUNT; s++) {
+            f->v.c.seg[s].base = BASE + s * (gva_t)APART;
+        }
+        vcpu_context_changed(&f->v);
+        put64(f, at + x->off, 0xa5);
+        f->v.c.gpr[RAX] = x->al;
+        f->v.c.gpr[RBX] = x->ebx;
+        if (fx_run(f, x->code, sizeof x->code) != NO_FAULT || f->v.c.gpr[RAX] != 0xa5) {
+            fail_msg("row %zu: rax %#" PRIx64, i, f->v.c.gpr[RAX]);
+        }
+        put64(f, at + x->off, 0);
+    }
+}
+
 static void inspection_tells_by_zf(void **state)
 {
     struct fixture *f = *state;
@@ -294,6 +347,7 @@ int main(void)
         FX_TEST(real_mode_loads_only_move_the_base),
         FX_TEST(accesses_respect_type_and_limit),
         FX_TEST(long_mode_checks_only_that_addresses_are_canonical),
+        FX_TEST(xlat_takes_an_override),
         FX_TEST(inspection_tells_by_zf),
         FX_TEST(moves_push_and_pop_segment_registers),
         FX_TEST(table_registers_load_and_store),

@@ -204,7 +204,8 @@ static void set_inline(enum decode_mode mode, struct insn *in)
     }
 }
 
-static uint8_t string_seg(enum decode_mode mode, ZydisInstructionAttributes a)
+/* Of an operand that is not in the encoding. */
+static uint8_t implicit_seg(enum decode_mode mode, ZydisInstructionAttributes a)
 {
     static const struct {
         ZydisInstructionAttributes attribute;
@@ -254,11 +255,11 @@ static void set_prefixes(enum decode_mode mode, const ZydisDecodedInstruction *z
         in->flags |= INSN_LOCK;
     }
     if (z->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || z->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
-        z->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU) {
-        in->seg = string_seg(mode, z->attributes); /* of the implicit operand at rDI */
+        z->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU || z->mnemonic == ZYDIS_MNEMONIC_XLAT) {
+        in->seg = implicit_seg(mode, z->attributes); /* of the operand at rDI, or at rBX + AL */
     }
     if (is_string(z)) {
-        in->seg = string_seg(mode, z->attributes);
+        in->seg = implicit_seg(mode, z->attributes);
         for (unsigned i = 0; i < z->raw.prefix_count; i++) { /* the last one counts */
             uint8_t p = z->raw.prefixes[i].value;
             if (p == 0xf2 || p == 0xf3) {
