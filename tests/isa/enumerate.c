@@ -317,6 +317,8 @@ static void try_bytes(enum isa_mode mode, const uint8_t *bytes, struct forms *ou
     if (!form_of_bytes(mode, bytes, &f) || known(out, &f)) {
         return;
     }
+    /* What a variant takes for a ModRM of ours (0x40 or 0xc0 and up) is one. */
+    PLX_CHECK(f.modrm_at == 0 || f.bytes[f.modrm_at] >= 0x40);
     if (out->n == out->cap) {
         out->cap = out->cap == 0 ? 1024 : out->cap * 2;
         out->items = realloc(out->items, out->cap * sizeof out->items[0]);
@@ -358,6 +360,16 @@ static void vex_forms(enum isa_mode mode, struct forms *out)
     }
 }
 
+/* Prefixes, and what leads to another map: the byte behind them is an opcode and no ModRM. */
+static bool no_opcode(enum isa_mode mode, unsigned map, unsigned op)
+{
+    if (map == 0) {
+        return (op & 0xe7) == 0x26 || (op >= 0x64 && op <= 0x67) || op == 0xf0 || op == 0xf2 ||
+               op == 0xf3 || op == 0x0f || (mode == ISA_64 && (op & 0xf0) == 0x40);
+    }
+    return map == 1 && (op == 0x38 || op == 0x3a);
+}
+
 void enumerate(enum isa_mode mode, struct forms *out)
 {
     static const uint8_t maps[][2] = {{0, 0}, {0x0f, 0}, {0x0f, 0x38}, {0x0f, 0x3a}};
@@ -366,6 +378,9 @@ void enumerate(enum isa_mode mode, struct forms *out)
 
     for (unsigned map = 0; map < 4; map++) {
         for (unsigned op = 0; op < 256; op++) {
+            if (no_opcode(mode, map, op)) {
+                continue;
+            }
             for (unsigned v = 0; v < 4 * rex_max * 8 * 9; v++) {
                 unsigned prefix = v % 4, rex = v / 4 % rex_max, reg = v / 4 / rex_max % 8;
                 unsigned rm = v / 4 / rex_max / 8; /* 0-7: register; 8: memory at rBX + disp8 */
