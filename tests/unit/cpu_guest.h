@@ -43,6 +43,7 @@ enum {
 enum guest_mode { GUEST64, GUEST32, GUEST16 };
 
 struct guest {
+    const struct engine_ops *engine;
     struct ram *ram;
     struct vcpu *v;
     struct engine_run run;
@@ -123,13 +124,14 @@ static inline void g_select_mode(struct guest *g, enum guest_mode mode, unsigned
             c->seg[s] = g_seg(cpl == 3 ? SEL_UDATA : SEL_DATA, data);
         }
     }
-    engine_interp.state_changed(g->v);
+    g->engine->state_changed(g->v);
 }
 
-static inline void g_open_smp(struct guest *g, const struct shadow_config *shadow,
-                              unsigned cache_entries)
+static inline void g_open_engine(struct guest *g, const struct engine_ops *engine,
+                                 const struct shadow_config *shadow, unsigned cache_entries)
 {
     memset(g, 0, sizeof *g);
+    g->engine = engine;
     g->vector = -1;
     assert_int_equal(ram_create(G_RAM, &g->ram, NULL), 0);
     struct engine_config cfg = {.bsp = true,
@@ -139,7 +141,7 @@ static inline void g_open_smp(struct guest *g, const struct shadow_config *shado
                                 .ops_ctx = g,
                                 .shadow = shadow,
                                 .cache_entries = cache_entries};
-    assert_int_equal(engine_interp.create(&cfg, &g->v, NULL), 0);
+    assert_int_equal(engine->create(&cfg, &g->v, NULL), 0);
 
     g_put(g, G_PML4, G_PDPT | 7, 8);
     g_put(g, G_PDPT, G_PD | 7, 8);
@@ -182,6 +184,12 @@ static inline void g_open_smp(struct guest *g, const struct shadow_config *shado
         (struct engine_run){.budget = 100000, .t_end = UINT64_MAX, .rate = 65536, .alone = true};
 }
 
+static inline void g_open_smp(struct guest *g, const struct shadow_config *shadow,
+                              unsigned cache_entries)
+{
+    g_open_engine(g, &engine_interp, shadow, cache_entries);
+}
+
 static inline void g_open_with(struct guest *g, unsigned cache_entries)
 {
     g_open_smp(g, NULL, cache_entries);
@@ -194,7 +202,7 @@ static inline void g_open(struct guest *g)
 
 static inline void g_close(struct guest *g)
 {
-    engine_interp.destroy(g->v);
+    g->engine->destroy(g->v);
     ram_destroy(g->ram);
 }
 
@@ -208,7 +216,7 @@ static inline void g_code(struct guest *g, uint64_t at, const void *bytes, size_
 static inline enum vcpu_stop g_run(struct guest *g, uint64_t budget)
 {
     g->run.budget = budget;
-    engine_interp.run(g->v, &g->run);
+    g->engine->run(g->v, &g->run);
     return g->run.stop;
 }
 
