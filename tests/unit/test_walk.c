@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Page walks and the caches above them. Bugs hunted: a stale translation after a table entry
- * changed in any way; accessed and dirty flags that come too late, too early or not at all; wrong
- * error codes; a store that half-happened. */
+ * changed in any way, code that was linked included; accessed and dirty flags that come too late,
+ * too early or not at all; wrong error codes; a store that half-happened. */
 #include <stdio.h>
 
+#include "base/check.h"
 #include "base/prng.h"
 #include "tests/unit/cpu_guest.h"
 #include "vmm/mmu/walk.h"
@@ -61,6 +62,85 @@ static void never_stale(void **state)
     guest_store(&g, G_PD, 0x70000 | 7);
     assert_int_equal(guest_load(&g, a), 0xbbbb);
     g_close(&g);
+}
+
+/* Two functions, of which one returns 1 in EAX, the other in EBX; from another page, which is
+ * mapped there in turns, 2. The first call after a change finds the page, so that the second has
+ * nothing to look up. Called by address, or through a register; all of it hot, so that engines that
+ * link code have linked. */
+enum { FUNCTION = 0x50000, ITS_OTHER = 0x60000, ROUNDS = 12, CALLS = 200 };
+
+static const uint8_t direct[] = {
+    0xe8, 0xf0, 0xff, 0x03, 0x00, /* call FUNCTION */
+    0xe8, 0x2b, 0x00, 0x04, 0x00, /* call FUNCTION + 64 */
+};
+static const uint8_t indirect[] = {
+    0x90, 0xff, 0xd5, 0x90, 0x90, /* call rbp */
+    0x90, 0xff, 0xd7, 0x90, 0x90, /* call rdi */
+};
+static const struct {
+    const struct engine_ops *engine;
+    const uint8_t *calls;
+} callers[] = {{&engine_interp, direct},
+               {&engine_interp, indirect},
+               {&engine_jit, direct},
+               {&engine_jit, indirect}};
+
+/* Each round reads the page before it calls; behind it @other becomes the page's entry. */
+static void call_in_rounds(struct guest *g, unsigned caller, uint64_t other, unsigned rounds)
+{
+    struct cpu *c;
+
+    g_open_engine(g, callers[caller].engine, NULL, 0);
+    c = &g->v->c;
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t at = i == 0 ? FUNCTION : ITS_OTHER;
+        G_CODE_AT(g, at, 0xb8, (uint8_t)(1 + i), 0, 0, 0, 0xc3);      /* mov eax, 1; ret */
+        G_CODE_AT(g, at + 64, 0xbb, (uint8_t)(1 + i), 0, 0, 0, 0xc3); /* mov ebx, 1; ret */
+    }
+    G_CODE_AT(g, G_CODE, 0x48, 0x8b, 0x45, 0, /* mov rax, [rbp] */
+              0xb9, CALLS, 0, 0, 0, 0xeb, 0); /* mov ecx, CALLS; jmp: the calls are hot */
+    g_code(g, G_CODE + 11, callers[caller].calls, sizeof direct);
+    G_CODE_AT(g, G_CODE + 21, 0x49, 0x01, 0xc5, 0x49, 0x01, 0xde, /* add r13, rax; add r14, rbx */
+              0xff, 0xc9, 0x75, 0xec,                             /* dec ecx; jnz to the calls */
+              0x4d, 0x87, 0xc8, 0x4c, 0x89, 0x06,                 /* xchg r8, r9; mov [rsi], r8 */
+              0x41, 0xff, 0xcf, 0x75, 0xd6, 0xf4);                /* dec r15d; jnz; hlt */
+    c->gpr[RSI] = G_PT + FUNCTION / PAGE_SIZE * 8;
+    c->gpr[RBP] = FUNCTION;
+    c->gpr[RDI] = FUNCTION + 64;
+    c->gpr[R8] = FUNCTION | 7;
+    c->gpr[R9] = other;
+    c->gpr[R15] = rounds;
+    assert_int_equal(g_run(g, 1000000), VCPU_HALT);
+}
+
+static void code_moves_with_its_page(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(callers); i++) {
+        call_in_rounds(&g, i, ITS_OTHER | 7, ROUNDS);
+        assert_int_equal(g_vector(&g), -1);
+        assert_int_equal(g.v->c.gpr[R13], ROUNDS / 2 * 3 * CALLS);
+        assert_int_equal(g.v->c.gpr[R14], ROUNDS / 2 * 3 * CALLS);
+        g_close(&g);
+    }
+}
+
+/* The page is as it was, and may be read, but no longer be executed. */
+static void code_loses_its_right(void **state)
+{
+    struct guest g;
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(callers); i++) {
+        call_in_rounds(&g, i, FUNCTION | 7 | UINT64_C(1) << 63, 2);
+        assert_int_equal(g_vector(&g), VEC_PF);
+        assert_int_equal(g.v->c.cr2, FUNCTION);
+        assert_int_equal(g.v->c.gpr[R13], CALLS);
+        g_close(&g);
+    }
 }
 
 static void accessed_and_dirty(void **state)
@@ -368,6 +448,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(never_stale),
+        cmocka_unit_test(code_moves_with_its_page),
+        cmocka_unit_test(code_loses_its_right),
         cmocka_unit_test(accessed_and_dirty),
         cmocka_unit_test(rights_and_error_codes),
         cmocka_unit_test(other_paging_modes),
