@@ -336,6 +336,40 @@ static void dekker_excludes_and_gets_on(void **state)
     assert_int_equal(o.words[2], AMOUNT(1000, 4));
 }
 
+/* Slices so short that the first one's turn fills them: everybody is first in turn (R3). */
+static void everybody_is_served_within_a_few_rounds(void **state)
+{
+    enum { VCPUS = 4, SLICES = 40, SHORT_NS = 300 };
+    const struct smp_config cfg = {
+        .program = smp_compute, .vcpus = VCPUS, .times = 40000, .threads = 1};
+    struct vm *vm = smp_vm(&cfg);
+    struct output_list out;
+    struct vm_counters c;
+
+    (void)state;
+    output_list_init(&out);
+    for (unsigned i = 0; i < SLICES; i += VCPUS) {
+        uint64_t before[VCPUS];
+        for (unsigned k = 0; k < VCPUS; k++) {
+            before[k] = vm_vcpu(vm, k)->c.retired;
+        }
+        for (unsigned k = 0; k < VCPUS; k++) {
+            const struct record r = {.seq = vm_seq(vm) + 1,
+                                     .start_ns = vm_now(vm),
+                                     .span_ns = SHORT_NS,
+                                     .rate = RATE_DEFAULT};
+            assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
+        }
+        for (unsigned k = 0; k < VCPUS; k++) {
+            assert_true(vm_vcpu(vm, k)->c.retired > before[k]);
+        }
+    }
+    vm_counters(vm, &c);
+    assert_int_equal(c.rounds_shared, SLICES);
+    output_list_free(&out);
+    vm_destroy(vm);
+}
+
 /* A round that ends early says why: what a lock is, with PAUSE, and what it protects. */
 static void rounds_say_how_they_ended(void **state)
 {
@@ -433,6 +467,7 @@ int main(void)
         cmocka_unit_test(messages_arrive_whole_and_in_order),
         cmocka_unit_test(locks_exclude_and_everybody_gets_on),
         cmocka_unit_test(dekker_excludes_and_gets_on),
+        cmocka_unit_test(everybody_is_served_within_a_few_rounds),
         cmocka_unit_test(rounds_say_how_they_ended),
         cmocka_unit_test(interrupts_between_vcpus_arrive),
         cmocka_unit_test(who_is_woken_runs_before_the_other_must_wait),
