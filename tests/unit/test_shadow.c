@@ -457,6 +457,33 @@ static void flags_are_owed_and_settled(void **state)
     close_world(&w);
 }
 
+/* Two pages through one table that no walk has used: its flag is owed for the first alone, since
+ * the second walk sees that. What is owed twice would use up the room for it, the sooner the more
+ * often translations are forgotten. */
+static void a_flag_is_owed_once(void **state)
+{
+    static struct world w = {.cfg = {true, 1, true, true}};
+    const gva_t at = 0x490000;
+
+    (void)state;
+    open_world(&w);
+    g_put(&w.g[0], table(0, 2) + 16, table(1, 3) | 7, 8);
+    load(&w, 0, G_CODE, PART_SERIAL, VCPU_BUDGET);
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t page = table(i, i == 0 ? 2 : 3) >> PAGE_SHIFT;
+        (void)owner_serial(w.o, page, 1, OWNER_W);
+        (void)owner_serial(w.o, page, 2, OWNER_R); /* shared */
+    }
+    load(&w, 0, at, PART_PARALLEL, VCPU_BUDGET);
+    assert_int_equal(all_counters(&w).owed, 2);
+    load(&w, 0, at + PAGE_SIZE, PART_PARALLEL, VCPU_BUDGET);
+    assert_int_equal(all_counters(&w).owed, 3);
+    engine_interp.settle(w.g[0].v);
+    assert_int_equal(g_get(&w.g[0], table(0, 2) + 16) & 0x20, 0x20);
+    assert_int_equal(g_get(&w.g[0], table(1, 3) + 0x91 * 8) & 0x20, 0x20);
+    close_world(&w);
+}
+
 /* An instruction without effect owes no flag, so what was filled ahead by the same walk must not be
  * used without setting it: neither where the entry above leads to both, nor where both are in one
  * large page. */
@@ -622,6 +649,7 @@ int main(void)
         cmocka_unit_test_teardown(spaces_share_what_their_tables_do, back_to_the_lower_half),
         cmocka_unit_test(eager_flags_change_it_alike),
         cmocka_unit_test(flags_are_owed_and_settled),
+        cmocka_unit_test(a_flag_is_owed_once),
         cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),
         cmocka_unit_test(spaces_are_kept),
         cmocka_unit_test_teardown(a_half_is_shared, back_to_the_lower_half),
