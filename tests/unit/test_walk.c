@@ -143,6 +143,36 @@ static void code_loses_its_right(void **state)
     }
 }
 
+/* So does the second half of an instruction that spans two pages, in a loop. */
+static void half_an_instruction_loses_its_right(void **state)
+{
+    enum { LOOP = 0x50ffa, SPANS = 0x50ffd, SECOND = 0x51000 };
+    static const struct engine_ops *const engines[] = {&engine_interp, &engine_jit};
+    struct guest g;
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(engines); i++) {
+        struct cpu *c;
+        g_open_engine(&g, engines[i], NULL, 0);
+        c = &g.v->c;
+        G_CODE_AT(&g, LOOP, 0x48, 0xff, 0xc0, 0xba, 1, 0, 0, 0, /* inc rax; mov edx, 1 */
+                  0xff, 0xc9, 0x75, 0xf4, 0xc3);                /* dec ecx; jnz LOOP; ret */
+        G_CODE_AT(&g, G_CODE, 0xb9, CALLS, 0, 0, 0,             /* mov ecx, CALLS */
+                  0xe8, 0xf0, 0x0f, 0x04, 0,                    /* call LOOP */
+                  0x4c, 0x89, 0x06, 0x48, 0x8b, 0x55, 0,        /* mov [rsi], r8; mov rdx, [rbp] */
+                  0xeb, 0xed);                                  /* jmp back */
+        c->gpr[RSI] = G_PT + SECOND / PAGE_SIZE * 8;
+        c->gpr[R8] = SECOND | 7 | UINT64_C(1) << 63;
+        c->gpr[RBP] = SECOND;
+        assert_int_equal(g_run(&g, 1000000), VCPU_HALT);
+        assert_int_equal(g_vector(&g), VEC_PF);
+        assert_int_equal(c->cr2, SECOND);
+        assert_int_equal(g_get(&g, c->gpr[RSP] + 8), SPANS);
+        assert_int_equal(c->gpr[RAX], CALLS + 1);
+        g_close(&g);
+    }
+}
+
 static void accessed_and_dirty(void **state)
 {
     struct guest g;
@@ -450,6 +480,7 @@ int main(void)
         cmocka_unit_test(never_stale),
         cmocka_unit_test(code_moves_with_its_page),
         cmocka_unit_test(code_loses_its_right),
+        cmocka_unit_test(half_an_instruction_loses_its_right),
         cmocka_unit_test(accessed_and_dirty),
         cmocka_unit_test(rights_and_error_codes),
         cmocka_unit_test(other_paging_modes),
