@@ -11,11 +11,8 @@ command -v redis-cli >/dev/null || { echo "redis-cli is missing: make deps"; exi
 LAB_REPLICA_CONF="peer_lost_ms = 1000"
 lab_up
 fail() { echo "FAIL: $*"; for n in 1 2 3; do tail -8 "$LAB/$n/polluxd.log"; tail -n 5 "$LAB/$n"/run/*/log; done; exit 1; }
-field() { lab_cli 3 info vm --json | tr -d ' \n' | grep -o "\"$1\":[^,]*" | head -1 | cut -d: -f2 | tr -d '"'; }
-is() { [ "$(field "$1")" = "$2" ]; }
 redis() { lab_ns c timeout 10 redis-cli -h 10.0.2.15 "$@"; }
 event() { lab_cli 3 info vm | grep -q " vm $1: "; }
-replica() { for p in $(ip netns pids "$LAB_PREFIX-$1"); do grep -q pollux-replica "/proc/$p/comm" && echo "$p"; done; }
 taps() { lab_ns "$1" ip -br link show master br0 | grep -c '^px'; }
 
 lab_ns c ip addr add 10.0.2.100/24 dev gu0
@@ -56,8 +53,8 @@ define "<devices>$nic<disk type='file'><source file='$LAB/data/disk'/><readonly/
 differs disk
 define "<devices>$nic</devices>$(protected "$saved")"
 lab_cli 1 start vm --primary n1 --backup n2 || fail "start"
-is protection protected || fail "not protected: $(field protection)"
-is epoch 1 || fail "epoch $(field epoch)"
+lab_is protection protected || fail "not protected: $(lab_field protection)"
+lab_is epoch 1 || fail "epoch $(lab_field epoch)"
 out=$(lab_cli 2 start vm 2>&1) && fail "started twice"
 [[ $out == *"is running"* ]] || fail "said: $out"
 lab_wait 10 redis set key 1 || fail "redis does not answer"
@@ -70,14 +67,14 @@ lab_start 1
 lab_wait 10 grep -q adopted "$LAB/1/polluxd.log" || fail "not adopted"
 lab_wait 10 lab_cli 1 list || fail "node 1 does not come back"
 sleep 2
-is protection protected && is epoch 1 || fail "protection was lost with the daemon"
+lab_is protection protected && lab_is epoch 1 || fail "protection was lost with the daemon"
 [ "$(taps 1)" = 1 ] || fail "the TAP went with the daemon"
 
 # The primary dies: the backup takes over in the next epoch.
-kill -KILL "$(replica 1)"
+kill -KILL "$(lab_replica 1)"
 [ "$(redis get key)" = 2 ] || fail "an acknowledged write is lost"
-is primary n2 && is backup - && is epoch 2 || fail "the record: $(field primary) $(field epoch)"
-is protection unprotected || fail "protection: $(field protection)"
+lab_is primary n2 && lab_is backup - && lab_is epoch 2 || fail "the record: $(lab_field primary) $(lab_field epoch)"
+lab_is protection unprotected || fail "protection: $(lab_field protection)"
 lab_wait 3 event takeover || fail "no takeover event on node 3"
 [ "$(taps 1)" = 0 ] && [ "$(taps 2)" = 1 ] || fail "TAPs after takeover: $(taps 1) and $(taps 2)"
 out=$(lab_cli 1 protect vm 2>&1) && fail "re-protected"
@@ -85,7 +82,7 @@ out=$(lab_cli 1 protect vm 2>&1) && fail "re-protected"
 
 # The operator ends it.
 lab_cli 3 destroy vm >/dev/null || fail "destroy"
-is state stopped && is last_stop destroyed || fail "after destroy: $(field state)"
-gone() { [ -z "$(replica 2)" ]; }
+lab_is state stopped && lab_is last_stop destroyed || fail "after destroy: $(lab_field state)"
+gone() { [ -z "$(lab_replica 2)" ]; }
 lab_wait 5 gone || fail "the replica is still there"
 echo "a pair starts, is adopted, takes over and ends"

@@ -10,9 +10,6 @@ cd "$(dirname "$0")/../.." || exit 1
 LAB_REPLICA_CONF="peer_lost_ms = 1000"
 lab_up
 fail() { echo "FAIL: $*"; tail -n 20 "$LAB/console"; for n in 1 2 3; do tail -n 8 "$LAB/$n/polluxd.log"; done; exit 1; }
-field() { lab_cli 3 info vm --json | tr -d ' \n' | grep -o "\"$1\":[^,]*" | head -1 | cut -d: -f2 | tr -d '"'; }
-is() { [ "$(field "$1")" = "$2" ]; }
-replica() { for p in $(ip netns pids "$LAB_PREFIX-$1"); do grep -q pollux-replica "/proc/$p/comm" && echo "$p"; done; }
 
 for n in 1 2 3; do lab_start $n; done
 for n in 1 2 3; do lab_wait 10 lab_cli $n list || fail "node $n does not join"; done
@@ -24,7 +21,8 @@ cat >"$LAB/vm.xml" <<X
 X
 lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail define
 
-begin() { # NODE: the VM, and a console on that node; its guest says each line that it hears
+begin() { # NODE: the VM, and a console on that node; its guest says each line that it hears.
+         # Sets p, the primary's pid, and epoch, the one after a takeover
     lab_cli 3 start vm --primary n1 --backup n2 >/dev/null || fail start
     mkfifo "$LAB/keys"
     : >"$LAB/typed"
@@ -35,6 +33,9 @@ begin() { # NODE: the VM, and a console on that node; its guest says each line t
     # shellcheck disable=SC2016 # for the guest
     printf '%s\r' 'stty -echo; PS1=; echo "so: on"; while read -r l; do echo "heard $l"; done' >&4
     lab_wait 20 grep -q '^so: on' "$LAB/console" || fail "the guest does not listen"
+    line=0
+    epoch=$(($(lab_field epoch) + 1))
+    p=$(lab_replica 1)
 }
 type_line() { # TEXT
     line=$((line + 1))
@@ -55,7 +56,7 @@ heard() { tr -d '\r' <"$LAB/console" | grep -a '^heard ' | cmp -s - "$LAB/typed"
 finish() { # WHAT
     type_line end
     lab_wait 20 heard || fail "$1: the guest heard otherwise than was typed: $(tr -d '\r' <"$LAB/console" | grep -a '^heard ' | diff - "$LAB/typed" | head -n 5)"
-    is epoch "$epoch" && is primary n2 || fail "$1: $(lab_cli 3 info vm)"
+    lab_is epoch "$epoch" && lab_is primary n2 || fail "$1: $(lab_cli 3 info vm)"
     lab_cli 3 info vm | grep -q ' vm divergence: ' && fail "$1: the replicas differed"
     lab_cli 3 destroy vm >/dev/null || fail destroy
     exec 4>&-
@@ -65,24 +66,18 @@ finish() { # WHAT
 }
 
 # The console is on a third node. More is typed than the daemon keeps.
-line=0
 begin 3
-epoch=$(($(field epoch) + 1))
-p=$(replica 1)
 type_on sleep 1
 kill -KILL "$p"
 for i in $(seq 40); do type_line "while nobody hears it, though it is a rather long line"; done
-type_on is primary n2
+type_on lab_is primary n2
 finish "primary killed"
 
 # The console is on the primary's node, and so is the replica that comes back.
-line=0
 begin 1
-epoch=$(($(field epoch) + 1))
-p=$(replica 1)
 type_on sleep 1
 kill -STOP "$p"
-type_on is primary n2
+type_on lab_is primary n2
 kill -CONT "$p"
 type_on sleep 1
 finish "primary stopped"

@@ -10,9 +10,6 @@ cd "$(dirname "$0")/../.." || exit 1
 LAB_REPLICA_CONF="peer_lost_ms = 1000"
 lab_up
 fail() { echo "FAIL: $*"; tail -n 20 "$LAB/console"; for n in 1 2 3; do tail -n 8 "$LAB/$n/polluxd.log"; done; exit 1; }
-field() { lab_cli 3 info vm --json | tr -d ' \n' | grep -o "\"$1\":[^,]*" | head -1 | cut -d: -f2 | tr -d '"'; }
-is() { [ "$(field "$1")" = "$2" ]; }
-replica() { for p in $(ip netns pids "$LAB_PREFIX-$1"); do grep -q pollux-replica "/proc/$p/comm" && echo "$p"; done; }
 definition() { # MODEL
     cat >"$LAB/vm.xml" <<X
 <domain><name>vm</name><memory unit='MiB'>256</memory><cpu mode='custom'><model>$1</model></cpu>
@@ -32,7 +29,7 @@ out=$(lab_cli 2 info vm 2>&1) && fail "it is there all the same"
 definition pollux-v3
 lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail define
 lab_cli 2 start vm --primary n1 --backup n2 >/dev/null || fail start
-is cpu pollux-v3 || fail "info: $(lab_cli 3 info vm)"
+lab_is cpu pollux-v3 || fail "info: $(lab_cli 3 info vm)"
 mkfifo "$LAB/keys"
 lab_cli 3 console vm <"$LAB/keys" >"$LAB/console" 2>&1 &
 exec 4>"$LAB/keys"
@@ -44,11 +41,11 @@ asked() {
 }
 lab_wait 30 grep -qF '~ # ' "$LAB/console" || fail "no prompt"
 asked before 20
-is protection protected || fail "not protected: $(field protection)"
-kill -KILL "$(replica 1)"
-lab_wait 10 is primary n2 || fail "no takeover: $(lab_cli 3 info vm)"
+lab_is protection protected || fail "not protected: $(lab_field protection)"
+kill -KILL "$(lab_replica 1)"
+lab_wait 10 lab_is primary n2 || fail "no takeover: $(lab_cli 3 info vm)"
 asked after 20
-is epoch 2 && is cpu pollux-v3 || fail "$(lab_cli 3 info vm)"
+lab_is epoch 2 && lab_is cpu pollux-v3 || fail "$(lab_cli 3 info vm)"
 lab_cli 3 info vm | grep -q ' vm takeover: ' || fail "no takeover"
 lab_cli 3 info vm | grep -q ' vm divergence: ' && fail "the replicas differed"
 lab_cli 3 destroy vm >/dev/null || fail destroy

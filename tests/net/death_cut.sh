@@ -38,7 +38,7 @@ drill_end
 # The primary cannot reach anybody, and the backup that the record calls in sync is gone: what comes
 # up on its node knows nothing. Nobody may go on before the primary is back.
 drill_start "the backup restarted empty during the cut"
-empty=$(drill_replica $B)
+empty=$(lab_replica $B)
 drill_fault
 kill -STOP "$empty" "${LAB_PID[$B]}" # or it takes over, rightly, between the cut and its death
 drill_links $A down

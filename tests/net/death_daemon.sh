@@ -32,7 +32,7 @@ drill_end
 drill_start "without a daemon the backup does not take over"
 drill_fault
 lab_kill $B
-kill -KILL "$(drill_replica $A)"
+kill -KILL "$(lab_replica $A)"
 t0=$(now)
 drill_stands_still 1.5
 drill_is epoch "$E" || fail "the epoch moved to $(drill_field epoch)"
@@ -47,7 +47,7 @@ drill_end
 drill_start "without a daemon the primary does not go on alone"
 drill_fault
 lab_kill $A
-kill -KILL "$(drill_replica $B)"
+kill -KILL "$(lab_replica $B)"
 drill_stands_still 1.5
 restart $A
 drill_goes_on

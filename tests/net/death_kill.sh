@@ -9,7 +9,7 @@ drill_up
 
 drill_start "primary killed"
 drill_fault
-kill -KILL "$(drill_replica $A)"
+kill -KILL "$(lab_replica $A)"
 drill_goes_on
 drill_event takeover
 drill_unprotected $B
@@ -17,7 +17,7 @@ drill_end
 
 drill_start "backup killed"
 drill_fault
-kill -KILL "$(drill_replica $B)"
+kill -KILL "$(lab_replica $B)"
 drill_goes_on
 drill_event alone
 drill_unprotected $A
@@ -25,7 +25,7 @@ drill_end
 
 drill_start "primary and its daemon killed"
 drill_fault
-kill -KILL "$(drill_replica $A)" "${LAB_PID[$A]}"
+kill -KILL "$(lab_replica $A)" "${LAB_PID[$A]}"
 lab_kill $A
 drill_goes_on
 drill_event takeover

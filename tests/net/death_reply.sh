@@ -13,7 +13,7 @@ drill_start "the reply to the takeover lost"
 drill_fault
 drill_oneway $W $B
 drill_oneway $A $B
-kill -KILL "$(drill_replica $A)"
+kill -KILL "$(lab_replica $A)"
 t0=$(now)
 drill_expect epoch $((E + 1)) # applied: node W has it
 drill_expect primary "n$B"

@@ -35,7 +35,7 @@ held() {
 }
 
 drill_start "primary stopped for 3 s"
-p=$(drill_replica $A)
+p=$(lab_replica $A)
 drill_fault
 kill -STOP "$p"
 t0=$(now)
@@ -53,7 +53,7 @@ drill_end
 # Both processes of the node stand still, as if its host did. The replica comes back first: no daemon
 # can tell it anything, and its TAP is still up.
 drill_start "the primary's host stopped for 3 s"
-p=$(drill_replica $A)
+p=$(lab_replica $A)
 drill_fault
 kill -STOP "${LAB_PID[$A]}" "$p"
 t0=$(now)
@@ -73,7 +73,7 @@ drill_goes_on
 drill_end
 
 drill_start "backup stopped for 3 s"
-p=$(drill_replica $B)
+p=$(lab_replica $B)
 drill_fault
 kill -STOP "$p"
 t0=$(now)

@@ -16,7 +16,7 @@ names_page() { lab_cli "$W" info vm | grep " vm divergence: .*, page $page\( \|,
 flip() { # SEED
     for n in 1 2 3; do [ "$(metric $n pollux_node_divergences_total)" = 0 ] || fail "node $n counts one already"; done
     drill_fault
-    page=$("$BUILD/tests/tools/flip" "$(drill_replica $B)" "$1") || fail "no bit was flipped"
+    page=$("$BUILD/tests/tools/flip" "$(lab_replica $B)" "$1") || fail "no bit was flipped"
     t0=$(now)
     lab_wait 12 names_page || fail "the flip in page $page is not reported: $(lab_cli "$W" info vm | grep divergence:)"
     lab_wait 3 counted $B || fail "the backup's node does not count the divergence"

@@ -15,7 +15,6 @@
 #   drill_silent FROM TO NODE...      no frame of the VM from these nodes between two times
 #   drill_cut N M / drill_heal        packets between the cluster links of two nodes are dropped
 #   drill_oneway N M      those from N to M only
-#   drill_replica N       the pid of the replica on node N
 
 . "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
 cd "$lab_dirs" || exit 1
@@ -67,8 +66,8 @@ X
     lab_cli 1 define "$LAB/vm.xml" >/dev/null || fail "define"
 }
 
-drill_info() { lab_cli "${AT:-$W}" info vm --json | tr -d ' \n'; }
-drill_field() { drill_info | grep -o "\"$1\":[^,}]*" | head -1 | cut -d: -f2 | tr -d '"'; }
+drill_info() { AT=${AT:-$W} lab_info; }
+drill_field() { AT=${AT:-$W} lab_field "$1"; }
 drill_is() { [ "$(drill_field "$1")" = "$2" ]; }
 drill_expect() { # FIELD VALUE: at the latest after some seconds
     lab_wait 6 drill_is "$1" "$2" || fail "$1 is '$(drill_field "$1")', not '$2'"
@@ -77,13 +76,7 @@ drill_has_event() { lab_cli "${AT:-$W}" info vm | grep -q " vm $1: "; }
 drill_event() { lab_wait 5 drill_has_event "$1" || fail "there is no event '$1'"; }
 drill_epoch() { drill_field epoch; }
 
-drill_replica() { # processes of one node's namespace, not of its mounts
-    local p
-    for p in $(ip netns pids "$LAB_PREFIX-$1"); do
-        grep -q pollux-replica "/proc/$p/comm" 2>/dev/null && echo "$p"
-    done
-}
-drill_gone() { [ -z "$(drill_replica "$1")" ]; }
+drill_gone() { [ -z "$(lab_replica "$1")" ]; }
 
 drill_acked() { wc -l <"$LAB/seq"; }
 drill_more() { [ "$(drill_acked)" -ge "$1" ]; }

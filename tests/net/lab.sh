@@ -14,6 +14,8 @@
 #   lab_start N       the daemon of node N            lab_kill N [SIG]   end it
 #   lab_cli N ...     pollux on node N                lab_wait SECONDS COMMAND...
 #   lab_ns N CMD...   in the namespace of node N (c: the client, sw: the switches)
+#   lab_replica N     the pid of the replica on node N
+#   lab_field NAME, lab_is NAME VALUE   of the VM vm, as node $AT, or the third, says
 
 LAB_PREFIX=${LAB_PREFIX:-plxlab}
 BUILD=${BUILD:-build}
@@ -151,6 +153,17 @@ lab_wait() { # SECONDS COMMAND...: until it succeeds
     until "$@" >/dev/null 2>&1; do
         [ $SECONDS -lt $end ] || return 1
         sleep 0.05
+    done
+}
+
+lab_info() { lab_cli "${AT:-3}" info vm --json | tr -d ' \n'; }
+lab_field() { lab_info | grep -o "\"$1\":[^,}]*" | head -1 | cut -d: -f2 | tr -d '"'; }
+lab_is() { [ "$(lab_field "$1")" = "$2" ]; }
+
+lab_replica() { # processes of one node's namespace, not of its mounts
+    local p
+    for p in $(ip netns pids "$LAB_PREFIX-$1"); do
+        grep -q pollux-replica "/proc/$p/comm" 2>/dev/null && echo "$p"
     done
 }
 

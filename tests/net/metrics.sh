@@ -16,7 +16,6 @@ metrics() { lab_ns "$1" curl -sf http://127.0.0.1:9100/metrics; }
 # value NODE NAME [LABEL]: the metric of that name and label
 value() { metrics "$1" | grep "^$2{" | grep -F "${3:-}" | sed 's/.* //' | head -n 1; }
 above() { awk -v v="$(value "$1" "$2" "${4:-}")" -v least="$3" 'BEGIN { exit !(v != "" && v > least) }'; }
-replica() { for p in $(ip netns pids "$LAB_PREFIX-$1"); do grep -q pollux-replica "/proc/$p/comm" && echo "$p"; done; }
 
 for n in 1 2 3; do lab_start $n; done
 for n in 1 2 3; do lab_wait 10 lab_cli $n list || fail "node $n does not join"; done
@@ -61,7 +60,7 @@ grep -q '^interpreted .*not translated: [a-z]*=[1-9]' "$LAB/info.text" || fail "
 
 # The primary dies: the takeover is counted where it happened, its event everywhere, the role moves.
 before=$(value 3 pollux_node_events_total)
-kill -KILL "$(replica 1)"
+kill -KILL "$(lab_replica 1)"
 lab_wait 15 above 2 pollux_node_takeovers_total 0 || fail "node 2 counts no takeover"
 lab_wait 5 above 3 pollux_node_events_total "$before" || fail "node 3 counts no event"
 [ "$(for n in 1 2 3; do value $n pollux_node_takeovers_total; done | tr '\n' ' ')" = "0 1 0 " ] || fail "one takeover is not counted once"
