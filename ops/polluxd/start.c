@@ -377,9 +377,10 @@ void start_vm(struct daemon *d, const struct roles_vm *vm, const char *primary, 
         return;
     }
     struct start *s = plx_calloc(1, sizeof *s);
-    struct start_ref *ref = s != NULL ? make_ref(s) : NULL;
-    if (ref == NULL) {
+    struct start_ref *ref = plx_calloc(1, sizeof *ref);
+    if (s == NULL || ref == NULL) {
         plx_free(s);
+        plx_free(ref);
         cb(ctx, PLX_ENOMEM, "the daemon is out of memory");
         return;
     }

@@ -83,32 +83,45 @@ static unsigned children(void)
     return n;
 }
 
-static void a_replica_that_answers_late_is_adopted(void **state)
+/* A daemon, and a process that runs @body with the socket of a replica, which it finds at @path.
+ * Returns its pid; *go is the other end of what @body reads. */
+static pid_t start(void (*body)(int listener, int go), char path[PATH_MAX], int *go)
 {
-    char path[PATH_MAX];
-    int go[2], status;
+    int ends[2];
 
-    (void)state;
     log_init("test", LOG_ERROR);
+    memset(&d, 0, sizeof d);
     d.conf = &conf;
     (void)snprintf(conf.run_dir, sizeof conf.run_dir, "/tmp/pollux-adopt-XXXXXX");
     assert_non_null(mkdtemp(conf.run_dir));
     child_socket_path(&d, INCARNATION, path);
-    assert_int_equal(pipe(go), 0);
+    assert_int_equal(pipe(ends), 0);
     int listener = listen_at(path);
     pid_t pid = fork();
     if (pid == 0) {
-        (void)close(go[1]); /* so that it ends with the test */
-        replica(listener, go[0]);
+        (void)close(ends[1]); /* so that it ends with the test */
+        body(listener, ends[0]);
     }
     (void)close(listener);
+    (void)close(ends[0]);
     assert_int_equal(uv_loop_init(&d.loop), 0);
+    *go = ends[1];
+    return pid;
+}
+
+static void a_replica_that_answers_late_is_adopted(void **state)
+{
+    char path[PATH_MAX];
+    int go, status;
+    pid_t pid = start(replica, path, &go);
+
+    (void)state;
     for (int second = 0; second < 3; second++) {
         child_scan(&d);
         turns();
         assert_int_equal(children(), 1);
     }
-    assert_int_equal(write(go[1], "x", 1), 1);
+    assert_int_equal(write(go, "x", 1), 1);
     turns();
     assert_non_null(child_find(&d, INCARNATION));
     assert_int_equal(children(), 1);
@@ -124,35 +137,29 @@ static void a_replica_that_answers_late_is_adopted(void **state)
     assert_int_equal(rmdir(conf.run_dir), 0);
 }
 
+static void hang_up(int listener, int go)
+{
+    char c;
+
+    (void)close(accept(listener, NULL, NULL));
+    _exit(read(go, &c, 1) == 1 ? 7 : 1);
+}
+
 /* Who only hangs up has not said who it is: nobody is killed for that, and it is looked for again.
  */
 static void one_that_hangs_up_is_left_alone(void **state)
 {
-    char path[PATH_MAX], c;
-    int go[2], status;
+    char path[PATH_MAX];
+    int go, status;
+    pid_t pid = start(hang_up, path, &go);
 
     (void)state;
-    memset(&d, 0, sizeof d);
-    d.conf = &conf;
-    (void)snprintf(conf.run_dir, sizeof conf.run_dir, "/tmp/pollux-adopt-XXXXXX");
-    assert_non_null(mkdtemp(conf.run_dir));
-    child_socket_path(&d, INCARNATION, path);
-    assert_int_equal(pipe(go), 0);
-    int listener = listen_at(path);
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)close(go[1]);
-        (void)close(accept(listener, NULL, NULL));
-        _exit(read(go[0], &c, 1) == 1 ? 7 : 1);
-    }
-    (void)close(listener);
-    assert_int_equal(uv_loop_init(&d.loop), 0);
     child_scan(&d);
     turns();
     assert_int_equal(children(), 0);
     assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
     assert_int_equal(access(path, F_OK), 0);
-    assert_int_equal(write(go[1], "x", 1), 1);
+    assert_int_equal(write(go, "x", 1), 1);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
     (void)uv_run(&d.loop, UV_RUN_DEFAULT);
