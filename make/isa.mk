@@ -10,7 +10,7 @@ build-all: $(B)/tests/isa/isa
 
 # Programs for two engines to agree on.
 ISA_SEQUENCE := $(patsubst %,tests/isa/%.o,draft enumerate exempt ours sequence values)
-$(B)/tests/unit/test_jit $(B)/tests/unit/test_jit_access $(B)/tests/unit/test_jit_loop \
+$(B)/tests/unit/test_jit $(B)/tests/unit/test_jit_access $(B)/tests/unit/test_jit_loop $(B)/tests/unit/test_jit_signal \
 $(B)/tests/unit/test_jit_flags $(B)/tests/unit/test_jit_x87: $(ISA_SEQUENCE:%=$(B)/%)
 $(B)/tests/fuzz/replay_isa: $(patsubst %,$(B)/%,$(ISA_SEQUENCE) tests/isa/native.o)
 build/fuzz/fuzz_isa: $(patsubst %,build/fuzz/%,$(ISA_SEQUENCE) tests/isa/native.o)

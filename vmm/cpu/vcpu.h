@@ -76,7 +76,12 @@ struct code {
     struct jit *jit; /* what was translated of them; NULL: by the interpreter nothing */
 };
 
+enum { VCPU_STACK = 16 << 10 };
+
 struct vcpu {
+    /* Of translated code, which has RSP at its end: some words of its own, and what signals that
+     * reach the thread meanwhile need. */
+    _Alignas(16) uint8_t stack[VCPU_STACK];
     struct cpu c; /* the state */
 
     uint64_t next_rip;
@@ -132,7 +137,7 @@ struct vcpu {
     void (*run_blocks)(struct vcpu *v);
     /* What translated code keeps here while it runs (vmm/engine/jit.h). */
     struct {
-        struct vcpu *self;
+        uint64_t host_rsp; /* of C code */
         void *jumps;
         uint64_t bias;       /* retired - progress */
         uint64_t rest;       /* instructions of the block behind the one that is called for */

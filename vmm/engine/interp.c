@@ -245,7 +245,7 @@ static void run_to_stop(struct vcpu *v, struct engine_run *run)
     run->stop = loop(v);
 }
 
-static void interp_run(struct vcpu *v, struct engine_run *run)
+void interp_run(struct vcpu *v, struct engine_run *run)
 {
     run_to_stop(v, run);
     if (vcpu_blocks(run->stop)) {

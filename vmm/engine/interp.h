@@ -18,6 +18,7 @@ void interp_run_blocks(struct vcpu *v);
 enum { SHADOW_EXPIRES = 2 };
 
 /* The ops of these names. */
+void interp_run(struct vcpu *v, struct engine_run *run);
 void interp_drop(struct vcpu *v);
 void interp_state_changed(struct vcpu *v);
 void interp_revoke(struct vcpu *v, uint64_t page, bool all);

@@ -2,14 +2,10 @@
  * vmm/engine/jit.c - the engine: enters translations, makes and links them, forgets them. */
 #include "vmm/engine/jit.h"
 
-#include <asm/prctl.h>
 #include <cpuid.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/auxv.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/check.h"
@@ -19,7 +15,6 @@
 #include "vmm/engine/jit_work.h"
 
 enum { CODE_SIZE = 64 << 20, CODE_RESERVE = 128 << 10, CODE_SMALL = 2 * CODE_RESERVE };
-enum { HWCAP2_FSGSBASE_BIT = 2 };
 
 /* --- translations ----------------------------------------------------------------------------- */
 
@@ -271,7 +266,7 @@ void jit_run_blocks(struct vcpu *v)
         v->cur = NULL;
         v->jit_run.overflow = (v->c.rflags & FLAG_OF) != 0;
         v->jit_run.bias = v->c.retired - v->c.progress;
-        from = j->enter(to->code);
+        from = j->enter(v, to->code);
         if (v->jit_run.x87_live) {
             jit_x87_store(v);
         }
@@ -373,7 +368,6 @@ static int create(struct code *code, enum cpu_model model, uint32_t size)
         destroy(j);
         return PLX_ENOMEM;
     }
-    j->wrgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
     j->v3 = model == CPU_POLLUX_V3 && host_has_v3();
     jit_code_reserve(&j->code, CODE_RESERVE);
     jit_emit_shared(j);
@@ -411,7 +405,6 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
         return plx_fail(err, PLX_ENOMEM, "no memory for translated code");
     }
     jit_perf_note(&v->own.jit->code, 0, "vcpu", v->id);
-    v->jit_run.self = v;
     v->jit_run.mxcsr_host = MXCSR_HOST;
     v->run_blocks = jit_run_blocks;
     blocks_select(v);
@@ -419,27 +412,11 @@ static int jit_create(const struct engine_config *cfg, struct vcpu **out, struct
     return 0;
 }
 
-/* GS is nobody else's in a 64-bit Linux process; a vCPU may run on another thread each time. */
-static void set_gs(struct vcpu *v)
-{
-    if (v->jit->wrgsbase) {
-        __asm__ volatile("wrgsbase %0" : : "r"(v));
-    } else {
-        PLX_CHECK(syscall(SYS_arch_prctl, ARCH_SET_GS, v) == 0);
-    }
-}
-
-static void jit_run(struct vcpu *v, struct engine_run *run)
-{
-    set_gs(v);
-    engine_interp.run(v, run);
-}
-
 const struct engine_ops engine_jit = {
     .name = "jit",
     .create = jit_create,
     .destroy = jit_destroy,
-    .run = jit_run,
+    .run = interp_run,
     .drop = interp_drop,
     .state_changed = interp_state_changed,
     .revoke = interp_revoke,

@@ -9,11 +9,11 @@
  * While translated code runs, guest registers live in host registers:
  *
  *   RAX RCX RDX RBX RBP RSI RDI R8 R9 R10 R12   the host's register of the same name
- *   RSP                                         R15 (RSP stays the host's stack)
+ *   RSP                                         R15
  *   R11 R13 R14 R15                             in struct vcpu, or lent one within a translation
  *   host R11 (T0), R14 (T1)                     for addresses and values in passing
  *   host R13                                    budget: what is left once this is through
- *   GS base                                     struct vcpu
+ *   host RSP                                    struct vcpu's c, below which is a small stack
  *
  * XMM registers and MXCSR are the host's once a translation that uses them has begun
  * (jit_run.vectors), until C code is called or translated code is left; their upper halves (YMM)
@@ -40,7 +40,8 @@
  * budget lasts for all of it.
  *
  * Ownership: one per set of decoded blocks, a vCPU's own or the common ones; code finds the vCPU
- * that runs it by GS, and knows what all vCPUs of a VM have in common. Threading: as the blocks. */
+ * that runs it by RSP, and knows what all vCPUs of a VM have in common. Threading: as the blocks.
+ */
 #ifndef VMM_ENGINE_JIT_H
 #define VMM_ENGINE_JIT_H
 
@@ -118,10 +119,9 @@ struct jit {
     struct jit_code code;
     /* Offsets of what all code shares; call: without and with x87 registers back. */
     uint32_t leave, call[JIT_VECTORS][2], load[JIT_VECTORS], load_x87, go_on, shared_end;
-    struct jit_edge *(*enter)(const void *code); /* the edge it left by */
+    struct jit_edge *(*enter)(struct vcpu *v, const void *code); /* the edge it left by */
     struct jit_jump *jumps;
     struct jit_span *spans_gone; /* perhaps while they were executed */
-    bool wrgsbase;               /* the host lets programs set GS base */
     bool v3;                     /* the guest has pollux-v3, and the host what that adds */
     uint64_t drops;              /* of translations: pointers to edges from before may be stale */
     bool poison; /* for tests: what the host may leave undefined of flags and results is changed */

@@ -230,7 +230,7 @@ static bool translate_one(struct jit_work *w)
         jit_poison_undefined(w, in,
                              f->mem      ? w->rm
                              : host >= 0 ? rm_reg((unsigned)host)
-                                         : rm_gs(JIT_GPR(f->rm)));
+                                         : rm_vcpu(JIT_GPR(f->rm)));
     }
     if (keep_cf) {
         jit_save_but_cf(c);
@@ -298,7 +298,8 @@ static void want_xmm(struct jit_work *w, uint32_t undo)
 {
     struct jit_code *c = w->c;
 
-    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(offsetof(struct vcpu, jit_run.vectors))); /* cmp */
+    emit_op(c, (struct op){.op = 0x80}, 7,
+            rm_vcpu(offsetof(struct vcpu, jit_run.vectors))); /* cmp */
     emit_1(c, w->t->vectors - 1U);
     uint32_t live = emit_jump(c, 0x87, 0); /* ja */
     emit_jump(c, CALL, w->j->load[w->t->vectors]);
@@ -312,7 +313,7 @@ static void want_x87(struct jit_work *w, uint32_t undo)
     struct jit_code *c = w->c;
 
     emit_op(c, (struct op){.op = 0x80}, 7,
-            rm_gs(offsetof(struct vcpu, jit_run.x87_live))); /* cmp */
+            rm_vcpu(offsetof(struct vcpu, jit_run.x87_live))); /* cmp */
     emit_1(c, 0);
     uint32_t live = emit_jump(c, 0x85, 0);
     emit_jump(c, CALL, w->j->load_x87);

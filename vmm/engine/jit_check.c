@@ -36,7 +36,7 @@ static void linear(struct jit_work *w, const struct jit_place *p, int64_t disp)
     int index = p->index == REG_NONE ? -1 : (int)jit_load_reg(w, p->index, HOST_T1);
     emit_lea(c, true, HOST_T0, base, index, p->scale, (int32_t)disp);
     if (p->seg_off != 0) {
-        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(p->seg_off));
+        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_vcpu(p->seg_off));
     }
 }
 
@@ -44,7 +44,7 @@ enum { NEAR = PAGE_SIZE / 2 /* so far apart, two places are in one page often en
 
 static struct rm slot_of(unsigned group)
 {
-    return rm_gs(offsetof(struct vcpu, jit_run.found) + group * sizeof(uint64_t));
+    return rm_vcpu(offsetof(struct vcpu, jit_run.found) + group * sizeof(uint64_t));
 }
 
 static unsigned span_of(const struct jit_group *g)
@@ -115,7 +115,7 @@ static uint32_t compare(struct jit_work *w, const struct jit_miss *m)
 static void add_segment(struct jit_work *w, const struct jit_place *p)
 {
     if (p->seg_off != 0) {
-        emit_q(w->c, OP_ADD_LOAD, HOST_T0, rm_gs(p->seg_off));
+        emit_q(w->c, OP_ADD_LOAD, HOST_T0, rm_vcpu(p->seg_off));
     }
 }
 
@@ -126,7 +126,7 @@ static void check_fixed(struct jit_work *w, uint64_t lin, bool write, bool skip)
     int32_t entry = (int32_t)((lin >> PAGE_SHIFT & w->v->tlb_mask) << 5);
     int64_t page = (int64_t)PAGE_BASE(lin);
 
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(offsetof(struct vcpu, tlb)));
     if (page == (int32_t)page) {
         emit_q(c, 0x81, 7, rm_at(HOST_T1, entry + jit_tag_of(write))); /* cmp */
         emit_4(c, (uint32_t)page);

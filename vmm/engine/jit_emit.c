@@ -79,15 +79,13 @@ static void emit_rm(struct jit_code *c, unsigned reg, struct rm rm)
     case RM_REG:
         emit_1(c, 0xc0 | r | (rm.rm & 7));
         break;
-    case RM_GS:
-        emit_1(c, r | 4);
-        emit_1(c, 0x25); /* no base, no index */
-        emit_4(c, (uint32_t)rm.disp);
-        break;
     case RM_SITE:
         emit_1(c, r | 5); /* from the next instruction */
         emit_4(c, c->size + (uint32_t)rm.disp * 4 - (c->at + 4));
         break;
+    case RM_FRAME:
+        rm.disp += c->pushed;
+        /* fall through */
     case RM_BASE:
     case RM_SUM: {
         bool small = rm.disp >= -128 && rm.disp < 128;
@@ -135,9 +133,6 @@ void emit_op(struct jit_code *c, struct op op, unsigned reg, struct rm rm)
     unsigned rex = (op.w ? 8U : 0U) | (reg >= 8 ? 4U : 0U) | (rm.index >= 8 ? 2U : 0U) |
                    (rm.rm >= 8 ? 1U : 0U);
 
-    if (rm.kind == RM_GS) {
-        emit_1(c, 0x65);
-    }
     emit_opcode(c, op, rex);
     emit_rm(c, reg, rm);
 }
@@ -148,9 +143,6 @@ void emit_vex(struct jit_code *c, struct op op, bool wide, unsigned vvvv, unsign
     unsigned pp = op.rep == 0xf3 ? 2 : op.rep == 0xf2 ? 3 : op.p66 ? 1 : 0;
     unsigned rest = (~vvvv & 15U) << 3 | (wide ? 4U : 0U) | pp, r = reg < 8 ? 0x80 : 0;
 
-    if (rm.kind == RM_GS) {
-        emit_1(c, 0x65);
-    }
     if (op.map == 1 && !op.w && rm.index < 8 && rm.rm < 8) {
         emit_1(c, 0xc5);
         emit_1(c, r | rest);

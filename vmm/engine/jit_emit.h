@@ -18,7 +18,8 @@ struct jit_code {
     uint32_t size, at;
     uint32_t nsites; /* words of data in use; they follow the executable mapping */
     bool full;
-    uint8_t huge; /* so many times PLX_HUGE from the beginning were asked for */
+    uint8_t pushed; /* bytes on the stack, where it is executed: RSP is so far below RM_FRAME's */
+    uint8_t huge;   /* so many times PLX_HUGE from the beginning were asked for */
 };
 
 /* There is a word of data for so many bytes of code. */
@@ -67,11 +68,11 @@ static inline void patch_4(struct jit_code *c, uint32_t at, uint32_t v)
 
 /* The r/m operand of an instruction. */
 enum rm_kind {
-    RM_REG,  /* host register @rm */
-    RM_GS,   /* gs:[disp] */
-    RM_BASE, /* [@rm + disp] */
-    RM_SUM,  /* [@rm + @index << @scale + disp] */
-    RM_SITE, /* word @disp of data; not beside an immediate */
+    RM_REG,   /* host register @rm */
+    RM_FRAME, /* [RSP + @disp], as if nothing were pushed */
+    RM_BASE,  /* [@rm + disp] */
+    RM_SUM,   /* [@rm + @index << @scale + disp] */
+    RM_SITE,  /* word @disp of data; not beside an immediate */
 };
 
 struct rm {
@@ -99,11 +100,6 @@ uint32_t emit_site(struct jit_code *c);
 static inline struct rm rm_reg(unsigned host)
 {
     return (struct rm){.kind = RM_REG, .rm = host};
-}
-
-static inline struct rm rm_gs(size_t off)
-{
-    return (struct rm){.kind = RM_GS, .disp = (int32_t)off};
 }
 
 static inline struct rm rm_at(unsigned host, int32_t disp)

@@ -184,6 +184,7 @@ static void poison_result(struct jit_work *w, enum undefined_when when, struct o
     } else if (not .p66 && late) {
         uint32_t below[2];
         emit_1(c, 0x9c); /* pushfq */
+        c->pushed += 8;
         for (unsigned i = 0; i < 2; i++) {
             emit_op(c, (struct op){.op = 0xf6}, 0, rm_reg(RCX)); /* test */
             emit_1(c, i == 0 ? 16 : 15);
@@ -192,6 +193,7 @@ static void poison_result(struct jit_work *w, enum undefined_when when, struct o
         emit_op(c, not, 2, result);
         emit_aim(c, below[0], c->at);
         emit_aim(c, below[1], c->at);
+        c->pushed -= 8;
         emit_1(c, 0x9d); /* popfq */
     } else if (not .p66 && count > 16) {
         emit_op(c, not, 2, result);

@@ -7,7 +7,7 @@
 void jit_set_rip(struct jit_code *c, uint64_t rip)
 {
     emit_mov_imm(c, HOST_T1, rip);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(offsetof(struct vcpu, c.rip)));
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_vcpu(offsetof(struct vcpu, c.rip)));
 }
 
 void jit_leave(struct jit_work *w, const struct jit_edge *e)
@@ -29,7 +29,7 @@ void jit_call_out(struct jit_work *w, unsigned i)
     jit_x87_fip(w, i);
     jit_give_back(w);
     if (i > 0 && w->form[i - 1].kind == FORM_STI) {
-        emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(offsetof(struct vcpu, c.sti_shadow)));
+        emit_op(c, (struct op){.op = 0xc6}, 0, rm_vcpu(offsetof(struct vcpu, c.sti_shadow)));
         emit_1(c, SHADOW_EXPIRES);
     }
     jit_set_rip(c, w->at[i]);
@@ -58,7 +58,7 @@ static void look_at_page(struct jit_work *w, struct jit_edge *e)
 
     e->look = c->at;
     emit_mov_imm(c, HOST_T0, PAGE_BASE(e->rip));
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb_code)));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(offsetof(struct vcpu, tlb_code)));
     emit_q(c, 0x3b, HOST_T0,
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
     w->unlike[0] = emit_jump(c, 0x85, 0);
@@ -156,11 +156,11 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
     emit_d(c, 0x81, 4, rm_reg(HOST_T1)); /* and */
     emit_4(c, JIT_JUMPS - 1);
     emit_shift(c, true, SHIFT_LEFT, HOST_T1, 5);
-    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, jit_run.jumps)));
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_vcpu(offsetof(struct vcpu, jit_run.jumps)));
     emit_q(c, 0x3b, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     unlike[0] = emit_jump(c, 0x85, 0);
     emit_d(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
-    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(offsetof(struct vcpu, tlb_code)));
+    emit_q(c, OP_ADD_LOAD, HOST_T0, rm_vcpu(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     emit_q(c, 0x81, 4, rm_reg(RAX)); /* and */

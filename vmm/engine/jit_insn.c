@@ -29,7 +29,7 @@ void jit_do_modrm(struct jit_work *w, const struct form *f, const uint8_t *bytes
         jit_want_host_flags(w);
     }
     if (rm_temp && ((f->rm_use & USE_READ) != 0 || f->rm_size < 4)) {
-        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_gs(JIT_GPR(rm_guest)));
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_vcpu(JIT_GPR(rm_guest)));
     }
     if (f->reg_xmm) {
         reg = f->reg;
@@ -41,7 +41,7 @@ void jit_do_modrm(struct jit_work *w, const struct form *f, const uint8_t *bytes
             reg = reg_temp ? HOST_T1 : (unsigned)jit_host_of(w, f->reg);
             op.low_byte |= jit_low_byte(reg, f->reg_size);
             if (reg_temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
-                emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(JIT_GPR(f->reg)));
+                emit_q(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(JIT_GPR(f->reg)));
             }
         }
     }
@@ -81,7 +81,7 @@ void jit_do_low3(struct jit_work *w, const struct form *f, const uint8_t *bytes)
     unsigned rex = (f->w ? 8U : 0U) | (host >= 8 ? 1U : 0U);
 
     if (temp && ((f->reg_use & USE_READ) != 0 || f->reg_size < 4)) {
-        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_gs(JIT_GPR(f->reg)));
+        emit_q(c, OP_MOV_LOAD, HOST_T0, rm_vcpu(JIT_GPR(f->reg)));
     }
     if (f->p66) {
         emit_1(c, 0x66);
@@ -109,7 +109,7 @@ void jit_do_lea(struct jit_work *w, const struct insn *in)
         if (size == 4) {
             emit_d(w->c, OP_MOV_LOAD, HOST_T0, rm_reg(HOST_T0));
         }
-        emit_q(w->c, OP_MOV_STORE, HOST_T0, rm_gs(JIT_GPR(reg)));
+        emit_q(w->c, OP_MOV_STORE, HOST_T0, rm_vcpu(JIT_GPR(reg)));
     } else {
         emit_op(w->c, (struct op){.op = OP_MOV_LOAD, .w = size == 8}, (unsigned)host,
                 rm_reg(HOST_T0));

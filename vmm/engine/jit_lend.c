@@ -22,7 +22,7 @@ static const uint8_t lenders[] = {RSP, R12, R10, R9, R8, RBX, RBP, BUDGET};
 
 static struct rm home_of(unsigned who)
 {
-    return who == BUDGET ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_gs(JIT_GPR(who));
+    return who == BUDGET ? rm_vcpu(offsetof(struct vcpu, jit_run.budget)) : rm_vcpu(JIT_GPR(who));
 }
 
 /* How often each register is an operand of @in, in @uses. */

@@ -11,14 +11,14 @@ unsigned jit_load_reg(struct jit_work *w, unsigned reg, unsigned temp)
     if (host >= 0) {
         return (unsigned)host;
     }
-    emit_q(w->c, OP_MOV_LOAD, temp, rm_gs(JIT_GPR(reg)));
+    emit_q(w->c, OP_MOV_LOAD, temp, rm_vcpu(JIT_GPR(reg)));
     return temp;
 }
 
 void jit_store_reg(struct jit_work *w, unsigned reg, unsigned temp)
 {
     if (jit_host_of(w, reg) < 0) {
-        emit_q(w->c, OP_MOV_STORE, temp, rm_gs(JIT_GPR(reg)));
+        emit_q(w->c, OP_MOV_STORE, temp, rm_vcpu(JIT_GPR(reg)));
     }
 }
 
@@ -44,7 +44,7 @@ void jit_address(struct jit_work *w, const struct insn *in, bool linear)
         }
     }
     if (linear && in->seg >= SEG_FS) {
-        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_gs(in->seg_off));
+        emit_q(c, OP_ADD_LOAD, HOST_T0, rm_vcpu(in->seg_off));
     }
 }
 
@@ -76,7 +76,7 @@ uint32_t jit_compare(struct jit_work *w, unsigned size, bool write)
 {
     struct jit_code *c = w->c;
 
-    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb)));
+    emit_q(c, OP_ADD_LOAD, HOST_T1, rm_vcpu(offsetof(struct vcpu, tlb)));
     emit_q(c, OP_XOR_LOAD, HOST_T0, rm_at(HOST_T1, jit_tag_of(write)));
     emit_q(c, 0x81, 7, rm_reg(HOST_T0)); /* cmp: beyond the page, or not of this page */
     emit_4(c, (uint32_t)(PAGE_SIZE - size));

@@ -9,6 +9,8 @@
 
 #define OFF(field) offsetof(struct vcpu, field)
 
+enum { PUSH = 0x50, POP = 0x58, RETURN_ADDRESS = 8 };
+
 static const struct {
     uint8_t guest, host;
 } pinned[] = {
@@ -19,42 +21,42 @@ static const struct {
 static void move_pinned(struct jit_code *c, unsigned op)
 {
     for (unsigned i = 0; i < PLX_COUNT(pinned); i++) {
-        emit_q(c, op, pinned[i].host, rm_gs(OFF(c.gpr) + pinned[i].guest * sizeof(uint64_t)));
+        emit_q(c, op, pinned[i].host, rm_vcpu(OFF(c.gpr) + pinned[i].guest * sizeof(uint64_t)));
     }
 }
 
 /* c.progress = stop_progress - @reg, c.retired by the bias; uses RAX. */
 static void store_counts(struct jit_code *c, unsigned reg)
 {
-    emit_q(c, OP_MOV_LOAD, RAX, rm_gs(OFF(stop_progress)));
+    emit_q(c, OP_MOV_LOAD, RAX, rm_vcpu(OFF(stop_progress)));
     emit_q(c, 0x2b, RAX, rm_reg(reg)); /* sub */
-    emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.progress)));
-    emit_q(c, OP_ADD_LOAD, RAX, rm_gs(OFF(jit_run.bias)));
-    emit_q(c, OP_MOV_STORE, RAX, rm_gs(OFF(c.retired)));
+    emit_q(c, OP_MOV_STORE, RAX, rm_vcpu(OFF(c.progress)));
+    emit_q(c, OP_ADD_LOAD, RAX, rm_vcpu(OFF(jit_run.bias)));
+    emit_q(c, OP_MOV_STORE, RAX, rm_vcpu(OFF(c.retired)));
 }
 
 static void move_xmm(struct jit_code *c, unsigned op)
 {
     for (unsigned i = 0; i < 16; i++) { /* movups */
-        emit_op(c, (struct op){.map = 1, .op = (uint8_t)op}, i, rm_gs(OFF(c.fpu.xmm) + 16UL * i));
+        emit_op(c, (struct op){.map = 1, .op = (uint8_t)op}, i, rm_vcpu(OFF(c.fpu.xmm) + 16UL * i));
     }
 }
 
 static void move_mxcsr(struct jit_code *c, unsigned n, size_t off)
 {
-    emit_op(c, (struct op){.map = 1, .op = 0xae}, n, rm_gs(off)); /* 2: ldmxcsr, 3: stmxcsr */
+    emit_op(c, (struct op){.map = 1, .op = 0xae}, n, rm_vcpu(off)); /* 2: ldmxcsr, 3: stmxcsr */
 }
 
 static void set_vectors(struct jit_code *c, enum jit_vectors vectors)
 {
-    emit_op(c, (struct op){.op = 0xc6}, 0, rm_gs(OFF(jit_run.vectors)));
+    emit_op(c, (struct op){.op = 0xc6}, 0, rm_vcpu(OFF(jit_run.vectors)));
     emit_1(c, vectors);
 }
 
 /* The jump that is taken if the host has at most @vectors. */
 static uint32_t jump_if_at_most(struct jit_code *c, enum jit_vectors vectors)
 {
-    emit_op(c, (struct op){.op = 0x80}, 7, rm_gs(OFF(jit_run.vectors))); /* cmp */
+    emit_op(c, (struct op){.op = 0x80}, 7, rm_vcpu(OFF(jit_run.vectors))); /* cmp */
     emit_1(c, vectors);
     return emit_jump(c, 0x86, 0); /* jbe */
 }
@@ -65,7 +67,7 @@ static void move_ymm_high(struct jit_code *c, unsigned op)
 {
     for (unsigned i = 0; i < 16; i++) {
         emit_vex(c, (struct op){.map = 3, .op = (uint8_t)op, .p66 = true}, true, op == 0x18 ? i : 0,
-                 i, rm_gs(OFF(c.fpu.ymm_high) + 16UL * i));
+                 i, rm_vcpu(OFF(c.fpu.ymm_high) + 16UL * i));
         emit_1(c, 1);
     }
 }
@@ -110,7 +112,7 @@ bool jit_vectors_usable(const struct vcpu *v, enum jit_vectors vectors)
 /* The jump that is taken if a bit of @mask is clear in the word at @off; uses T1. */
 static uint32_t jump_unless_all(struct jit_code *c, size_t off, uint64_t mask)
 {
-    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(off));
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(off));
     emit_d(c, 0xf7, 2, rm_reg(HOST_T1)); /* not */
     emit_d(c, 0xf7, 0, rm_reg(HOST_T1)); /* test */
     emit_4(c, (uint32_t)mask);
@@ -123,7 +125,8 @@ static void emit_load_vectors(struct jit_code *c, enum jit_vectors vectors)
     uint32_t no[4], have = 0;
     unsigned n = 0;
 
-    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_gs(OFF(c.cr0)));
+    c->pushed = RETURN_ADDRESS;
+    emit_d(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(OFF(c.cr0)));
     emit_d(c, 0xf7, 0, rm_reg(HOST_T1)); /* test */
     emit_4(c, CR0_EM | CR0_TS);
     no[n++] = emit_jump(c, 0x85, 0);
@@ -142,13 +145,14 @@ static void emit_load_vectors(struct jit_code *c, enum jit_vectors vectors)
         move_ymm_high(c, 0x18);
     }
     set_vectors(c, vectors);
-    emit_d(c, 0x85, RSP, rm_reg(RSP)); /* not zero */
+    emit_q(c, 0x85, RSP, rm_reg(RSP)); /* not zero */
     emit_1(c, 0xc3);
     for (unsigned i = 0; i < n; i++) {
         emit_aim(c, no[i], c->at);
     }
     emit_d(c, OP_XOR_LOAD, HOST_T1, rm_reg(HOST_T1));
     emit_1(c, 0xc3);
+    c->pushed = 0;
 }
 
 static const uint8_t saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -167,21 +171,30 @@ static void add_rsp(struct jit_code *c, int n)
     emit_1(c, (uint8_t)n);
 }
 
+/* Call @fn of the vCPU on the host's stack. Guest registers are stored; uses RBX. */
+static void call_c(struct jit_code *c, const void *fn)
+{
+    emit_lea(c, true, RDI, RSP, -1, 0, c->pushed - (int)OFF(c));
+    emit_q(c, OP_MOV_LOAD, RBX, rm_reg(RSP));
+    emit_q(c, OP_MOV_LOAD, RSP, rm_vcpu(OFF(jit_run.host_rsp)));
+    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)fn);
+    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
+    emit_q(c, OP_MOV_LOAD, RSP, rm_reg(RBX));
+}
+
 /* jit_x87_load; ZF: they stay where they are. XMM registers do then too. */
 static void emit_load_x87(struct jit *j)
 {
     struct jit_code *c = &j->code;
 
+    c->pushed = RETURN_ADDRESS;
     move_pinned(c, OP_MOV_STORE);
     store_vectors(c, j->v3);
-    emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
-    add_rsp(c, -8);
-    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)jit_x87_load);
-    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
-    add_rsp(c, 8);
+    call_c(c, (const void *)(uintptr_t)jit_x87_load);
     emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
     move_pinned(c, OP_MOV_LOAD);
     emit_1(c, 0xc3);
+    c->pushed = 0;
 }
 
 /* From translated code: execute @in with the interpreter's function. Nonzero: leave, with
@@ -226,25 +239,24 @@ static void emit_call(struct jit *j, uint32_t out, enum jit_vectors vectors, boo
     uint32_t stop[3];
 
     j->call[vectors][x87] = c->at;
+    c->pushed = RETURN_ADDRESS;
     move_pinned(c, OP_MOV_STORE);
     store_vectors(c, j->v3);
-    emit_q(c, OP_MOV_STORE, HOST_T1, rm_gs(OFF(jit_run.rest)));
+    emit_q(c, OP_MOV_STORE, HOST_T1, rm_vcpu(OFF(jit_run.rest)));
     emit_lea(c, true, HOST_T1, HOST_T1, HOST_BUDGET, 0, 1);
     store_counts(c, HOST_T1);
-    emit_q(c, OP_MOV_LOAD, RDI, rm_gs(OFF(jit_run.self)));
     emit_q(c, OP_MOV_LOAD, RSI, rm_reg(HOST_T0));
-    add_rsp(c, -8);
-    emit_mov_imm(c, RAX, (uint64_t)(uintptr_t)fn);
-    emit_d(c, 0xff, 2, rm_reg(RAX)); /* call */
-    add_rsp(c, 8);
+    call_c(c, (const void *)(uintptr_t)fn);
     emit_d(c, 0x85, RAX, rm_reg(RAX)); /* test */
     stop[0] = emit_jump(c, 0x85, 0);
-    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
-    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
-    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(jit_run.rest)));
+    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_vcpu(OFF(stop_progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_vcpu(OFF(c.progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_vcpu(OFF(jit_run.rest)));
     stop[1] = emit_jump(c, 0x88, 0); /* js: a REP took much */
     if (vectors != JIT_NO_VECTORS) { /* at last: from here on the guest's are live */
+        push_pop(c, POP, HOST_T0);
         emit_jump(c, CALL, j->load[vectors]);
+        push_pop(c, PUSH, HOST_T0);
         stop[2] = emit_jump(c, 0x84, 0);
     }
     move_pinned(c, OP_MOV_LOAD);
@@ -254,7 +266,8 @@ static void emit_call(struct jit *j, uint32_t out, enum jit_vectors vectors, boo
     if (vectors != JIT_NO_VECTORS) {
         emit_aim(c, stop[2], c->at);
     }
-    add_rsp(c, 8);
+    c->pushed = 0;
+    add_rsp(c, RETURN_ADDRESS);
     emit_d(c, 0x33, RAX, rm_reg(RAX)); /* no edge */
     emit_jump(c, JUMP, out);
 }
@@ -271,7 +284,7 @@ static void emit_go_on(struct jit *j)
     emit_aim(c, unlike[1], c->at);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     emit_aim(c, unlike[0], c->at);
-    emit_q(c, OP_MOV_STORE, HOST_T0, rm_gs(OFF(c.rip)));
+    emit_q(c, OP_MOV_STORE, HOST_T0, rm_vcpu(OFF(c.rip)));
     emit_d(c, OP_XOR_LOAD, HOST_T0, rm_reg(HOST_T0)); /* no edge */
     emit_jump(c, JUMP, j->leave);
 }
@@ -281,14 +294,16 @@ void jit_emit_shared(struct jit *j)
     struct jit_code *c = &j->code;
     const void *enter = c->rx + c->at;
 
-    memcpy(&j->enter, &enter, sizeof enter); /* RDI: code */
+    memcpy(&j->enter, &enter, sizeof enter); /* RDI: vCPU, RSI: code */
     for (unsigned i = 0; i < PLX_COUNT(saved); i++) {
-        push_pop(c, 0x50, saved[i]);
+        push_pop(c, PUSH, saved[i]);
     }
-    add_rsp(c, -8);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RDI));
-    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_gs(OFF(stop_progress)));
-    emit_q(c, 0x2b, HOST_BUDGET, rm_gs(OFF(c.progress)));
+    add_rsp(c, -8); /* so it is aligned for calls */
+    emit_q(c, OP_MOV_STORE, RSP, rm_at(RDI, OFF(jit_run.host_rsp)));
+    emit_lea(c, true, RSP, RDI, -1, 0, OFF(c));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RSI));
+    emit_q(c, OP_MOV_LOAD, HOST_BUDGET, rm_vcpu(OFF(stop_progress)));
+    emit_q(c, 0x2b, HOST_BUDGET, rm_vcpu(OFF(c.progress)));
     move_pinned(c, OP_MOV_LOAD);
     emit_d(c, 0xff, 4, rm_reg(HOST_T0)); /* jmp */
 
@@ -299,9 +314,10 @@ void jit_emit_shared(struct jit *j)
     store_counts(c, HOST_BUDGET);
     emit_q(c, OP_MOV_LOAD, RAX, rm_reg(HOST_T0));
     uint32_t out = c->at;
+    emit_q(c, OP_MOV_LOAD, RSP, rm_vcpu(OFF(jit_run.host_rsp)));
     add_rsp(c, 8);
     for (unsigned i = PLX_COUNT(saved); i-- > 0;) {
-        push_pop(c, 0x58, saved[i]);
+        push_pop(c, POP, saved[i]);
     }
     emit_1(c, 0xc3);
     j->go_on = c->at;

@@ -85,7 +85,7 @@ void jit_span_check(struct jit_work *w)
     emit_mov_imm(c, HOST_T1, (uint64_t)(uintptr_t)s->first);
     compare(c, x, HOST_T1, s->bytes, s->have);
     emit_mov_imm(c, HOST_T0, page);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_gs(offsetof(struct vcpu, tlb_code)));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, rm_vcpu(offsetof(struct vcpu, tlb_code)));
     emit_q(c, 0x3b, HOST_T0,
            rm_at(HOST_T1, entry + (int32_t)offsetof(struct tlb_entry, xtag))); /* cmp */
     x->from[x->n++] = emit_jump(c, 0x85, 0);

@@ -9,9 +9,9 @@
 #include "vmm/cpu/sys_ops.h"
 #include "vmm/tunables.h"
 
-#define GS(field)    rm_gs(offsetof(struct vcpu, field))
-#define GS_AT(f, n)  rm_gs(offsetof(struct vcpu, f) + (n))
-#define FLAG_BYTE(n) GS_AT(c.rflags, n)
+#define VCPU(field)   rm_vcpu(offsetof(struct vcpu, field))
+#define VCPU_AT(f, n) rm_vcpu(offsetof(struct vcpu, f) + (n))
+#define FLAG_BYTE(n)  VCPU_AT(c.rflags, n)
 
 enum {
     OP_ALU_IMM32 = 0x81,
@@ -62,7 +62,7 @@ static void slow_if(struct jit_work *w, unsigned jcc)
 /* On only at CPL 0; in 64-bit mode CPL is SS.DPL. */
 static void need_supervisor(struct jit_work *w)
 {
-    emit_op(w->c, (struct op){.op = OP_GROUP3_8}, 0, GS(c.seg[SEG_SS].attr)); /* test */
+    emit_op(w->c, (struct op){.op = OP_GROUP3_8}, 0, VCPU(c.seg[SEG_SS].attr)); /* test */
     emit_1(w->c, SEG_DPL);
     slow_if(w, JNZ);
 }
@@ -70,7 +70,7 @@ static void need_supervisor(struct jit_work *w)
 /* No interrupt is waiting for IF. */
 static void need_no_interrupt(struct jit_work *w)
 {
-    alu8_imm(w->c, ALU_CMP, GS(irq_pending), 0);
+    alu8_imm(w->c, ALU_CMP, VCPU(irq_pending), 0);
     slow_if(w, JNZ);
 }
 
@@ -97,7 +97,7 @@ static void load_progress(struct jit_work *w, unsigned reg)
 {
     struct jit_code *c = w->c;
 
-    emit_q(c, OP_MOV_LOAD, reg, GS(stop_progress));
+    emit_q(c, OP_MOV_LOAD, reg, VCPU(stop_progress));
     emit_q(c, OP_SUB_LOAD, reg, jit_budget(w));
     alu_imm(c, true, 5, rm_reg(reg), w->n - w->i); /* sub */
 }
@@ -210,8 +210,8 @@ static void do_smap(struct jit_work *w, const struct insn *in)
     bool set = in->mnemonic == ZYDIS_MNEMONIC_STAC;
 
     need_supervisor(w);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, set ? GS(tlb_super_ac) : GS(tlb_super));
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(tlb));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, set ? VCPU(tlb_super_ac) : VCPU(tlb_super));
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb));
     alu8_imm(c, set ? ALU_OR : ALU_AND, FLAG_BYTE(2),
              (uint8_t)(set ? FLAG_AC >> 16 : ~(FLAG_AC >> 16)));
 }
@@ -224,10 +224,10 @@ static void do_swapgs(struct jit_work *w, const struct insn *in)
 
     (void)in;
     need_supervisor(w);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, GS(c.seg[SEG_GS].base));
-    emit_q(c, OP_MOV_LOAD, HOST_T1, GS(c.kernel_gs_base));
-    emit_q(c, OP_MOV_STORE, HOST_T0, GS(c.kernel_gs_base));
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(c.seg[SEG_GS].base));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, VCPU(c.seg[SEG_GS].base));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(c.kernel_gs_base));
+    emit_q(c, OP_MOV_STORE, HOST_T0, VCPU(c.kernel_gs_base));
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(c.seg[SEG_GS].base));
 }
 
 /* As vcpu_tsc; RAX and RDX are the guest's and about to be written. */
@@ -235,28 +235,28 @@ static void do_rdtsc(struct jit_work *w, const struct insn *in)
 {
     struct jit_code *c = w->c;
 
-    test_imm(c, GS(c.cr4), CR4_TSD);
+    test_imm(c, VCPU(c.cr4), CR4_TSD);
     slow_if(w, JNZ);
     load_progress(w, RAX);
-    emit_q(c, OP_SUB_LOAD, RAX, GS(progress0));
-    emit_d(c, OP_MOV_LOAD, HOST_T0, GS(rate));
+    emit_q(c, OP_SUB_LOAD, RAX, VCPU(progress0));
+    emit_d(c, OP_MOV_LOAD, HOST_T0, VCPU(rate));
     emit_q(c, OP_GROUP3, 4, rm_reg(HOST_T0));                                   /* mul: RDX:RAX */
     emit_op(c, (struct op){.map = 1, .op = 0xac, .w = true}, RDX, rm_reg(RAX)); /* shrd */
     emit_1(c, 16);
     emit_shift(c, true, SHIFT_RIGHT, RDX, 16);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, GS(t_end));
-    emit_q(c, OP_SUB_LOAD, HOST_T1, GS(t0));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(t_end));
+    emit_q(c, OP_SUB_LOAD, HOST_T1, VCPU(t0));
     emit_q(c, 0x85, RDX, rm_reg(RDX));                                              /* test */
     emit_op(c, (struct op){.map = 1, .op = 0x45, .w = true}, RAX, rm_reg(HOST_T1)); /* cmovnz */
     emit_q(c, OP_CMP_LOAD, RAX, rm_reg(HOST_T1));
     emit_op(c, (struct op){.map = 1, .op = 0x47, .w = true}, RAX, rm_reg(HOST_T1)); /* cmova */
-    emit_q(c, OP_ADD_LOAD, RAX, GS(t0));
-    emit_q(c, OP_ADD_LOAD, RAX, GS(c.tsc_adjust));
+    emit_q(c, OP_ADD_LOAD, RAX, VCPU(t0));
+    emit_q(c, OP_ADD_LOAD, RAX, VCPU(c.tsc_adjust));
     emit_q(c, OP_MOV_LOAD, RDX, rm_reg(RAX));
     emit_shift(c, true, SHIFT_RIGHT, RDX, 32);
     emit_d(c, OP_MOV_LOAD, RAX, rm_reg(RAX));
     if (in->mnemonic == ZYDIS_MNEMONIC_RDTSCP) {
-        emit_d(c, OP_MOV_LOAD, RCX, GS(c.tsc_aux));
+        emit_d(c, OP_MOV_LOAD, RCX, VCPU(c.tsc_aux));
     }
 }
 
@@ -269,17 +269,17 @@ static void do_pause(struct jit_work *w, const struct insn *in)
     (void)in;
     load_progress(w, HOST_T1);
     emit_shift(c, false, SHIFT_LEFT, HOST_T1, MARK_SHIFT);
-    alu8_imm(c, ALU_CMP, GS(c.pause_run), PAUSE_YIELD - 1);
+    alu8_imm(c, ALU_CMP, VCPU(c.pause_run), PAUSE_YIELD - 1);
     slow_if(w, JAE);
-    emit_d(c, OP_MOV_LOAD, HOST_T0, GS(c.pause_run));
+    emit_d(c, OP_MOV_LOAD, HOST_T0, VCPU(c.pause_run));
     alu_imm(c, false, ALU_AND, rm_reg(HOST_T0), ~UINT32_C(0xff));
     emit_d(c, OP_SUB_LOAD, HOST_T0, rm_reg(HOST_T1));
     emit_d(c, OP_GROUP3, 3, rm_reg(HOST_T0)); /* neg */
     alu_imm(c, false, ALU_CMP, rm_reg(HOST_T0), PAUSE_GAP << MARK_SHIFT);
     slow_if(w, JA);
-    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, HOST_T1, GS(c.pause_run));
+    emit_op(c, (struct op){.op = OP_MOV8_LOAD}, HOST_T1, VCPU(c.pause_run));
     alu_imm(c, false, ALU_ADD, rm_reg(HOST_T1), 1);
-    emit_d(c, OP_MOV_STORE, HOST_T1, GS(c.pause_run));
+    emit_d(c, OP_MOV_STORE, HOST_T1, VCPU(c.pause_run));
 }
 
 /* INVLPG at CPL 0 changes nothing (R7). */
@@ -311,26 +311,26 @@ static void store_cs_ss(struct jit_code *c, unsigned reg, int ss_more, unsigned 
         if (i == 1) {
             alu_imm(c, false, ALU_ADD, rm_reg(reg), (uint32_t)ss_more);
         }
-        emit_d(c, OP_MOV_IMM32, 0, rm_gs(at)); /* selector and attributes */
+        emit_d(c, OP_MOV_IMM32, 0, rm_vcpu(at)); /* selector and attributes */
         emit_4(c, (load[i].attr | dpl << SEG_DPL_SHIFT) << 16);
-        emit_op(c, (struct op){.op = OP_MOV_STORE, .p66 = true}, reg, rm_gs(at));
-        emit_d(c, OP_MOV_IMM32, 0, rm_gs(at + offsetof(struct cpu_seg, limit)));
+        emit_op(c, (struct op){.op = OP_MOV_STORE, .p66 = true}, reg, rm_vcpu(at));
+        emit_d(c, OP_MOV_IMM32, 0, rm_vcpu(at + offsetof(struct cpu_seg, limit)));
         emit_4(c, UINT32_MAX);
-        emit_q(c, OP_MOV_IMM32, 0, rm_gs(at + offsetof(struct cpu_seg, base)));
+        emit_q(c, OP_MOV_IMM32, 0, rm_vcpu(at + offsetof(struct cpu_seg, base)));
         emit_4(c, 0);
     }
 }
 
 static void need_sce(struct jit_work *w)
 {
-    test_imm(w->c, GS(c.efer), EFER_SCE);
+    test_imm(w->c, VCPU(c.efer), EFER_SCE);
     slow_if(w, JZ);
 }
 
 static void store_code_kind(struct jit_code *c, unsigned kind)
 {
-    alu8_imm(c, ALU_AND, GS(code_key), (uint8_t)-CODE_STEP);
-    alu8_imm(c, ALU_OR, GS(code_key), (uint8_t)kind);
+    alu8_imm(c, ALU_AND, VCPU(code_key), (uint8_t)-CODE_STEP);
+    alu8_imm(c, ALU_OR, VCPU(code_key), (uint8_t)kind);
 }
 
 static void do_syscall(struct jit_work *w, const struct insn *in)
@@ -342,24 +342,24 @@ static void do_syscall(struct jit_work *w, const struct insn *in)
     jit_give_back(w);
     load_eflags(c);
     emit_mov_imm(c, RCX, w->next);
-    emit_q(c, OP_MOV_STORE, HOST_T0, rm_gs(JIT_GPR(R11)));
-    emit_q(c, OP_MOV_LOAD, HOST_T1, GS(c.sfmask));
+    emit_q(c, OP_MOV_STORE, HOST_T0, rm_vcpu(JIT_GPR(R11)));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(c.sfmask));
     emit_q(c, OP_GROUP3, 2, rm_reg(HOST_T1)); /* not */
     emit_q(c, OP_AND_LOAD, HOST_T0, rm_reg(HOST_T1));
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), FLAG_ONE);
     emit_q(c, OP_MOV_STORE, HOST_T0, JIT_RFLAGS);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, GS(tlb_super));
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(tlb_code));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_super));
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb_code));
     test_imm(c, rm_reg(HOST_T0), FLAG_AC);
     emit_op(c, (struct op){.map = 1, .op = 0x45, .w = true}, HOST_T1,
-            GS(tlb_super_ac)); /* cmovnz */
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(tlb));
+            VCPU(tlb_super_ac)); /* cmovnz */
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb));
     store_overflow(c, HOST_T0);
     store_code_kind(c, CODE_SUPER);
-    emit_d(c, OP_MOV_LOAD, HOST_T0, GS_AT(c.star, 4));
+    emit_d(c, OP_MOV_LOAD, HOST_T0, VCPU_AT(c.star, 4));
     alu_imm(c, false, ALU_AND, rm_reg(HOST_T0), 0xfffc);
     store_cs_ss(c, HOST_T0, 8, 0);
-    emit_q(c, OP_MOV_LOAD, HOST_T0, GS(c.lstar));
+    emit_q(c, OP_MOV_LOAD, HOST_T0, VCPU(c.lstar));
     emit_jump(c, JUMP, w->j->go_on);
 }
 
@@ -388,11 +388,11 @@ static void do_sysret(struct jit_work *w, const struct insn *in)
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), FLAG_ONE);
     emit_q(c, OP_MOV_STORE, HOST_T0, JIT_RFLAGS);
     store_overflow(c, HOST_T0);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, GS(tlb_user));
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(tlb_code));
-    emit_q(c, OP_MOV_STORE, HOST_T1, GS(tlb));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_user));
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb_code));
+    emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb));
     store_code_kind(c, CODE_USER);
-    emit_op(c, (struct op){.map = 1, .op = OP_MOVZX2}, HOST_T0, GS_AT(c.star, 6));
+    emit_op(c, (struct op){.map = 1, .op = OP_MOVZX2}, HOST_T0, VCPU_AT(c.star, 6));
     alu_imm(c, false, ALU_ADD, rm_reg(HOST_T0), 16);
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), 3);
     store_cs_ss(c, HOST_T0, -8, 3);

@@ -74,7 +74,7 @@ static struct rm operand_rm(struct jit_work *w, const struct form *f)
     if (jit_host_of(w, f->rm) >= 0) {
         return rm_reg((unsigned)jit_host_of(w, f->rm));
     }
-    return f->rm_use == USE_READ ? rm_gs(JIT_GPR(f->rm)) : rm_reg(HOST_T0);
+    return f->rm_use == USE_READ ? rm_vcpu(JIT_GPR(f->rm)) : rm_reg(HOST_T0);
 }
 
 /* The host's register for what VEX.vvvv names. T1 serves for it and for that in ModRM.reg, unless

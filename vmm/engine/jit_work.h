@@ -117,10 +117,17 @@ struct jit_work {
     struct jit *j;
 };
 
+/* What is at offset @off of struct vcpu. */
+static inline struct rm rm_vcpu(size_t off)
+{
+    return (struct rm){
+        .kind = RM_FRAME, .rm = RSP, .disp = (int32_t)off - (int32_t)offsetof(struct vcpu, c)};
+}
+
 #define JIT_GPR(reg) (offsetof(struct vcpu, c.gpr) + (size_t)(reg) * sizeof(uint64_t))
-#define JIT_RFLAGS   rm_gs(offsetof(struct vcpu, c.rflags))
-#define JIT_OVERFLOW rm_gs(offsetof(struct vcpu, jit_run.overflow))
-#define JIT_KEPT     rm_gs(offsetof(struct vcpu, jit_run.kept))
+#define JIT_RFLAGS   rm_vcpu(offsetof(struct vcpu, c.rflags))
+#define JIT_OVERFLOW rm_vcpu(offsetof(struct vcpu, jit_run.overflow))
+#define JIT_KEPT     rm_vcpu(offsetof(struct vcpu, jit_run.kept))
 
 enum {
     AH = 4,
@@ -246,7 +253,7 @@ void jit_give_back(struct jit_work *w);
 /* Where the budget is within the translation. */
 static inline struct rm jit_budget(const struct jit_work *w)
 {
-    return w->budget_lent ? rm_gs(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
+    return w->budget_lent ? rm_vcpu(offsetof(struct vcpu, jit_run.budget)) : rm_reg(HOST_BUDGET);
 }
 
 /* jit_check.c: accesses as they were planned. */

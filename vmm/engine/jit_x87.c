@@ -105,7 +105,7 @@ void jit_x87_settle(struct jit_work *w)
 
 void jit_x87_fip(struct jit_work *w, unsigned i)
 {
-    struct rm fip = rm_gs(offsetof(struct vcpu, c.fpu.fip));
+    struct rm fip = rm_vcpu(offsetof(struct vcpu, c.fpu.fip));
 
     while (i-- > 0 && w->forms[i].kind != FORM_CALL) {
         if (w->forms[i].fip) {
@@ -119,7 +119,7 @@ void jit_x87_fip(struct jit_work *w, unsigned i)
 void jit_do_x87_cw(struct jit_work *w)
 {
     struct jit_code *c = w->c;
-    struct rm fcw = rm_gs(offsetof(struct vcpu, c.fpu.fcw));
+    struct rm fcw = rm_vcpu(offsetof(struct vcpu, c.fpu.fcw));
 
     emit_op(c, (struct op){.map = 1, .op = OP_MOVZX2}, HOST_T0, jit_access(w));
     emit_d(c, OP_MOV_LOAD, HOST_T1, rm_reg(HOST_T0));
