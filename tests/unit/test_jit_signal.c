@@ -35,6 +35,7 @@ static void handle(int signal, siginfo_t *info, void *context)
 
 /* Registers, flags, memory, the stack, SSE, x87, and a call of C: all that translated code keeps
  * anywhere. */
+/* clang-format off */
 static const uint8_t loop[] = {
     0x48, 0x01, 0x03,       /* add [rbx], rax */
     0x50,                   /* push rax */
@@ -48,6 +49,7 @@ static const uint8_t loop[] = {
     0xbb, DATA_AT & 0xff, DATA_AT >> 8 & 0xff, DATA_AT >> 16 & 0xff, DATA_AT >> 24,
     0xeb, -26 & 0xff,       /* jmp to the beginning */
 };
+/* clang-format on */
 
 static void start(struct ours *o)
 {
