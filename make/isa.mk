@@ -33,6 +33,6 @@ build-all: $(ISA_PROGRAM) $(B)/tests/isa/counts/counts
 
 # build/isa-table.txt, and -v3.txt of the model pollux-v3: one line a form, the column that answers for it. TRIALS, SEED.
 isa-table: $(B)/tests/isa/isa
-	@$(B)/tests/isa/isa --table $(B)/isa-table.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1)
-	@$(B)/tests/isa/isa --v3 --table $(B)/isa-table-v3.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1)
+	@$(B)/tests/isa/isa --table $(B)/isa-table.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1) || [ $$? = 77 ]
+	@$(B)/tests/isa/isa --v3 --table $(B)/isa-table-v3.txt --trials $(or $(TRIALS),24) --seed $(or $(SEED),1) || [ $$? = 77 ]
 	@echo "wrote $(B)/isa-table.txt and $(B)/isa-table-v3.txt"

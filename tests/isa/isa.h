@@ -142,6 +142,8 @@ void exempt_results(const struct form *f, const struct isa_code *code, struct is
 
 /* This host has what the model has (isa_v3). */
 bool native_has_model(void);
+/* Some hypervisors run 64-bit programs only. After native_open. */
+bool native_has_mode(enum isa_mode mode);
 /* x87, XMM and, of pollux-v3, YMM registers of @pid, which is traced and stands. */
 void native_fp(pid_t pid, struct isa_state *out);
 int native_open(void);

@@ -281,6 +281,22 @@ void native_step(enum isa_mode mode, const uint8_t *code, unsigned len, bool rep
     store(out);
 }
 
+bool native_has_mode(enum isa_mode mode)
+{
+    static const uint8_t nop = 0x90;
+    static struct isa_state in;
+    static struct isa_outcome out;
+
+    in.rip = mode == ISA_16 ? INSN_OFFSET : CODE_AT + INSN_OFFSET;
+    in.rflags = 2; /* the one that is always set */
+    in.fx[0] = 0x7f;
+    in.fx[1] = 3;
+    in.fx[24] = 0x80;
+    in.fx[25] = 0x1f;
+    native_step(mode, &nop, sizeof nop, false, &in, &out);
+    return out.signal == 0;
+}
+
 static time_t seconds_used(void)
 {
     struct timespec used;
