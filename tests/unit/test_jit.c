@@ -16,6 +16,7 @@
 #include "tests/isa/ours.h"
 #include "tests/isa/sequence.h"
 #include "tests/unit/amount.h"
+#include "vmm/cpu/mem.h"
 #include "vmm/engine/engine.h"
 #include "vmm/engine/jit.h"
 
@@ -424,6 +425,58 @@ static void budgets_end_inside_a_rep(void **state)
     close_pair(&p);
 }
 
+/* A loop, twice as many blocks as there is room for, and the loop again, three times. */
+static void what_is_translated_stays_when_the_cache_is_full(void **state)
+{
+    enum { ENTRIES = 16, COLD = 2 * ENTRIES, TURNS = 100, ROUNDS = 3, EACH = 2 * TURNS + COLD + 3 };
+    static const uint8_t head[] = {
+        0xba, ROUNDS, 0,    0,    0, /* mov edx, ROUNDS */
+        0xb9, TURNS,  0,    0,    0, /* mov ecx, TURNS */
+        0xff, 0xc9,   0x75, 0xfc,    /* dec ecx; jnz to it */
+    };
+    static const uint8_t tail[] = {0xff, 0xca, 0x75, (uint8_t) - (13 + 2 * COLD), 0x0f, 0x0b};
+    uint8_t code[sizeof head + 2 * COLD + sizeof tail];
+    static struct pair p;
+
+    (void)state;
+    memcpy(code, head, sizeof head);
+    for (unsigned i = 0; i < COLD; i++) {
+        memcpy(code + sizeof head + 2 * i, (const uint8_t[]){0xeb, 0}, 2); /* jmp to the next one */
+    }
+    memcpy(code + sizeof head + 2 * COLD, tail, sizeof tail); /* dec edx; jnz; ud2 */
+    open_pair(&p, &engine_jit, ENTRIES, 0x66756c6c, FEW);
+    prng_seed(&p.g, p.seed);
+    place(&p, START, code, sizeof code);
+    begin(&p, 0);
+    assert_int_not_equal(run(&p, UINT64_C(10) * ROUNDS * EACH), VCPU_BUDGET);
+    assert_true(ours_at(&p.b).retired >= 1 + ROUNDS * EACH);
+    assert_true(p.b.vcpu->jit->code.at > p.b.vcpu->jit->shared_end); /* something is translated */
+    assert_int_equal(p.b.vcpu->jit->drops, 0);
+    close_pair(&p);
+}
+
+/* A page of code and one of data, which differ in no bit that their place depends on. */
+static void code_and_data_do_not_push_one_another_out(void **state)
+{
+    enum { ENTRIES = 16, TURNS = 100 };
+    static const uint8_t loop[] = {
+        0xbb, DATA_AT & 0xff, DATA_AT >> 8 & 0xff, DATA_AT >> 16 & 0xff, DATA_AT >> 24,
+        0x01, 0x03, /* add [rbx], eax */
+        0xeb, 0xfc, /* jmp to it */
+    };
+    static struct pair p;
+
+    _Static_assert((CODE_AT >> PAGE_SHIFT) % ENTRIES == (DATA_AT >> PAGE_SHIFT) % ENTRIES, "");
+    (void)state;
+    open_pair(&p, &engine_jit, ENTRIES, 0x70757368, FEW);
+    prng_seed(&p.g, p.seed);
+    place(&p, START, loop, sizeof loop);
+    begin(&p, 0);
+    assert_int_equal(run(&p, 2 * TURNS), VCPU_BUDGET);
+    assert_int_equal(vcpu_mem_counters(p.b.vcpu)->evictions, 0);
+    close_pair(&p);
+}
+
 /* Both ways are taken, else the comparison above would be of one with itself. */
 static void switch_runs_both(void **state)
 {
@@ -531,6 +584,8 @@ int main(void)
         cmocka_unit_test(code_changes_inside_a_translation),
         cmocka_unit_test(budgets_end_inside_a_rep),
         cmocka_unit_test(an_instruction_may_span_pages),
+        cmocka_unit_test(what_is_translated_stays_when_the_cache_is_full),
+        cmocka_unit_test(code_and_data_do_not_push_one_another_out),
         cmocka_unit_test(switch_runs_both),
         cmocka_unit_test(code_is_mapped_twice),
     };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vmm/cpu/block.c - see block.h. When the cache is full everything is dropped: simple, rare, and
- * of no consequence. */
+ * vmm/cpu/block.c - see block.h. When the cache is full what nothing is translated of goes, which
+ * is most of what ran a few times; or everything, if that is not half of it. */
 #include "vmm/cpu/block.h"
 
 #include <string.h>
@@ -9,7 +9,14 @@
 #include "base/check.h"
 #include "vmm/cpu/mem.h"
 
-enum { BLOCKS_DEFAULT = 65536, BLOCKS_MIN = 1, CHUNK_SHIFT = 6, SINGLES = 256, JUMPS = 4096 };
+enum {
+    BLOCKS_DEFAULT = 131072,
+    BLOCKS_MIN = 1,
+    BLOCK_INSNS = 8, /* so many times the blocks are the instructions that there is room for */
+    CHUNK_SHIFT = 6,
+    SINGLES = 256,
+    JUMPS = 4096
+};
 
 struct code_page {
     uint64_t chunks; /* bit i: code in bytes [64 i, 64 i + 64) */
@@ -43,7 +50,7 @@ struct blocks {
     void (*drop)(struct jit *jit, struct block *block); /* NULL: nothing is translated */
     struct jit *jit;
     uint64_t key; /* of v->code_key: what was dropped */
-    unsigned max, n;
+    unsigned max, n, ninsns;
     uint64_t hash_mask;
     struct block **hash;
     struct code_page **pages; /* per page of RAM; NULL: no code known */
@@ -189,7 +196,7 @@ static void drop_blocks(struct vcpu *v, struct blocks *b)
         set_use(v, b, b->listed[i], false);
     }
     b->nlisted = 0;
-    b->n = 0;
+    b->n = b->ninsns = 0;
     b->key += CODE_STEP;
     v->code_key += v->blocks == b ? CODE_STEP : 0; /* others select before they run */
     memset(b->hash, 0, (b->hash_mask + 1) * sizeof(struct block *));
@@ -275,24 +282,34 @@ static uint64_t chunks_of(uint64_t off, uint64_t len)
     return (UINT64_MAX >> (63 - last)) & (UINT64_MAX << first);
 }
 
-/* Bytes of @page were stored to. */
-static void drop_written(struct vcpu *v, struct blocks *b, uint64_t page, gpa_t gpa, uint64_t len)
+/* Bytes that were stored to; NULL: none, what goes is what nothing is translated of. */
+struct range {
+    gpa_t gpa;
+    uint64_t len;
+};
+
+static bool goes(const struct block *block, const struct range *written)
+{
+    return written == NULL ? block->within == NULL
+                           : block->gpa < written->gpa + written->len &&
+                                 written->gpa < block->gpa + block->bytes;
+}
+
+static void drop_some(struct vcpu *v, struct blocks *b, uint64_t page, const struct range *written)
 {
     struct code_page *p = b->pages[page];
 
-    if (p == NULL || (p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) == 0) {
-        return;
-    }
     p->chunks = 0;
     for (struct block **at = &p->list; *at != NULL;) {
         struct block *block = *at;
-        if (block->gpa < gpa + len && gpa < block->gpa + block->bytes) {
+        if (goes(block, written)) {
             *at = block->page_next;
             unhash(b, block);
             forget_translation(b, block);
             block->page_next = b->retired;
             b->retired = block;
             b->n--;
+            b->ninsns -= block->n;
             forget_jump(v, b, block);
             call_attention(v, b);
         } else {
@@ -303,6 +320,43 @@ static void drop_written(struct vcpu *v, struct blocks *b, uint64_t page, gpa_t 
     if (p->list == NULL) {
         set_use(v, b, page, false);
     }
+}
+
+/* Bytes of @page were stored to. */
+static void drop_written(struct vcpu *v, struct blocks *b, uint64_t page, gpa_t gpa, uint64_t len)
+{
+    const struct code_page *p = b->pages[page];
+
+    if (p != NULL && (p->chunks & chunks_of(PAGE_OFFSET(gpa), len)) != 0) {
+        drop_some(v, b, page, &(struct range){gpa, len});
+    }
+}
+
+static bool is_full(const struct blocks *b, unsigned max)
+{
+    return b->n >= max || b->nlisted >= max || b->ninsns / BLOCK_INSNS >= max;
+}
+
+/* The cache is full. */
+static void make_room(struct vcpu *v, struct blocks *b)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < b->nlisted; i++) {
+        uint64_t page = b->listed[i];
+        drop_some(v, b, page, NULL);
+        if (b->pages[page]->list != NULL) {
+            b->listed[kept++] = page;
+        } else {
+            plx_free(b->pages[page]);
+            b->pages[page] = NULL;
+        }
+    }
+    b->nlisted = kept;
+    if (is_full(b, b->max / 4 * 3)) {
+        drop_blocks(v, b);
+    }
+    free_retired(b);
 }
 
 /* The same of the common blocks, in a parallel part: they stand still. */
@@ -501,6 +555,7 @@ static struct block *build(struct vcpu *v, enum decode_mode mode, gpa_t gpa, con
     block->hash_next = *head;
     *head = block;
     b->n++;
+    b->ninsns += n;
     return block;
 }
 
@@ -555,9 +610,8 @@ static struct block *find(struct vcpu *v, const struct insn **one)
         check_limit(v, (*one)->len);
         return NULL;
     }
-    if (b->n == b->max || b->nlisted == b->max) {
-        vcpu_blocks_drop(v);
-        free_retired(b);
+    if (is_full(b, b->max)) {
+        make_room(v, b);
     }
     struct block *block = build(v, mode, gpa, at, have, page);
     if (block == NULL) {
