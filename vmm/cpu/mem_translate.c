@@ -62,6 +62,11 @@ static enum shadow_kind data_kind(const struct cpu *c, bool user)
     return user ? SHADOW_USER : ac ? SHADOW_SUPER_AC : SHADOW_SUPER;
 }
 
+static enum shadow_kind code_kind_of(bool user)
+{
+    return user ? SHADOW_USER_CODE : SHADOW_SUPER_CODE;
+}
+
 static struct tlb_entry *tlb_of(const struct vcpu_mem *m, enum shadow_kind kind)
 {
     return m->s->tlb + shadow_slot(m->s, kind, 0);
@@ -79,9 +84,11 @@ void vcpu_mem_select(struct vcpu *v)
         v->tlb_mask = 0;
     } else {
         v->tlb_user = tlb_of(m, SHADOW_USER);
+        v->tlb_user_code = tlb_of(m, SHADOW_USER_CODE);
         v->tlb_super = tlb_of(m, SHADOW_SUPER);
+        v->tlb_super_code = tlb_of(m, SHADOW_SUPER_CODE);
         v->tlb_super_ac = (v->c.cr4 & CR4_SMAP) != 0 ? tlb_of(m, SHADOW_SUPER_AC) : v->tlb_super;
-        v->tlb_code = user ? v->tlb_user : v->tlb_super;
+        v->tlb_code = tlb_of(m, code_kind_of(user));
         v->tlb = tlb_of(m, data_kind(&v->c, user));
         v->tlb_mask = m->s->entries - 1;
     }
@@ -393,7 +400,7 @@ static bool may_write_now(struct vcpu *v, uint64_t page)
 
 /* More from the same table, while it is at hand: what needs no flag set and takes no room. Its tags
  * wait for its first use, if that has to ask for a right. */
-static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_want want,
+static void fill_batch(struct vcpu *v, enum shadow_kind kind, gva_t lin, struct walk_want want,
                        const struct walk_result *r)
 {
     struct shadow *s = v->mem->s;
@@ -415,11 +422,11 @@ static void fill_batch(struct vcpu *v, uint32_t first, gva_t lin, struct walk_wa
             memcpy(&value, ram_page_hva(v->ram, leaf) + PAGE_OFFSET(leaf), r->entry_size);
             perm = walk_near(&v->c, want, r, value, &page);
         }
-        uint32_t slot = first + (uint32_t)((at >> PAGE_SHIFT) & (s->entries - 1));
+        uint32_t slot = shadow_slot(s, kind, at);
         if (perm != 0 && shadow_fill_near(s, slot, at, r, leaf, page, perm) && v->owner == NULL &&
             ram_page_of(v->ram, page, &index)) {
             s->entry[slot].waiting = false;
-            shadow_tag(s, slot, index, OWNER_R | OWNER_W);
+            shadow_tag(s, slot, want.access == MEM_X, index, OWNER_R | OWNER_W);
         }
     }
     s->counters.batches += s->counters.batch_filled != before;
@@ -442,7 +449,9 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
                                          bool implicit)
 {
     struct shadow *s = v->mem->s;
-    enum shadow_kind kind = !user && implicit ? SHADOW_SUPER : data_kind(&v->c, user);
+    enum shadow_kind kind = access == MEM_X     ? code_kind_of(user)
+                            : !user && implicit ? SHADOW_SUPER
+                                                : data_kind(&v->c, user);
     bool ac = kind == SHADOW_SUPER_AC;
     uint32_t slot = shadow_slot(s, kind, lin);
     struct shadow_entry *e = &s->entry[slot];
@@ -451,7 +460,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
     unsigned rights = 0;
     uint64_t page;
 
-    if (miss && kind == SHADOW_SUPER && (int64_t)lin < 0 && share(v)) {
+    if (miss && kind < SHADOW_HALF_KINDS && (int64_t)lin < 0 && share(v)) {
         slot = shadow_slot(s, kind, lin);
         e = &s->entry[slot];
         miss = !finds(e, lin, access);
@@ -465,7 +474,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
         bool ram = ram_page_of(v->ram, r.page, &page);
         rights = ram ? right_to(v, page, access) : 0;
         set_flags(v, &r);
-        if (kind == SHADOW_SUPER && s->half != NULL && !shadow_half_takes(s, lin, &r)) {
+        if (kind < SHADOW_HALF_KINDS && s->half != NULL && !shadow_half_takes(s, lin, &r)) {
             slot = shadow_slot(s, kind, lin);
             e = &s->entry[slot];
         }
@@ -477,7 +486,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
         }
         /* in a parallel part flags may be taken back, and what was filled ahead would stay */
         if (s->cfg.batch > 1 && r.nentries != 0 && !(v->parallel && set_for_neighbours(&r))) {
-            fill_batch(v, shadow_slot(s, kind, 0), lin, want, &r);
+            fill_batch(v, kind, lin, want, &r);
         }
         if (!ram) {
             return e;
@@ -499,7 +508,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
     if (access == MEM_W && (rights & OWNER_W) != 0) {
         v->ram->flags[page] |= RAM_DIRTY;
     }
-    shadow_tag(s, slot, page, rights);
+    shadow_tag(s, slot, access == MEM_X, page, rights);
     return e;
 }
 
@@ -507,7 +516,7 @@ gpa_t mem_fetch(struct vcpu *v, gva_t lin)
 {
     struct shadow *s = v->mem->s;
     bool user = cpu_cpl(&v->c) == 3;
-    uint32_t slot = shadow_slot(s, user ? SHADOW_USER : SHADOW_SUPER, lin);
+    uint32_t slot = shadow_slot(s, code_kind_of(user), lin);
 
     if (s->tlb[slot].xtag == PAGE_BASE(lin)) {
         return s->entry[slot].page | PAGE_OFFSET(lin);

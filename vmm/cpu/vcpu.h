@@ -150,10 +150,10 @@ struct vcpu {
         uint64_t found[16]; /* by group of accesses (jit_access.h): what its check found */
     } jit_run;
     /* Derived, for the inline paths of mem.h; kept by mem_translate.c. */
-    struct tlb_entry *tlb;      /* of the current address space, privilege and EFLAGS.AC */
+    struct tlb_entry *tlb;      /* data of the current address space, privilege and EFLAGS.AC */
     struct tlb_entry *tlb_code; /* the same for fetches: AC has no say there */
     /* What these may be in the current address space: user's, supervisor's, and with EFLAGS.AC. */
-    struct tlb_entry *tlb_user, *tlb_super, *tlb_super_ac;
+    struct tlb_entry *tlb_user, *tlb_user_code, *tlb_super, *tlb_super_code, *tlb_super_ac;
     uint64_t tlb_mask;
     uint8_t *use;      /* per page of RAM, what was derived from it: USE_* (shadow.h) */
     uint64_t code_key; /* CODE_*, and a count of dropped decoded blocks (CODE_STEP) */

@@ -348,8 +348,9 @@ static void do_syscall(struct jit_work *w, const struct insn *in)
     emit_q(c, OP_AND_LOAD, HOST_T0, rm_reg(HOST_T1));
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), FLAG_ONE);
     emit_q(c, OP_MOV_STORE, HOST_T0, JIT_RFLAGS);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_super));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_super_code));
     emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb_code));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_super));
     test_imm(c, rm_reg(HOST_T0), FLAG_AC);
     emit_op(c, (struct op){.map = 1, .op = 0x45, .w = true}, HOST_T1,
             VCPU(tlb_super_ac)); /* cmovnz */
@@ -388,8 +389,9 @@ static void do_sysret(struct jit_work *w, const struct insn *in)
     alu_imm(c, false, ALU_OR, rm_reg(HOST_T0), FLAG_ONE);
     emit_q(c, OP_MOV_STORE, HOST_T0, JIT_RFLAGS);
     store_overflow(c, HOST_T0);
-    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_user));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_user_code));
     emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb_code));
+    emit_q(c, OP_MOV_LOAD, HOST_T1, VCPU(tlb_user));
     emit_q(c, OP_MOV_STORE, HOST_T1, VCPU(tlb));
     store_code_kind(c, CODE_USER);
     emit_op(c, (struct op){.map = 1, .op = OP_MOVZX2}, HOST_T0, VCPU_AT(c.star, 6));

@@ -26,7 +26,7 @@ static int open_space(struct shadow *s, unsigned i)
     struct shadow_space *sp = &s->space[i];
 
     sp->first = s->all_slots;
-    sp->slots = i < s->nspaces ? s->slots : s->entries;
+    sp->slots = i < s->nspaces ? s->slots : s->entries * SHADOW_HALF_KINDS;
     s->all_slots += sp->slots;
     sp->used = plx_calloc(sp->slots, sizeof *sp->used);
     sp->tops = plx_calloc(SHADOW_TOPS, sizeof *sp->tops);
@@ -247,10 +247,9 @@ static void set_half(struct shadow *s, struct shadow_half *half)
 {
     s->half = half;
     for (unsigned kind = 0; kind < SHADOW_KINDS; kind++) {
-        s->base[kind] = s->space[s->current].first + kind * s->entries;
-    }
-    if (half != NULL) {
-        s->base[SHADOW_SUPER] = s->space[half_space(s, half)].first;
+        bool shared = half != NULL && kind < SHADOW_HALF_KINDS;
+        unsigned space = shared ? half_space(s, half) : s->current;
+        s->base[kind] = s->space[space].first + kind * s->entries;
     }
     s->moved = true;
     *s->attention = true;
@@ -477,7 +476,8 @@ static unsigned space_of(const struct shadow *s, uint32_t slot)
 {
     uint32_t own = s->nspaces * s->slots;
 
-    return slot < own ? slot / s->slots : s->nspaces + (slot - own) / s->entries;
+    return slot < own ? slot / s->slots
+                      : s->nspaces + (slot - own) / (s->entries * SHADOW_HALF_KINDS);
 }
 
 /* The first entry of a walk that those of @space depend on as such: halves know the values of those
@@ -546,7 +546,7 @@ bool shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct w
     return true;
 }
 
-void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
+void shadow_tag(struct shadow *s, uint32_t slot, bool code, uint64_t page, unsigned rights)
 {
     struct tlb_entry *t = &s->tlb[slot];
     const struct shadow_entry *e = &s->entry[slot];
@@ -554,10 +554,10 @@ void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights)
 
     t->hva = s->ram->hva + (page << PAGE_SHIFT);
     if ((rights & OWNER_R) != 0 && (use & USE_OWED) == 0) {
-        t->rtag = (e->perm & WALK_R) != 0 ? e->tag : shadow_no_tag(slot);
-        t->xtag = (e->perm & WALK_X) != 0 ? e->tag : shadow_no_tag(slot);
+        t->rtag = !code && (e->perm & WALK_R) != 0 ? e->tag : shadow_no_tag(slot);
+        t->xtag = code && (e->perm & WALK_X) != 0 ? e->tag : shadow_no_tag(slot);
     }
-    if ((rights & OWNER_W) != 0 && (e->perm & WALK_W) != 0 && (use & USE_GUARDED) == 0 &&
+    if (!code && (rights & OWNER_W) != 0 && (e->perm & WALK_W) != 0 && (use & USE_GUARDED) == 0 &&
         (s->ram->flags[page] & RAM_DIRTY) != 0) {
         t->wtag = e->tag;
     }

@@ -32,7 +32,17 @@
 #include "vmm/mmu/ram.h"
 #include "vmm/mmu/walk.h"
 
-enum shadow_kind { SHADOW_SUPER, SHADOW_USER, SHADOW_SUPER_AC, SHADOW_KINDS };
+/* What an entry is for: data or (CODE) fetches, which would push one another out, since kernels
+ * have their text and the same pages of RAM once more at addresses that differ in few low bits. */
+enum shadow_kind {
+    SHADOW_SUPER,
+    SHADOW_SUPER_CODE,
+    SHADOW_HALF_KINDS, /* halves have those above */
+    SHADOW_USER = SHADOW_HALF_KINDS,
+    SHADOW_USER_CODE,
+    SHADOW_SUPER_AC,
+    SHADOW_KINDS
+};
 
 /* What the inline lookup sees of an entry. A tag is the linear page, or something that is no page
  * of this entry (shadow_no_tag); wtag is set only where a store needs nothing else: D and RAM_DIRTY
@@ -232,8 +242,9 @@ bool shadow_fill_near(struct shadow *s, uint32_t slot, gva_t lin, const struct w
                       gpa_t leaf, gpa_t page, unsigned perm);
 void shadow_drop(struct shadow *s, uint32_t slot);
 
-/* Set the tags of a filled entry that maps RAM, as far as @rights (OWNER_*) goes. */
-void shadow_tag(struct shadow *s, uint32_t slot, uint64_t page, unsigned rights);
+/* Set the tags of a filled entry that maps RAM, as far as @rights (OWNER_*) goes: for fetches if it
+ * is one of @code, else those for data. */
+void shadow_tag(struct shadow *s, uint32_t slot, bool code, uint64_t page, unsigned rights);
 
 void shadow_drop_all(struct shadow *s);
 void shadow_drop_writes(struct shadow *s); /* every wtag */
