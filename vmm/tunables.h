@@ -25,7 +25,7 @@
 #define PAR_PROBES         4      /* D: parallel parts after time sharing before the score counts */
 #define SHARED_ROUNDS_MIN  4      /* D: rounds of the first spell of time sharing ... */
 #define SHARED_ROUNDS_MAX  64     /* D: ... and of the longest */
-#define TURN_QUANTUM       100000 /* D: turn of one vCPU in time sharing */
+#define TURN_QUANTUM       300000 /* D: turn of one vCPU in time sharing */
 #define BURST_MIN          500  /* D: a vCPU that was served goes on alone for at least this ... */
 #define BURST_MAX          8000 /* D: ... and at most this */
 #define SERVE_RESERVE      64   /* D: kept free for each vCPU that may have to be served */

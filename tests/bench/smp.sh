@@ -16,7 +16,7 @@ declare -A ms
 stamps() { while IFS= read -r line; do echo "$(now_ms) $line"; done >"$1"; }
 
 # What a run does: seconds of compute, so that neither the first translations nor the stamps count.
-declare -A count=([compute]=6000 [fork]=480 [pipe]=24000 [faults]=360 [futex]=6000000)
+declare -A count=([compute]=24000 [fork]=1920 [pipe]=96000 [faults]=1440 [futex]=24000000)
 
 # commands THREADS PERCENT: every workload, the value of pollux.run
 commands() {

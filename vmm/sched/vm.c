@@ -12,7 +12,7 @@
 #include "vmm/sched/vm_internal.h"
 #include "vmm/tunables.h"
 
-enum { SCHED_VERSION = 3, CHAOS_CACHE_ENTRIES = 16 };
+enum { SCHED_VERSION = 4, CHAOS_CACHE_ENTRIES = 16 };
 
 /* Virtual time stays below this, so that sums of times never wrap. */
 #define TIME_MAX     (UINT64_MAX / 4)
