@@ -59,10 +59,10 @@ cat $guest/initrd.img "$tmp/bench.cpio" >"$tmp/initrd"
 
 # record WORKLOAD VCPUS SHADOW DIR: from a state saved when the guest had booted
 record() {
-    local state=$tmp/$1.$2.state
+    local state=$tmp/$1.$2.$3.state # lazy-ad is part of it
     if [ ! -e "$state" ]; then
         "$pollux" run --kernel $guest/vmlinuz --initrd "$tmp/initrd" --memory 256 --vcpus "$2" \
-            --append "console=ttyS0 panic=-1 rdinit=/bench bench=$1" --console /dev/null \
+            --append "console=ttyS0 panic=-1 rdinit=/bench bench=$1" --console /dev/null --shadow "$3" \
             --save-at "$go" "$state" --timeout 300 </dev/null >"$tmp/out" 2>&1 ||
             die "no boot: $(tail -n 1 "$tmp/out")"
     fi
@@ -97,6 +97,6 @@ for n in $vcpus; do
         compare "shootdowns in batches" "$w" "$n" batch-shootdown=on batch-shootdown=off
         record "$w" "$n" lazy-ad=off "$tmp/rec.off"
         compare "flags owed" "$w" "$n" lazy-ad=on lazy-ad=off
-        rm -f "$tmp/$w.$n.state"
+        rm -f "$tmp/$w.$n".*.state
     done
 done
