@@ -28,6 +28,7 @@ struct run_options {
     enum cpu_model cpu;
     bool cpu_given;
     struct shadow_config shadow;
+    bool lazy_ad_named; /* shadow.lazy_ad was asked for; else it is that of --load */
     uint64_t memory_mib, vcpus, threads, digest_every, chaos, timeout_s;
     bool stats, perf_map;
     unsigned ndisks, nnets;
@@ -81,7 +82,10 @@ NUMBER_OPTION(timeout_s, "the seconds", 1, TIMEOUT_MAX_S)
 
 static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
-    return shadow_opt(v[0], &((struct run_options *)ctx)->shadow, err);
+    struct run_options *o = ctx;
+
+    o->lazy_ad_named = o->lazy_ad_named || strstr(v[0], "lazy-ad=") != NULL;
+    return shadow_opt(v[0], &o->shadow, err);
 }
 
 static int set_perf_map(void *ctx, char *const *v, struct plx_err *err)
@@ -454,6 +458,11 @@ static int load(struct run *r, struct plx_err *err)
 
     if (rc != 0) {
         return rc;
+    }
+    bool lazy = vm_lazy_ad(r->vm);
+    if (r->o.lazy_ad_named && r->cfg.machine.vcpus > 1 && r->o.shadow.lazy_ad != lazy) {
+        return plx_fail(err, PLX_EINVAL, "%s was saved with lazy-ad=%s, not %s", r->o.load,
+                        lazy ? "on" : "off", lazy ? "off" : "on");
     }
     output_list_init(&again);
     virtio_blk_reissue(vm_machine(r->vm), &again);

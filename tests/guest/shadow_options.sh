@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # `pollux run --shadow`: each switch of the shadow tables does switch its feature off (its counter stays
 # away), and recordings made with it replay to the same digests with it and without. Of lazy-ad, which is
-# state of several vCPUs, a recording knows its own value; another one is refused by name.
+# state of several vCPUs, a recording and a saved state know their own value; another one is refused by name.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 : "${BUILD:=build}"
@@ -60,4 +60,18 @@ replay 1 on --shadow lazy-ad=off
 grep -q 'was recorded with lazy-ad=on, not off' "$tmp/err" || fail "lazy-ad is not named"
 replay 1 eager --shadow lazy-ad=on
 grep -q 'was recorded with lazy-ad=off, not on' "$tmp/err" || fail "lazy-ad is not named"
+
+load() { # CODE OPTION...
+    local want=$1
+    shift
+    timeout 55 "$pollux" run --load "$tmp/state" "$@" --console "$tmp/console" --timeout 50 \
+        >"$tmp/out" 2>"$tmp/err" </dev/null
+    local rc=$?
+    [ $rc -eq "$want" ] || fail "run --load $*: exit code $rc, not $want"
+}
+"$pollux" run --kernel build/tests/guest/smp_tables.elf --memory 64 --vcpus 2 --save-at 3 "$tmp/state" \
+    --console "$tmp/console" >"$tmp/out" 2>"$tmp/err" </dev/null || fail "no state"
+load 1 --shadow lazy-ad=off
+grep -q 'was saved with lazy-ad=on, not off' "$tmp/err" || fail "lazy-ad of a state is not named"
+load 33 --shadow lazy-ad=on,tagged=off
 echo "each switch of the shadow tables works, and changes no digest"
