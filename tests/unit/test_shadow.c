@@ -516,6 +516,36 @@ static void nothing_is_filled_ahead_of_a_flag(void **state)
     }
 }
 
+/* Nor of one that another access of the same instruction owes: here a read of two pages, whose first
+ * half sets the flag of the entry above, by a push that may not write the stack. */
+static void nor_of_one_of_the_same_instruction(void **state)
+{
+    static struct world w = {.cfg = {true, 8, true, true}};
+    gpa_t pd = table(0, 2), pt = table(0, 3);
+    gva_t at = 2 * UINT64_C(0x200000) + 0x90000;
+
+    (void)state;
+    open_world(&w);
+    g_put(&w.g[0], pd + 2 * 8, pt | 7, 8);
+    for (uint64_t i = 0x90; i < 0x98; i++) {
+        g_put(&w.g[0], pt + i * 8, i << PAGE_SHIFT | 0x67, 8);
+    }
+    load(&w, 0, G_CODE, PART_SERIAL, VCPU_BUDGET);
+    const gpa_t shared[] = {pd, pt, G_STACK};
+    for (unsigned i = 0; i < PLX_COUNT(shared); i++) {
+        (void)owner_serial(w.o, shared[i] >> PAGE_SHIFT, 1, OWNER_W);
+        (void)owner_serial(w.o, shared[i] >> PAGE_SHIFT, 2, OWNER_R);
+    }
+    set_up(w.g[0].v, &(struct step){.op = PUSH_MEM, .to = at + PAGE_SIZE - 4});
+    assert_int_equal(go(&w, 0, PART_PARALLEL, 1), VCPU_PAGES);
+    assert_int_equal(w.g[0].v->lack.page, G_STACK >> PAGE_SHIFT);
+    assert_int_equal(all_counters(&w).undone, 1);
+    load(&w, 0, at + 2 * PAGE_SIZE, PART_PARALLEL, VCPU_BUDGET);
+    engine_interp.settle(w.g[0].v);
+    assert_int_equal(g_get(&w.g[0], pd + 2 * 8) & 0x20, 0x20);
+    close_world(&w);
+}
+
 /* A space is found again, with its entries, and is not when something up its tree changed. */
 static void spaces_are_kept(void **state)
 {
@@ -651,6 +681,7 @@ int main(void)
         cmocka_unit_test(flags_are_owed_and_settled),
         cmocka_unit_test(a_flag_is_owed_once),
         cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),
+        cmocka_unit_test(nor_of_one_of_the_same_instruction),
         cmocka_unit_test(spaces_are_kept),
         cmocka_unit_test_teardown(a_half_is_shared, back_to_the_lower_half),
         cmocka_unit_test(a_table_may_map_all_there_is),

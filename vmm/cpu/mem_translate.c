@@ -432,12 +432,15 @@ static void fill_batch(struct vcpu *v, enum shadow_kind kind, gva_t lin, struct 
     s->counters.batches += s->counters.batch_filled != before;
 }
 
-/* Has @r set a flag on which pages beside its own depend as well? */
-static bool set_for_neighbours(const struct walk_result *r)
+/* Does what @r found rest on a flag that may be taken back, on which pages beside its own depend as
+ * well: one that it sets, or one that the instruction has set before? */
+static bool neighbours_may_be_undone(const struct vcpu *v, const struct walk_result *r)
 {
+    const struct undo *u = &v->mem->undo;
     bool leaf_only = r->nset == 1 && r->set[0].entry == r->entry[r->nentries - 1];
 
-    return r->nset != 0 && (!leaf_only || r->shift > PAGE_SHIFT);
+    return v->parallel && ((undo_is_current(u, v) && u->flags) ||
+                           (r->nset != 0 && (!leaf_only || r->shift > PAGE_SHIFT)));
 }
 
 static bool finds(const struct shadow_entry *e, gva_t lin, unsigned access)
@@ -471,6 +474,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
         if (walk(&t, &v->c, lin, want, &r) != 0) {
             cpu_raise_pf(v, lin, r.error);
         }
+        bool alone = neighbours_may_be_undone(v, &r);
         bool ram = ram_page_of(v->ram, r.page, &page);
         rights = ram ? right_to(v, page, access) : 0;
         set_flags(v, &r);
@@ -484,8 +488,7 @@ const struct shadow_entry *mem_translate(struct vcpu *v, gva_t lin, unsigned acc
             undo_begin(&v->mem->undo, v, s->nowed);
             undo_fill(&v->mem->undo, slot);
         }
-        /* in a parallel part flags may be taken back, and what was filled ahead would stay */
-        if (s->cfg.batch > 1 && r.nentries != 0 && !(v->parallel && set_for_neighbours(&r))) {
+        if (s->cfg.batch > 1 && r.nentries != 0 && !alone) {
             fill_batch(v, kind, lin, want, &r);
         }
         if (!ram) {
