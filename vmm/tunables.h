@@ -12,7 +12,7 @@
 
 #define SLICE_SPAN_NS     1000000   /* virtual ns of a slice while the VM is busy */
 #define SLICE_SPAN_MAX_NS 100000000 /* D: a record may ask for no more */
-#define ROUND_QUANTUM     200000    /* D: progress budget of one vCPU in one round */
+#define ROUND_QUANTUM     200000    /* D: progress budget of a vCPU that is alone, in one round */
 /* Rounds with several runnable vCPUs; ARCHITECTURE.md, "Rounds". Progress unless said otherwise. */
 #define PAR_QUANTUM_MIN                                                      \
     4000 /* D: a parallel part lasts at least this, unless the clock cuts it \

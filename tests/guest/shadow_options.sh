@@ -69,8 +69,8 @@ load() { # CODE OPTION...
     local rc=$?
     [ $rc -eq "$want" ] || fail "run --load $*: exit code $rc, not $want"
 }
-"$pollux" run --kernel build/tests/guest/smp_tables.elf --memory 64 --vcpus 2 --save-at 3 "$tmp/state" \
-    --console "$tmp/console" >"$tmp/out" 2>"$tmp/err" </dev/null || fail "no state"
+timeout 55 "$pollux" run --kernel build/tests/guest/smp_tables.elf --memory 64 --vcpus 2 --save-at 3 "$tmp/state" \
+    --timeout 50 --console "$tmp/console" >"$tmp/out" 2>"$tmp/err" </dev/null || fail "no state"
 load 1 --shadow lazy-ad=off
 grep -q 'was saved with lazy-ad=on, not off' "$tmp/err" || fail "lazy-ad of a state is not named"
 load 33 --shadow lazy-ad=on,tagged=off

@@ -455,6 +455,28 @@ static void what_is_translated_stays_when_the_cache_is_full(void **state)
     close_pair(&p);
 }
 
+/* Beyond the page there is none, and there is room for one block: the one before has gone when the
+ * fetch faults, which must not look at it (memory that is free: MODE=asan tells). */
+static void a_fetch_faults_behind_a_block_that_went(void **state)
+{
+    static const uint8_t jump[] = {0xe9, (CODE_SIZE - 2 - START - 5) & 0xff,
+                                   (CODE_SIZE - 2 - START - 5) >> 8, 0, 0};
+    static const struct engine_ops *const engines[] = {&engine_jit, &engine_interp};
+    static struct pair p;
+
+    (void)state;
+    for (unsigned i = 0; i < PLX_COUNT(engines); i++) {
+        open_pair(&p, engines[i], 1, 0x737061, FEW);
+        prng_seed(&p.g, p.seed);
+        place(&p, START, jump, sizeof jump);
+        memcpy(p.s.code + CODE_SIZE - 2, (const uint8_t[]){0x48, 0xb8}, 2); /* mov rax, imm64 */
+        begin(&p, 0);
+        (void)run(&p, BUDGET);
+        assert_true(ours_ended(&p.a));
+        close_pair(&p);
+    }
+}
+
 /* A page of code and one of data, which differ in no bit that their place depends on. */
 static void code_and_data_do_not_push_one_another_out(void **state)
 {
@@ -585,6 +607,7 @@ int main(void)
         cmocka_unit_test(budgets_end_inside_a_rep),
         cmocka_unit_test(an_instruction_may_span_pages),
         cmocka_unit_test(what_is_translated_stays_when_the_cache_is_full),
+        cmocka_unit_test(a_fetch_faults_behind_a_block_that_went),
         cmocka_unit_test(code_and_data_do_not_push_one_another_out),
         cmocka_unit_test(switch_runs_both),
         cmocka_unit_test(code_is_mapped_twice),

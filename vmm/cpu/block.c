@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vmm/cpu/block.c - see block.h. When the cache is full what nothing is translated of goes, which
- * is most of what ran a few times; or everything, if that is not half of it. */
+ * is most of what ran a few times; or everything, if that is not a quarter of it. */
 #include "vmm/cpu/block.h"
 
 #include <string.h>
@@ -590,6 +590,7 @@ static struct block *find(struct vcpu *v, const struct insn **one)
     if (known != NULL) {
         return known;
     }
+    v->cur = NULL; /* no instruction is under way, and the last one may go */
     if (b->retired != NULL) {
         free_retired(b);
     }

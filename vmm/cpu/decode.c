@@ -182,6 +182,8 @@ static void set_mem(enum decode_mode mode, const ZydisDecodedInstruction *z,
     }
 }
 
+_Static_assert(offsetof(struct vcpu, zero) <= UINT16_MAX, "insn.base_off and its like");
+
 static uint16_t reg_off(uint8_t reg)
 {
     return (uint16_t)(reg == REG_NONE ? offsetof(struct vcpu, zero)

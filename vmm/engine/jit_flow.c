@@ -162,6 +162,7 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
     emit_d(c, OP_MOV_LOAD, HOST_T0, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, slot)));
     emit_q(c, OP_ADD_LOAD, HOST_T0, rm_vcpu(offsetof(struct vcpu, tlb_code)));
     emit_1(c, 0x50); /* push rax */
+    c->pushed += 8;
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, rip)));
     emit_q(c, 0x81, 4, rm_reg(RAX)); /* and */
     emit_4(c, (uint32_t)-PAGE_SIZE);
@@ -170,6 +171,7 @@ void jit_look_up_jump(struct jit_code *c, uint32_t unlike[2])
     emit_q(c, OP_MOV_LOAD, RAX, rm_at(HOST_T1, (int32_t)offsetof(struct jit_jump, hva)));
     emit_q(c, 0x3b, RAX, rm_at(HOST_T0, (int32_t)offsetof(struct tlb_entry, hva)));
     emit_aim(c, other, c->at);
+    c->pushed -= 8;
     emit_1(c, 0x58); /* pop rax: the flags stay */
     unlike[1] = emit_jump(c, 0x85, 0);
 }

@@ -2,16 +2,15 @@
  * vmm/mmu/shadow.h - shadow page tables of one vCPU: what walks of the guest's tables found, ready
  * for the inline lookup of vmm/cpu/mem.h.
  *
- * A space is one set of page tables under one set of control bits. Each has three tables of
- * entries, one per kind of access: supervisor, user, and supervisor data accesses that EFLAGS.AC
- * lets pass SMAP. With `tagged' several spaces are kept and a load of CR3 selects among them; else
- * there is one, emptied by each change.
+ * A space is one set of page tables under one set of control bits. Each has a table of entries for
+ * each kind of access (enum shadow_kind). With `tagged' several spaces are kept and a load of CR3
+ * selects among them; else there is one, emptied by each change.
  *
- * With `tagged' supervisor accesses to the upper half of the linear addresses go to a table that
- * spaces share (a *half*), as the tables of a kernel do below the top one: its entries are those of
- * every space whose top table has, for the addresses in use, the same entries as that of the space
- * that filled them. That is looked at whenever a space becomes the current one; from then on the
- * space depends on its top table, as for entries of its own.
+ * With `tagged' supervisor accesses to the upper half of the linear addresses go to tables that
+ * spaces share (a *half*), as the tables of a kernel do below the top one: their entries are those
+ * of every space whose top table has, for the addresses in use, the same entries as that of the
+ * space that filled them. That is looked at whenever a space becomes the current one; from then on
+ * the space depends on its top table, as for entries of its own.
  *
  * Never stale (ARCHITECTURE.md, "Memory"). An entry is linked to the page it maps, to the guest's
  * table entry that maps it and to the one above; tables further up are known per space. So a store
@@ -35,12 +34,12 @@
 /* What an entry is for: data or (CODE) fetches, which would push one another out, since kernels
  * have their text and the same pages of RAM once more at addresses that differ in few low bits. */
 enum shadow_kind {
-    SHADOW_SUPER,
+    SHADOW_SUPER, /* data, but for what EFLAGS.AC lets pass SMAP */
     SHADOW_SUPER_CODE,
     SHADOW_HALF_KINDS, /* halves have those above */
     SHADOW_USER = SHADOW_HALF_KINDS,
     SHADOW_USER_CODE,
-    SHADOW_SUPER_AC,
+    SHADOW_SUPER_AC, /* that */
     SHADOW_KINDS
 };
 
