@@ -516,8 +516,8 @@ static void nothing_is_filled_ahead_of_a_flag(void **state)
     }
 }
 
-/* Nor of one that another access of the same instruction owes: here a read of two pages, whose first
- * half sets the flag of the entry above, by a push that may not write the stack. */
+/* Nor of one that another access of the same instruction owes: here a read of two pages, whose
+ * first half sets the flag of the entry above, by a push that may not write the stack. */
 static void nor_of_one_of_the_same_instruction(void **state)
 {
     static struct world w = {.cfg = {true, 8, true, true}};
