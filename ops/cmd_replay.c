@@ -77,7 +77,7 @@ static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
     struct replay_config *cfg = &((struct request *)ctx)->cfg;
 
-    cfg->lazy_ad_named = cfg->lazy_ad_named || strstr(v[0], "lazy-ad=") != NULL;
+    cfg->lazy_ad_named = cfg->lazy_ad_named || shadow_opt_names_lazy_ad(v[0]);
     return shadow_opt(v[0], &cfg->shadow, err);
 }
 

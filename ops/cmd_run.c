@@ -84,7 +84,7 @@ static int set_shadow(void *ctx, char *const *v, struct plx_err *err)
 {
     struct run_options *o = ctx;
 
-    o->lazy_ad_named = o->lazy_ad_named || strstr(v[0], "lazy-ad=") != NULL;
+    o->lazy_ad_named = o->lazy_ad_named || shadow_opt_names_lazy_ad(v[0]);
     return shadow_opt(v[0], &o->shadow, err);
 }
 

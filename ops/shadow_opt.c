@@ -76,6 +76,11 @@ int shadow_opt(const char *text, struct shadow_config *cfg, struct plx_err *err)
     return rc;
 }
 
+bool shadow_opt_names_lazy_ad(const char *text)
+{
+    return strstr(text, "lazy-ad=") != NULL;
+}
+
 void shadow_print_counters(const struct shadow_counters *c, FILE *to)
 {
     (void)fprintf(to, "shadow:");
