@@ -88,6 +88,15 @@ struct isa_state {
     uint8_t data[DATA_SIZE], stack[STACK_SIZE];
 };
 
+/* The FPU as FNINIT leaves it, and MXCSR as at reset, in registers that are 0. */
+static inline void isa_fx_reset(struct isa_state *s)
+{
+    s->fx[0] = 0x7f;
+    s->fx[1] = 3;
+    s->fx[24] = 0x80;
+    s->fx[25] = 0x1f;
+}
+
 /* Random operands of all kinds: integers, floating-point numbers, an FXSAVE image. */
 uint64_t random_value(struct prng *g);
 void random_float(struct prng *g, uint8_t *at, unsigned size);

@@ -289,10 +289,7 @@ bool native_has_mode(enum isa_mode mode)
 
     in.rip = mode == ISA_16 ? INSN_OFFSET : CODE_AT + INSN_OFFSET;
     in.rflags = 2; /* the one that is always set */
-    in.fx[0] = 0x7f;
-    in.fx[1] = 3;
-    in.fx[24] = 0x80;
-    in.fx[25] = 0x1f;
+    isa_fx_reset(&in);
     native_step(mode, &nop, sizeof nop, false, &in, &out);
     return out.signal == 0;
 }

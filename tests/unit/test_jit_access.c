@@ -307,10 +307,7 @@ static void registers(struct program *p, struct isa_state *in)
     in->gpr[R14] = TABLE_AT + (DATA_AT >> 12 & 511) * 8 + 8 * below(p, PAGES);
     in->rip = CODE_AT + START;
     in->rflags = 2 | (prng_u64(&p->g) & 0x8d5);
-    in->fx[0] = 0x7f;
-    in->fx[1] = 3;
-    in->fx[24] = 0x80;
-    in->fx[25] = 0x1f;
+    isa_fx_reset(in);
 }
 
 static void put(struct ours *o, uint64_t gpa, uint64_t x)

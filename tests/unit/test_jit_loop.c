@@ -77,10 +77,7 @@ static struct loop *begin(uint64_t rbx)
     l.in.gpr[RBX] = rbx;
     l.in.gpr[R14] = TABLE_AT + (DATA_AT >> 12 & 511) * 8;
     l.in.rflags = FLAG_ONE;
-    l.in.fx[0] = 0x7f;
-    l.in.fx[1] = 3;
-    l.in.fx[24] = 0x80;
-    l.in.fx[25] = 0x1f;
+    isa_fx_reset(&l.in);
     return &l;
 }
 

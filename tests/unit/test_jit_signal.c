@@ -62,10 +62,7 @@ static void start(struct ours *o)
     in.gpr[RBX] = DATA_AT;
     in.gpr[RSP] = STACK_AT + STACK_SIZE / 2;
     in.rflags = FLAG_ONE;
-    in.fx[0] = 0x7f;
-    in.fx[1] = 3;
-    in.fx[24] = 0x80;
-    in.fx[25] = 0x1f;
+    isa_fx_reset(&in);
     ours_begin(o, code, &in);
 }
 
