@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.." || exit 1
 : "${BUILD:=build}"
 
 flips() {
-    local seed out again=1
+    local seed again=1
     [ "$(id -u)" -eq 0 ] || { echo "writing another process's memory needs root"; exit 77; }
     out=$(mktemp)
     trap 'rm -f "$out"' EXIT

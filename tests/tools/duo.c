@@ -45,13 +45,13 @@ enum { SAMPLES_MAX = 4096, NONCE_FLIP = 1, NONCE_SAMPLE = 2 };
 static struct { /* --flip, of the backup's RAM */
     struct ram_flip bit;
     bool named, asked;
-    uint64_t virtual_ns; /* of the backup, just before */
+    uint64_t virtual_ns; /* of the backup, as it said just after; until then, UINT64_MAX */
     uint64_t record;     /* whose digest differs */
     struct {
         uint64_t slice, virtual_ns;
     } sample[SAMPLES_MAX]; /* of the primary, as it went on */
     unsigned nsamples;
-} flip = {.bit = {.fd = -1}};
+} flip = {.bit = {.fd = -1}, .virtual_ns = UINT64_MAX};
 
 static void console(const Ctl__ConsoleData *d)
 {
@@ -78,12 +78,11 @@ static void flip_bit(void)
                   flip.bit.hole ? "never used" : "in use");
 }
 
-/* With --flip: the bit changes when the backup has said where it is. */
+/* With --flip: when the bit changed, and what the primary had reached by then and after. */
 static void flip_stats(int i, const Ctl__Stats *st)
 {
     if (i == BACKUP && st->nonce == NONCE_FLIP) {
         flip.virtual_ns = st->virtual_ns;
-        flip_bit();
     } else if (i == PRIMARY && flip.asked && flip.nsamples < SAMPLES_MAX &&
                (flip.nsamples == 0 || flip.sample[flip.nsamples - 1].slice != st->slice)) {
         flip.sample[flip.nsamples].slice = st->slice;
@@ -92,7 +91,8 @@ static void flip_stats(int i, const Ctl__Stats *st)
 }
 
 /* The virtual time from the change to the digest before the one that told: what is scrubbed at
- * each digest is what its time since the last one is of the scrub time, so all was by then. */
+ * each digest is what its time since the last one is of the scrub time, so all was by then. The
+ * change may have come a little before the time the backup gave, never after. */
 static uint64_t flip_unseen_ns(void)
 {
     uint64_t before = flip.virtual_ns;
@@ -238,6 +238,7 @@ static int judge_flip(uint64_t now)
     if (!flip.asked) {
         flip.asked = true;
         asked_at = now;
+        flip_bit();
         ask_stats(&side[BACKUP], NONCE_FLIP);
     } else if (!diverged && now > asked_at + (4 * opt.scrub_ms + 2000) * 1000000) {
         if (flip.bit.fd >= 0 && pread(flip.bit.fd, &value, 1, flip.bit.at) == 1 &&
