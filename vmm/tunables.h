@@ -25,7 +25,8 @@
 #define PAR_PROBES         4      /* D: parallel parts after time sharing before the score counts */
 #define SHARED_ROUNDS_MIN  4      /* D: rounds of the first spell of time sharing ... */
 #define SHARED_ROUNDS_MAX  64     /* D: ... and of the longest */
-#define TURN_QUANTUM       300000 /* D: turn of one vCPU in time sharing */
+#define TURN_QUANTUM       250000 /* D: turn of one vCPU in time sharing */
+#define TURN_GRACE         50000  /* D: by which it may be longer, to return to user mode */
 #define BURST_MIN          500  /* D: a vCPU that was served goes on alone for at least this ... */
 #define BURST_MAX          8000 /* D: ... and at most this */
 #define SERVE_RESERVE      64   /* D: kept free for each vCPU that may have to be served */
@@ -49,8 +50,9 @@
 #define PAUSE_YIELD        16        /* D: PAUSEs in a row that end a round (R5) */
 
 /* Ownership of pages by vCPUs (vmm/mmu/owner.c). */
-#define OWNER_HOT  6  /* D: a page that changed hands this often is contended */
-#define OWNER_COOL 16 /* D: spells in which one vCPU alone wrote it, after which it is no more */
+#define OWNER_HOT          6 /* D: a page that changed hands this often is contended */
+#define OWNER_COOL         16 /* D: spells in which one vCPU alone wrote it, after which it is no more */
+#define OWNER_SPELL_SLICES 32 /* D: after so many slices a spell ends at the latest */
 
 #define DIGEST_EVERY_SLICES 64
 #define SCRUB_NS            UINT64_C(60000000000) /* all of RAM is re-hashed within this much virtual time */

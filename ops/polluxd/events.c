@@ -151,7 +151,7 @@ static void say_lost(struct daemon *d, struct event_source *s, uint64_t last, co
     (void)snprintf(e.node, sizeof e.node, "%s", d->conf->name);
     (void)snprintf(e.kind, sizeof e.kind, "events-lost");
     (void)snprintf(e.text, sizeof e.text, "%llu of node %s (number %llu to %llu): %s",
-                   (unsigned long long)(last - s->next + 1), conf_node_name(d->conf, s->node),
+                   (unsigned long long)(last - s->next) + 1, conf_node_name(d->conf, s->node),
                    (unsigned long long)s->next, (unsigned long long)last, why);
     log_warn("%s: %s", e.kind, e.text);
     d->count.events_lost += last - s->next + 1;

@@ -464,6 +464,7 @@ static struct engine_run some_run(struct prng *r)
         .t_end = t0 + (pick(r, 3) == 0 ? pick(r, 300) : UINT64_C(1) << 40),
         .rate = (uint32_t)(prng_u64(r) >> (32 + pick(r, 24))),
         .alone = pick(r, 2) == 0,
+        .until_user = pick(r, 2) == 0,
     };
 }
 
@@ -471,7 +472,7 @@ static void system_programs_end_alike(void **state)
 {
     uint64_t seed = from_env("SEED", 0x737973), runs = from_env("RUNS", AMOUNT(1500, 20)), ran = 0,
              levels[4] = {0};
-    unsigned stops[VCPU_STOPPED + 1] = {0}, shadows = 0;
+    unsigned stops[VCPU_STOPPED + 1] = {0}, shadows = 0, returned = 0;
     struct world a, b;
 
     open_world(&a, &engine_interp);
@@ -486,8 +487,12 @@ static void system_programs_end_alike(void **state)
             begin_system(&b, &p, seed + i);
             for (unsigned part = 0; part < 3; part++) {
                 struct engine_run how = some_run(&r);
-                uint64_t budget = BUDGET - pick(&r, 40);
+                uint64_t budget = BUDGET - pick(&r, 40), from = a.v->c.progress;
                 enum vcpu_stop stop = run_with(&a, how, budget);
+                if (stop == VCPU_BUDGET && a.v->c.progress != from + budget) {
+                    assert_true(how.until_user && cpu_cpl(&a.v->c) == 3);
+                    returned++;
+                }
                 assert_int_equal(run_with(&b, how, budget), stop);
                 same(&a, &b, &p, seed);
                 assert_true((a.v->c.sti_shadow | b.v->c.sti_shadow) <= 1);
@@ -506,7 +511,8 @@ static void system_programs_end_alike(void **state)
            (unsigned long long)runs, (unsigned long long)ran, stops[VCPU_BUDGET], stops[VCPU_YIELD],
            stops[VCPU_SERIAL], stops[VCPU_SHUTDOWN], shadows);
     assert_true(ran > runs * HOT * 10 && stops[VCPU_BUDGET] != 0 && stops[VCPU_YIELD] != 0 &&
-                stops[VCPU_SERIAL] != 0 && shadows != 0 && levels[0] != 0 && levels[3] != 0);
+                stops[VCPU_SERIAL] != 0 && shadows != 0 && levels[0] != 0 && levels[3] != 0 &&
+                returned != 0);
     close_world(&a);
     close_world(&b);
 }

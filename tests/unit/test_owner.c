@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
+#include "base/check.h"
 #include "base/prng.h"
 #include "vmm/mmu/owner.h"
 #include "vmm/tunables.h"
@@ -206,6 +207,7 @@ static void the_section_holds_all_of_it(void **state)
 {
     struct fixture *t = *state;
     struct owner_page before[PAGES];
+    uint16_t wrote[PAGES];
     struct wbuf w;
     struct rbuf r;
     struct prng rng;
@@ -214,22 +216,25 @@ static void the_section_holds_all_of_it(void **state)
     for (unsigned n = 0; n < 500; n++) {
         (void)serial(t, prng_below(&rng, PAGES), (unsigned)prng_below(&rng, VCPUS),
                      prng_below(&rng, 2) == 0 ? OWNER_W : OWNER_R);
-        if (n % 3 == 0) {
+        if (n % 3 == 0 && n < 490) {
             owner_settle(t->o);
         }
     }
-    owner_settle(t->o);
+    assert_true(t->o->nwritten > 1); /* in the middle of a spell */
     wbuf_init(&w);
     owner_section_ops.save(t->o, &w);
     memcpy(before, t->o->pages, sizeof before);
+    memcpy(wrote, t->o->wrote, sizeof wrote);
     uint64_t spell = t->o->spell;
     owner_section_ops.reset(t->o);
     assert_int_not_equal(t->o->spell, spell); /* nobody stays fast by what was before */
     assert_memory_not_equal(before, t->o->pages, sizeof before);
+    assert_memory_not_equal(wrote, t->o->wrote, sizeof wrote);
     rbuf_init(&r, w.data, w.len);
     assert_int_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
     assert_int_equal(rbuf_left(&r), 0);
     assert_memory_equal(before, t->o->pages, sizeof before);
+    assert_memory_equal(wrote, t->o->wrote, sizeof wrote);
     for (size_t len = 0; len < w.len; len++) {
         rbuf_init(&r, w.data, len);
         assert_int_not_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
@@ -239,21 +244,54 @@ static void the_section_holds_all_of_it(void **state)
 
 static void hostile_sections_are_refused(void **state)
 {
-    static const uint8_t holder[] = {PAGES, PAGES, VCPUS + 1, 0, 0, 0};
-    static const uint8_t heat[] = {PAGES, PAGES, 0, OWNER_HOT + 1, 0, 0};
-    static const uint8_t writer[] = {PAGES, PAGES, 0, 0, VCPUS + 1, 0};
-    static const uint8_t streak[] = {PAGES, PAGES, 0, 0, 0, OWNER_COOL};
-    static const uint8_t run[] = {PAGES, PAGES + 1, 0, 0, 0, 0};
-    static const uint8_t none[] = {PAGES, 0, 0, 0, 0, 0};
-    static const uint8_t pages[] = {PAGES + 1, PAGES, 0, 0, 0, 0};
-    static const uint8_t *const bad[] = {holder, heat, writer, streak, run, none, pages};
+    enum {
+        EAGER,
+        NPAGES,
+        RUN,
+        HOLDER,
+        HEAT,
+        WRITER,
+        STREAK,
+        NWRITTEN,
+        PAGE,
+        WROTE,
+        WROTE_HIGH,
+        END
+    };
+    static const uint8_t good[END] = {0, PAGES, PAGES, 0, OWNER_HOT, 1, 1, 1, 2, 3, 0};
+    static const struct {
+        unsigned at;
+        uint8_t value;
+    } bad[] = {{EAGER, 2},
+               {NPAGES, PAGES + 1},
+               {RUN, PAGES + 1},
+               {RUN, 0},
+               {HOLDER, VCPUS + 1},
+               {HOLDER, 1}, /* and written in place */
+               {HEAT, OWNER_HOT + 1},
+               {HEAT, OWNER_HOT - 1}, /* likewise */
+               {WRITER, VCPUS + 1},
+               {STREAK, OWNER_COOL},
+               {NWRITTEN, PAGES + 1},
+               {PAGE, PAGES},
+               {WROTE, 0},
+               {WROTE, 1 << VCPUS},
+               {WROTE_HIGH, 0x80}};
     struct fixture *t = *state;
     struct rbuf r;
 
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        rbuf_init(&r, bad[i], sizeof holder);
+    rbuf_init(&r, good, sizeof good);
+    assert_int_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
+    for (size_t i = 0; i < PLX_COUNT(bad); i++) {
+        uint8_t section[END];
+        memcpy(section, good, sizeof section);
+        section[bad[i].at] = bad[i].value;
+        rbuf_init(&r, section, sizeof section);
         assert_int_not_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
     }
+    static const uint8_t twice[] = {0, PAGES, PAGES, 0, OWNER_HOT, 1, 1, 2, 2, 3, 0, 2, 3, 0};
+    rbuf_init(&r, twice, sizeof twice);
+    assert_int_not_equal(owner_section_ops.load(t->o, &r, OWNER_SECTION_VERSION, NULL), 0);
 }
 
 int main(void)

@@ -336,38 +336,70 @@ static void dekker_excludes_and_gets_on(void **state)
     assert_int_equal(o.words[2], AMOUNT(1000, 4));
 }
 
-/* Slices so short that the first one's turn fills them: everybody is first in turn (R3). */
-static void everybody_is_served_within_a_few_rounds(void **state)
+/* All of @vm's vCPUs, and all pages, are the user's. */
+static void to_user_mode(struct vm *vm, unsigned vcpus)
 {
-    enum { VCPUS = 4, SLICES = 40, SHORT_NS = 300 };
+    for (unsigned k = 0; k < vcpus; k++) {
+        struct cpu *c = &vm_vcpu(vm, k)->c;
+        for (unsigned i = SEG_CS; i <= SEG_SS; i++) {
+            c->seg[i].sel |= 3;
+            c->seg[i].attr |= SEG_DPL;
+        }
+        c->cr0 &= ~CR0_PG;
+        engine_interp.state_changed(vm_vcpu(vm, k));
+    }
+}
+
+/* Slices so short that a turn fills thousands of them: it goes on over their ends, and then it is
+ * the next one's (R3). Who is in user mode has no grace. */
+static void turns_are_over_at_the_same_progress(bool user, uint64_t turn)
+{
+    enum { VCPUS = 4, SHORT_NS = 3000 };
     const struct smp_config cfg = {
         .program = smp_compute, .vcpus = VCPUS, .times = 40000, .threads = 1};
     struct vm *vm = smp_vm(&cfg);
+    uint64_t before[VCPUS], slices = 0;
+    unsigned turns = 0, last = 0;
     struct output_list out;
     struct vm_counters c;
 
-    (void)state;
     output_list_init(&out);
-    for (unsigned i = 0; i < SLICES; i += VCPUS) {
-        uint64_t before[VCPUS];
+    if (user) {
+        to_user_mode(vm, VCPUS);
+    }
+    for (unsigned k = 0; k < VCPUS; k++) {
+        before[k] = vm_vcpu(vm, k)->c.progress;
+    }
+    while (turns < 2 * VCPUS) {
+        const struct record r = {.seq = vm_seq(vm) + 1,
+                                 .start_ns = vm_now(vm),
+                                 .span_ns = SHORT_NS,
+                                 .rate = RATE_DEFAULT};
+        assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
+        slices++;
+        before[last] = vm_vcpu(vm, last)->c.progress;
         for (unsigned k = 0; k < VCPUS; k++) {
-            before[k] = vm_vcpu(vm, k)->c.retired;
-        }
-        for (unsigned k = 0; k < VCPUS; k++) {
-            const struct record r = {.seq = vm_seq(vm) + 1,
-                                     .start_ns = vm_now(vm),
-                                     .span_ns = SHORT_NS,
-                                     .rate = RATE_DEFAULT};
-            assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
-        }
-        for (unsigned k = 0; k < VCPUS; k++) {
-            assert_true(vm_vcpu(vm, k)->c.retired > before[k]);
+            uint64_t progress = vm_vcpu(vm, k)->c.progress;
+            if (progress != before[k]) { /* it is another one's turn */
+                assert_int_equal(k, (last + 1) % VCPUS);
+                assert_int_equal(vm_vcpu(vm, last)->c.progress, turn * (turns / VCPUS + 1));
+                turns++;
+                last = k;
+            }
+            before[k] = progress;
         }
     }
     vm_counters(vm, &c);
-    assert_int_equal(c.rounds_shared, SLICES);
+    assert_int_equal(c.rounds_shared, slices);
     output_list_free(&out);
     vm_destroy(vm);
+}
+
+static void everybody_has_a_turn(void **state)
+{
+    (void)state;
+    turns_are_over_at_the_same_progress(false, TURN_QUANTUM + TURN_GRACE);
+    turns_are_over_at_the_same_progress(true, TURN_QUANTUM);
 }
 
 /* A round that ends early says why: what a lock is, with PAUSE, and what it protects. */
@@ -467,7 +499,7 @@ int main(void)
         cmocka_unit_test(messages_arrive_whole_and_in_order),
         cmocka_unit_test(locks_exclude_and_everybody_gets_on),
         cmocka_unit_test(dekker_excludes_and_gets_on),
-        cmocka_unit_test(everybody_is_served_within_a_few_rounds),
+        cmocka_unit_test(everybody_has_a_turn),
         cmocka_unit_test(rounds_say_how_they_ended),
         cmocka_unit_test(interrupts_between_vcpus_arrive),
         cmocka_unit_test(who_is_woken_runs_before_the_other_must_wait),

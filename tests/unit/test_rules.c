@@ -244,8 +244,8 @@ static void r7_nor_on_another_vcpu(void **state)
     struct vm *vm;
 
     (void)state;
-    play_smp(smp_derived, 2, 500, NULL, digests, &vm);
-    assert_int_equal(word(vm, SMP_SHARED + 0x40), 500);
+    play_smp(smp_derived, 2, 100, NULL, digests, &vm);
+    assert_int_equal(word(vm, SMP_SHARED + 0x40), 100);
     assert_int_equal(word(vm, SMP_SHARED + 0x80), 0);
     assert_int_equal(word(vm, SMP_SHARED + 0x84), 0);
     vm_destroy(vm);

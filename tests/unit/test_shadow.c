@@ -21,7 +21,8 @@
 enum {
     CPUS = 3,
     SPACES = 3,
-    ROUNDS = 4000,
+    ROUNDS = 8000,
+    SPELL = 50, /* rounds without a parallel part, then as many mostly with one */
     COMPARE_EVERY = 20,
     PAGES = G_RAM >> PAGE_SHIFT,
     WINDOW = 0x80, /* first page of the linear window whose mappings change */
@@ -230,6 +231,7 @@ static void play(struct world *w, const struct step *steps, bool together)
         rest[i] = true;
     }
     if (together) {
+        owner_settle(w->o);
         for (unsigned k = 0; k < CPUS; k++) {
             unsigned i = w->backwards ? CPUS - 1 - k : k;
             rest[i] = vcpu_blocks(go(w, i, PART_PARALLEL, steps[i].op == MOVS ? 100 : 1));
@@ -272,7 +274,7 @@ static void run_worlds(struct world *worlds, unsigned n)
         open_world(&worlds[k]);
     }
     for (unsigned round = 0; round < ROUNDS; round++) {
-        bool together = prng_below(&rng, 4) != 0;
+        bool together = round / SPELL % 2 == 0 && prng_below(&rng, 4) != 0;
         for (unsigned i = 0; i < CPUS; i++) {
             steps[i] = choose(&rng);
         }

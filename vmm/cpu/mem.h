@@ -170,6 +170,9 @@ void vcpu_mem_written(struct vcpu *v, gpa_t gpa, uint64_t len, bool flags);
 void vcpu_mem_protect(struct vcpu *v, uint64_t page);
 /* engine_ops of the same names. */
 void vcpu_mem_revoke(struct vcpu *v, uint64_t page, bool all);
+/* Serial part: somebody else derives something from @page, so @v asks again before it writes there.
+ */
+void vcpu_mem_not_now(struct vcpu *v, uint64_t page);
 void vcpu_mem_settle(struct vcpu *v);
 /* The vCPU is about to run: applies what was revoked, and starts a new account for undo. */
 void vcpu_mem_begin(struct vcpu *v);

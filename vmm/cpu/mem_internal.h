@@ -8,7 +8,7 @@
 #include "vmm/cpu/mem.h"
 #include "vmm/cpu/undo.h"
 
-enum { NOW_MAX = 1024 };
+enum { NOW_MAX = 8192 };
 
 struct vcpu_mem {
     struct shadow *s;

@@ -272,29 +272,32 @@ void vcpu_mem_settle(struct vcpu *v)
     blocks_settle(v);
 }
 
-/* Contended pages stay fast from one run to the next of a spell, but those from which somebody else
- * has derived something meanwhile. */
+void vcpu_mem_not_now(struct vcpu *v, uint64_t page)
+{
+    if ((v->use[page] & USE_NOW) != 0) {
+        v->use[page] &= (uint8_t)~USE_NOW;
+        shadow_guard(v->mem->s, page, false);
+    }
+}
+
+/* Contended pages stay fast from one run to the next of a spell, unless somebody else derives
+ * something from them. */
 static void keep_now(struct vcpu *v)
 {
     struct vcpu_mem *m = v->mem;
-    bool over = v->parallel || m->spell != v->owner->spell;
-    unsigned kept = 0;
 
-    for (unsigned i = 0; i < m->nnow; i++) {
-        uint64_t page = m->now[i];
-        if (!over && !ram_derived(v->ram, v, page)) {
-            m->now[kept++] = page;
-        } else {
-            v->use[page] &= (uint8_t)~USE_NOW;
-            shadow_guard(m->s, page, false);
+    if (v->parallel || m->spell != v->owner->spell) {
+        for (unsigned i = 0; i < m->nnow; i++) {
+            vcpu_mem_not_now(v, m->now[i]);
         }
+        m->nnow = 0;
+        m->spell = v->owner->spell;
     }
-    m->nnow = kept;
-    m->spell = v->owner->spell;
 }
 
 void vcpu_mem_begin(struct vcpu *v)
 {
+    v->mem->s->serial = v->parallel ? NULL : v;
     revoke_queued(v);
     if (v->owner != NULL) {
         keep_now(v);
@@ -370,7 +373,8 @@ static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
         return OWNER_R | OWNER_W;
     }
     if (!v->parallel) {
-        return owner_serial(v->owner, page, v->id, want);
+        bool asked = want == OWNER_W && (v->use[page] & USE_NOW) != 0;
+        return asked ? OWNER_R | OWNER_NOW : owner_serial(v->owner, page, v->id, want);
     }
     unsigned rights = (owner_may_read(v->owner, page, v->id) ? (unsigned)OWNER_R : 0) |
                       (owner_may_write(v->owner, page, v->id) ? (unsigned)OWNER_W : 0);
@@ -381,8 +385,8 @@ static unsigned right_to(struct vcpu *v, uint64_t page, unsigned access)
     return rights;
 }
 
-/* A contended page that nobody else derived anything from may be written fast: nobody else can
- * derive anything before this run ends, and then keep_now looks again. */
+/* A contended page that nobody else derived anything from may be written fast, until somebody does
+ * (vcpu_mem_not_now) or the spell ends (keep_now). */
 static bool may_write_now(struct vcpu *v, uint64_t page)
 {
     struct vcpu_mem *m = v->mem;

@@ -123,6 +123,9 @@ void seg_set_cs_ss(struct vcpu *v, const struct cpu_seg *cs, const struct cpu_se
         old.limit != cs->limit) {
         vcpu_context_changed(v);
     }
+    if (v->until_user && cpu_cpl(c) == 3) {
+        vcpu_end_at(v, c->progress + 1);
+    }
 }
 
 /* --- loads of data segments ------------------------------------------------------------- */

@@ -95,10 +95,11 @@ struct vcpu {
      * and so no state. */
     bool init_pending;
     enum cpu_model model;
-    bool parallel;  /* this run is a parallel part */
-    bool alone;     /* the only runnable vCPU: PAUSE does not yield (R5) */
-    unsigned id;    /* APIC id */
-    unsigned vcpus; /* of the whole VM, for CPUID's topology; 0 counts as 1 */
+    bool parallel;   /* this run is a parallel part */
+    bool alone;      /* the only runnable vCPU: PAUSE does not yield (R5) */
+    bool until_user; /* this run ends with the instruction that enters ring 3 */
+    unsigned id;     /* APIC id */
+    unsigned vcpus;  /* of the whole VM, for CPUID's topology; 0 counts as 1 */
 
     /* TF, RF and DR0-7 (exc.c, "stepping"). debug follows c.dr[7]; the rest lives for one
      * instruction. */

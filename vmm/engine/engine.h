@@ -38,6 +38,7 @@ struct engine_run {
     uint64_t t0, t_end; /* virtual ns at the start; no view of time passes t_end */
     uint32_t rate;      /* virtual ns per progress, in 1/65536 */
     bool alone;         /* the only runnable vCPU: PAUSE does not yield */
+    bool until_user;    /* stop, as if the budget were used up, once ring 3 is entered */
     /* out */
     enum vcpu_stop stop;
 };

@@ -208,6 +208,7 @@ static void run_to_stop(struct vcpu *v, struct engine_run *run)
     v->t_end = run->t_end;
     v->rate = run->rate;
     v->alone = run->alone;
+    v->until_user = run->until_user;
     v->parallel = run->part == PART_PARALLEL;
     v->progress0 = v->c.progress;
     v->stop_progress = v->c.progress + run->budget;
@@ -276,6 +277,11 @@ static bool watch_derived(void *ctx, uint64_t page)
     return (v->use[page] & (USE_TABLE | USE_ANY_CODE)) != 0;
 }
 
+static void watch_deriving(void *ctx, uint64_t page)
+{
+    vcpu_mem_not_now(ctx, page);
+}
+
 static void interp_destroy(struct vcpu *v)
 {
     if (v != NULL) {
@@ -315,7 +321,8 @@ static int interp_create(const struct engine_config *cfg, struct vcpu **out, str
         interp_destroy(v);
         return plx_fail(err, PLX_ENOMEM, "out of memory");
     }
-    ram_watch(v->ram, &(struct ram_watcher){watch_written, watch_cleaned, watch_derived, v});
+    ram_watch(v->ram, &(struct ram_watcher){watch_written, watch_cleaned, watch_derived,
+                                            watch_deriving, v});
     cpu_reset(&v->c, cfg->id);
     v->c.wait_sipi = !cfg->bsp;
     interp_state_changed(v);

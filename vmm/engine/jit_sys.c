@@ -372,6 +372,8 @@ static void do_sysret(struct jit_work *w, const struct insn *in)
     (void)in;
     need_sce(w);
     need_supervisor(w);
+    alu8_imm(c, ALU_CMP, VCPU(until_user), 0);
+    slow_if(w, JNZ);
     emit_q(c, OP_MOV_LOAD, HOST_T0, rm_reg(RCX));
     emit_shift(c, true, SHIFT_LEFT, HOST_T0, 16);
     emit_shift(c, true, SHIFT_ARITHMETIC, HOST_T0, 16);

@@ -94,6 +94,12 @@ static void note_written(struct owner *o, uint64_t page, unsigned vcpu)
     o->wrote[page] |= bit;
 }
 
+static void begin_spell(struct owner *o)
+{
+    o->nwritten = 0;
+    o->spell++;
+}
+
 void owner_settle(struct owner *o)
 {
     for (uint64_t i = 0; i < o->nwritten; i++) {
@@ -117,8 +123,7 @@ void owner_settle(struct owner *o)
             give(o, page, first);
         }
     }
-    o->nwritten = 0;
-    o->spell++;
+    begin_spell(o);
 }
 
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want)
@@ -146,23 +151,28 @@ unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_
     return OWNER_R | OWNER_W;
 }
 
-/* --- section "owner": runs of equal pages ----------------------------------------------------- */
+/* --- section "owner" -------------------------------------------------------------------------- */
+
+static void forget_written(struct owner *o)
+{
+    for (uint64_t i = 0; i < o->nwritten; i++) {
+        o->wrote[o->written[i]] = 0;
+    }
+    begin_spell(o);
+}
 
 static void owner_reset(void *dev)
 {
     struct owner *o = dev;
 
     memset(o->pages, 0, o->npages * sizeof *o->pages);
-    memset(o->wrote, 0, o->npages * sizeof *o->wrote);
-    o->nwritten = 0;
-    o->spell++;
+    forget_written(o);
 }
 
 static void owner_save(const void *dev, struct wbuf *out)
 {
     const struct owner *o = dev;
 
-    PLX_CHECK(o->nwritten == 0);
     wbuf_u8(out, o->eager);
     wbuf_varint(out, o->npages);
     for (uint64_t page = 0; page < o->npages;) {
@@ -174,6 +184,11 @@ static void owner_save(const void *dev, struct wbuf *out)
         wbuf_varint(out, end - page);
         wbuf_put(out, p, sizeof *p); /* four bytes: no padding, no byte order */
         page = end;
+    }
+    wbuf_varint(out, o->nwritten);
+    for (uint64_t i = 0; i < o->nwritten; i++) {
+        wbuf_varint(out, o->written[i]);
+        wbuf_u16(out, o->wrote[o->written[i]]);
     }
 }
 
@@ -188,6 +203,33 @@ static int check_page(const struct owner *o, const struct owner_page *p, struct 
         rc = section_field("owner: writer", p->writer <= o->vcpus, p->writer, err);
     }
     return rc != 0 ? rc : section_field("owner: streak", p->streak < OWNER_COOL, p->streak, err);
+}
+
+static int load_written(struct owner *o, struct rbuf *in, struct plx_err *err)
+{
+    uint64_t n = rbuf_varint(in);
+    int rc = section_field("owner: pages written", in->failed || n <= o->npages, n, err);
+
+    for (; rc == 0 && n > 0; n--) {
+        uint64_t page = rbuf_varint(in);
+        uint16_t wrote = rbuf_u16(in);
+        if (in->failed) {
+            break;
+        }
+        rc = section_field("owner: page written",
+                           page < o->npages && o->pages[page].holder == OWNER_SHARED &&
+                               o->pages[page].heat == OWNER_HOT && o->wrote[page] == 0,
+                           page, err);
+        if (rc == 0) {
+            rc = section_field("owner: who wrote it", wrote != 0 && wrote >> o->vcpus == 0, wrote,
+                               err);
+        }
+        if (rc == 0) {
+            o->wrote[page] = wrote;
+            o->written[o->nwritten++] = page;
+        }
+    }
+    return rc;
 }
 
 static int owner_load(void *dev, struct rbuf *in, uint32_t version, struct plx_err *err)
@@ -220,6 +262,10 @@ static int owner_load(void *dev, struct rbuf *in, uint32_t version, struct plx_e
         for (; rc == 0 && run > 0; run--) {
             o->pages[page++] = p;
         }
+    }
+    forget_written(o);
+    if (rc == 0 && !in->failed) {
+        rc = load_written(o, in, err);
     }
     return rc != 0 ? rc : section_complete("owner", in, err);
 }

@@ -56,7 +56,7 @@ struct owner_counters {    /* no state */
 
 struct owner {
     struct owner_page *pages;
-    /* The spell: serial runs since the last parallel part or start of a slice. */
+    /* The spell: serial runs since owner_settle. */
     uint16_t *wrote;   /* per page: the vCPUs that wrote it in place */
     uint64_t *written; /* pages with wrote != 0; room for all: a guest must not make us allocate */
     uint64_t nwritten;
@@ -99,12 +99,13 @@ static inline bool owner_may_write(const struct owner *o, uint64_t page, unsigne
  * same; OWNER_NOW says that others like it may follow unasked until the spell ends. Asking again in
  * the same spell changes nothing, so it does not matter who remembers what. */
 unsigned owner_serial(struct owner *o, uint64_t page, unsigned vcpu, enum owner_right want);
-/* A spell of serial runs ends: before each parallel part, and at the end of a slice. */
+/* A spell of serial runs ends: before each parallel part, and with each slice whose number
+ * OWNER_SPELL_SLICES divides. */
 void owner_settle(struct owner *o);
 
-/* Section "owner" of a machine with several vCPUs: runs of equal pages. reset and load leave it to
- * the caller to drop what engines derived. */
-enum { OWNER_SECTION_VERSION = 2 };
+/* Section "owner" of a machine with several vCPUs: runs of equal pages, then what was written in
+ * the spell so far. reset and load leave it to the caller to drop what engines derived. */
+enum { OWNER_SECTION_VERSION = 3 };
 extern const struct device_ops owner_section_ops; /* dev: struct owner */
 
 #endif

@@ -93,6 +93,16 @@ void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool fl
     }
 }
 
+void ram_tell_deriving(struct ram *ram, const void *ctx, uint64_t page)
+{
+    for (unsigned i = 0; i < ram->nwatchers; i++) {
+        const struct ram_watcher *w = &ram->watchers[i];
+        if (w->ctx != ctx && w->deriving != NULL) {
+            w->deriving(w->ctx, page);
+        }
+    }
+}
+
 bool ram_derived(const struct ram *ram, const void *ctx, uint64_t page)
 {
     for (unsigned i = 0; i < ram->nwatchers; i++) {

@@ -38,6 +38,8 @@ struct ram_watcher {
     void (*cleaned)(void *ctx);
     /* Did the watcher derive anything from the page of RAM? May be NULL: no. */
     bool (*derived)(void *ctx, uint64_t page);
+    /* Another one is about to. May be NULL. */
+    void (*deriving)(void *ctx, uint64_t page);
     void *ctx;
 };
 
@@ -63,7 +65,9 @@ void ram_unwatch(struct ram *ram, void *ctx);
 /* Tell every watcher but @ctx's (NULL: every one) that bytes within one page are about to change.
  */
 void ram_tell(struct ram *ram, const void *ctx, gpa_t gpa, uint64_t len, bool flags);
-/* Would any of them have to be told? */
+/* Tell them that @ctx is about to derive something from @page. */
+void ram_tell_deriving(struct ram *ram, const void *ctx, uint64_t page);
+/* Would any of them have to be told of a change? */
 bool ram_derived(const struct ram *ram, const void *ctx, uint64_t page);
 
 static inline uint64_t ram_pages(const struct ram *ram)

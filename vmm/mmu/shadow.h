@@ -173,8 +173,9 @@ struct shadow_owed {
 struct shadow {
     struct shadow_config cfg;
     struct ram *ram;
-    bool *attention;  /* set when what runs may be mapped no longer */
-    unsigned entries; /* per kind, a power of two */
+    const void *serial; /* the watcher of ram whose serial part it is; NULL: a parallel part */
+    bool *attention;    /* set when what runs may be mapped no longer */
+    unsigned entries;   /* per kind, a power of two */
     unsigned nspaces, nhalves, current;
     struct shadow_half *half;    /* of the current space; NULL: it shares nothing */
     bool moved;                  /* base has changed since the vCPU looked (mem_translate.c) */

@@ -20,8 +20,10 @@ enum { AVERAGE_SHARE = 8, QUANTUM_STEP = 8 };
 
 void rounds_reset(struct rounds *r)
 {
-    *r = (struct rounds){
-        .quantum = PAR_QUANTUM_MIN, .shared_next = SHARED_ROUNDS_MIN, .probing = PAR_PROBES};
+    *r = (struct rounds){.quantum = PAR_QUANTUM_MIN,
+                         .shared_next = SHARED_ROUNDS_MIN,
+                         .probing = PAR_PROBES,
+                         .next_left = TURN_QUANTUM + TURN_GRACE};
     for (unsigned i = 0; i < VCPUS_MAX; i++) {
         r->burst[i] = BURST_MIN;
     }
@@ -34,6 +36,8 @@ void rounds_save(const struct rounds *r, struct wbuf *out)
     wbuf_u32(out, (uint32_t)r->score);
     wbuf_u32(out, r->shared_left);
     wbuf_u32(out, r->shared_next);
+    wbuf_u8(out, r->next);
+    wbuf_u32(out, r->next_left);
     wbuf_u8(out, r->probing);
     wbuf_u8(out, r->calm);
     for (unsigned i = 0; i < VCPUS_MAX; i++) {
@@ -51,6 +55,8 @@ int rounds_load(struct rounds *r, struct rbuf *in, struct plx_err *err)
     r->score = (int32_t)rbuf_u32(in);
     r->shared_left = rbuf_u32(in);
     r->shared_next = rbuf_u32(in);
+    r->next = rbuf_u8(in);
+    r->next_left = rbuf_u32(in);
     r->probing = rbuf_u8(in);
     r->calm = rbuf_u8(in);
     for (unsigned i = 0; i < VCPUS_MAX; i++) {
@@ -73,6 +79,9 @@ int rounds_load(struct rounds *r, struct rbuf *in, struct plx_err *err)
         {"sched: next time sharing",
          r->shared_next >= SHARED_ROUNDS_MIN && r->shared_next <= SHARED_ROUNDS_MAX,
          r->shared_next},
+        {"sched: whose turn", r->next < VCPUS_MAX, r->next},
+        {"sched: left of a turn", r->next_left != 0 && r->next_left <= TURN_QUANTUM + TURN_GRACE,
+         r->next_left},
         {"sched: probes", r->probing <= PAR_PROBES, r->probing},
         {"sched: calm", r->calm <= 1, r->calm},
     };
@@ -161,11 +170,10 @@ static void count_stop(struct vm *vm, const struct vcpu *v, enum vcpu_stop stop)
     }
 }
 
-/* Run @v in the serial part; the clock goes on with it. Returns its progress. */
-static uint64_t run_serial(struct vm *vm, struct vcpu *v, uint64_t budget, bool alone,
-                           uint32_t rate, enum vcpu_stop *stop)
+/* Run @v in the serial part as @run says; the clock goes on with it. Returns its progress. */
+static uint64_t run_serial(struct vm *vm, struct vcpu *v, struct engine_run run,
+                           enum vcpu_stop *stop)
 {
-    struct engine_run run = {.budget = budget, .part = PART_SERIAL, .rate = rate, .alone = alone};
     uint64_t retired = v->c.retired, done;
 
 #ifdef BREAK_R1 /* make/rules.mk: a budget that depends on something that is no state */
@@ -177,7 +185,7 @@ static uint64_t run_serial(struct vm *vm, struct vcpu *v, uint64_t budget, bool 
     vm->pc->running = NULL;
     done = v->c.progress - v->progress0;
     PLX_CHECK(done <= run.budget);
-    advance_clock(vm, done, rate);
+    advance_clock(vm, done, run.rate);
     vm->counters.serial_retired += v->c.retired - retired;
     count_stop(vm, v, run.stop);
     if (run.stop == VCPU_SHUTDOWN) {
@@ -260,7 +268,8 @@ static bool round_alone(struct vm *vm, struct vcpu *v, uint64_t until, uint32_t 
         }
         vm->alone = relay.left == 0;
         vm->woke = false;
-        done = run_serial(vm, v, budget, vm->alone, rate, &stop);
+        done = run_serial(
+            vm, v, (struct engine_run){.budget = budget, .rate = rate, .alone = vm->alone}, &stop);
         vm->alone = false;
         moved = moved || done != 0 || stop != VCPU_HALT;
         left -= min_u64(done, left);
@@ -293,13 +302,66 @@ void round_wake(void *ctx, struct vcpu *target)
 /* --- turns: serially, one after the other ------------------------------------------------------
  */
 
-/* Each of @set for at most its limit, beginning with the one whose turn it is. Returns whether any
- * of them made progress. */
-static bool take_turns(struct vm *vm, uint32_t set, const uint32_t *limit, uint64_t until,
-                       uint32_t rate)
+/* @v goes on until the turn, of which @left remains, is over. A turn that is used up ends as soon
+ * as @v is in user mode, where it holds no lock of the kernel for which others would wait, within
+ * TURN_GRACE. Returns what the clock leaves of it, 0 if it is over. */
+static uint32_t run_turn(struct vm *vm, struct vcpu *v, uint32_t left, uint64_t until,
+                         uint32_t rate, bool *moved)
+{
+    enum vcpu_stop stop = VCPU_BUDGET;
+
+    while (stop == VCPU_BUDGET && left != 0 && !vm->m->stopped) {
+        bool grace = left <= TURN_GRACE;
+        uint64_t room = progress_until(vm, min_u64(until, vm->m->timers.earliest), rate);
+        struct engine_run run = {.rate = rate, .until_user = grace};
+
+        if (grace && cpu_cpl(&v->c) == 3) {
+            return 0;
+        }
+        if (room == 0) {
+            return left;
+        }
+        run.budget = min_u64(room, grace ? left : left - TURN_GRACE);
+        uint64_t done = run_serial(vm, v, run, &stop);
+        *moved = *moved || done != 0 || stop != VCPU_HALT;
+        left -= (uint32_t)done;
+    }
+    return 0;
+}
+
+/* A turn for each of @set. What the clock cuts short goes on in the next round of this kind. */
+static bool round_shared(struct vm *vm, uint32_t set, uint64_t until, uint32_t rate)
+{
+    struct rounds *r = &vm->rounds;
+    unsigned n = vm->m->cfg.vcpus, first = r->next % n;
+    uint32_t left = r->next_left;
+    bool moved = false;
+
+    vm->counters.rounds_shared++;
+    for (unsigned k = 0; k < n && !vm->m->stopped; k++) {
+        unsigned i = (first + k) % n;
+        struct vcpu *v = vm->pc->cpus[i].v;
+
+        if ((set >> i & 1) != 0 && can_run(v)) { /* an INIT may have reached it meanwhile */
+            left = run_turn(vm, v, left, until, rate, &moved);
+            if (left != 0) {
+                r->next = (uint8_t)i;
+                r->next_left = left;
+                break;
+            }
+        }
+        left = TURN_QUANTUM + TURN_GRACE;
+        r->next = (uint8_t)((i + 1) % n);
+        r->next_left = left;
+    }
+    return moved;
+}
+
+/* Each of @set, which were stopped in a parallel part, for at most its burst, beginning with the
+ * one whose turn it is. */
+static void serve(struct vm *vm, uint32_t set, uint64_t until, uint32_t rate)
 {
     unsigned n = vm->m->cfg.vcpus, first = vm->rounds.turn % n;
-    bool moved = false;
 
 #ifdef BREAK_R3 /* make/rules.mk: an order that depends on the host */
     first = (unsigned)(__builtin_ia32_rdtsc() / 64 % n);
@@ -307,30 +369,18 @@ static bool take_turns(struct vm *vm, uint32_t set, const uint32_t *limit, uint6
     for (unsigned k = 0; k < n && !vm->m->stopped; k++) {
         unsigned i = (first + k) % n;
         struct vcpu *v = vm->pc->cpus[i].v;
-        uint64_t left = progress_until(vm, until, rate);
+        struct engine_run run = {.budget = progress_until(vm, until, rate), .rate = rate};
         enum vcpu_stop stop;
 
         if ((set >> i & 1) == 0 || !can_run(v)) { /* an INIT may have reached it meanwhile */
             continue;
         }
-        if (left == 0) {
+        if (run.budget == 0) {
             break;
         }
-        moved = run_serial(vm, v, min_u64(left, limit[i]), false, rate, &stop) != 0 ||
-                stop != VCPU_HALT || moved;
+        run.budget = min_u64(run.budget, vm->rounds.burst[i]);
+        (void)run_serial(vm, v, run, &stop);
     }
-    return moved;
-}
-
-static bool round_shared(struct vm *vm, uint32_t set, uint64_t until, uint32_t rate)
-{
-    uint32_t limit[VCPUS_MAX];
-
-    for (unsigned i = 0; i < VCPUS_MAX; i++) {
-        limit[i] = TURN_QUANTUM;
-    }
-    vm->counters.rounds_shared++;
-    return take_turns(vm, set, limit, until, rate);
 }
 
 /* --- in parallel -------------------------------------------------------------------------------
@@ -477,7 +527,7 @@ static bool round_parallel(struct vm *vm, uint32_t set, uint64_t until, uint32_t
     learn(vm, n, min_u64(quantum, room - reserve), rate);
     if (served != 0) {
         vm->counters.rounds_served++;
-        (void)take_turns(vm, served, r->burst, until, rate);
+        serve(vm, served, until, rate);
     }
     return moved;
 }

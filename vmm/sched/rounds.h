@@ -18,11 +18,13 @@ struct vcpu;
 struct vm;
 
 struct rounds {
-    uint32_t turn;             /* counts rounds with several runnable vCPUs: whose turn is first */
+    uint32_t turn;             /* counts rounds with several runnable vCPUs: who is served first */
     uint32_t quantum;          /* progress that a parallel part may make */
     int32_t score;             /* average of what a parallel part gains over running serially */
     uint32_t shared_left;      /* rounds of time sharing before the next parallel part */
     uint32_t shared_next;      /* length of the next spell of time sharing */
+    uint8_t next;              /* time sharing: the vCPU whose turn it is ... */
+    uint32_t next_left;        /* ... and what is left of it, as a slice or timer cut it short */
     uint8_t probing;           /* parallel parts before the score counts */
     uint8_t calm;              /* 1: nobody blocked in the last parallel part */
     uint32_t burst[VCPUS_MAX]; /* progress that a vCPU may make alone once it was served */

@@ -12,7 +12,7 @@
 #include "vmm/sched/vm_internal.h"
 #include "vmm/tunables.h"
 
-enum { SCHED_VERSION = 4, CHAOS_CACHE_ENTRIES = 16 };
+enum { SCHED_VERSION = 5, CHAOS_CACHE_ENTRIES = 16 };
 
 /* Virtual time stays below this, so that sums of times never wrap. */
 #define TIME_MAX     (UINT64_MAX / 4)
@@ -428,7 +428,7 @@ int vm_slice(struct vm *vm, const struct record *r, struct output_list *out, str
     if (rc == 0) {
         run_rounds(vm, r->start_ns + r->span_ns, r->rate);
     }
-    if (vm->pc->owner != NULL) {
+    if (vm->pc->owner != NULL && r->seq % OWNER_SPELL_SLICES == 0) {
         owner_settle(vm->pc->owner);
     }
     vm->m->out = NULL;
