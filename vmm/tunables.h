@@ -26,13 +26,14 @@
 #define SHARED_ROUNDS_MIN  4      /* D: rounds of the first spell of time sharing ... */
 #define SHARED_ROUNDS_MAX  64     /* D: ... and of the longest */
 #define TURN_QUANTUM       250000 /* D: turn of one vCPU in time sharing */
-#define TURN_GRACE         50000  /* D: by which it may be longer, to return to user mode */
-#define BURST_MIN          500  /* D: a vCPU that was served goes on alone for at least this ... */
-#define BURST_MAX          8000 /* D: ... and at most this */
-#define SERVE_RESERVE      64   /* D: kept free for each vCPU that may have to be served */
-#define WAKE_PROBE         4000 /* D: who wakes another goes on this long and may halt by itself */
-#define WAKE_GRACE         300  /* D: or, once it did, only this long before the other follows */
-#define RELAY_WAKES        32   /* D: so many times, then it is probed again */
+#define TURN_SPAN_NS       UINT64_C(1000000) /* D: or what virtual time of this length has room for */
+#define TURN_GRACE         50000 /* D: by which it may be longer, to return to user mode */
+#define BURST_MIN          500   /* D: a vCPU that was served goes on alone for at least this ... */
+#define BURST_MAX          8000  /* D: ... and at most this */
+#define SERVE_RESERVE      64    /* D: kept free for each vCPU that may have to be served */
+#define WAKE_PROBE         4000  /* D: who wakes another goes on this long and may halt by itself */
+#define WAKE_GRACE         300   /* D: or, once it did, only this long before the other follows */
+#define RELAY_WAKES        32    /* D: so many times, then it is probed again */
 #define RELAY_TURN         8000 /* D: who follows at once has so long to halt before both can run */
 #define RATE_ONE           65536           /* record.rate of 1 virtual ns per progress */
 #define RATE_DEFAULT       (10 * RATE_ONE) /* before the pacer has measured anything */

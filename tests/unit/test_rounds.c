@@ -354,7 +354,7 @@ static void to_user_mode(struct vm *vm, unsigned vcpus)
  * the next one's (R3). Who is in user mode has no grace. */
 static void turns_are_over_at_the_same_progress(bool user, uint64_t turn)
 {
-    enum { VCPUS = 4, SHORT_NS = 3000 };
+    enum { VCPUS = 4, SHORT_NS = 600 };
     const struct smp_config cfg = {
         .program = smp_compute, .vcpus = VCPUS, .times = 40000, .threads = 1};
     struct vm *vm = smp_vm(&cfg);
@@ -374,7 +374,7 @@ static void turns_are_over_at_the_same_progress(bool user, uint64_t turn)
         const struct record r = {.seq = vm_seq(vm) + 1,
                                  .start_ns = vm_now(vm),
                                  .span_ns = SHORT_NS,
-                                 .rate = RATE_DEFAULT};
+                                 .rate = 2 * RATE_ONE};
         assert_int_equal(vm_slice(vm, &r, &out, NULL), 0);
         slices++;
         before[last] = vm_vcpu(vm, last)->c.progress;

@@ -16,7 +16,9 @@
 #include "base/prng.h"
 #include "tests/unit/amount.h"
 #include "tests/unit/cpu_guest.h"
+#include "vmm/cpu/block.h"
 #include "vmm/mmu/owner.h"
+#include "vmm/tunables.h"
 
 enum {
     CPUS = 3,
@@ -42,6 +44,7 @@ struct world {
     bool forgets, backwards;
     struct ram *ram;
     struct owner *o;
+    struct code_common code;
     struct guest g[CPUS]; /* one RAM; each has its own vCPU */
 };
 
@@ -121,6 +124,7 @@ static void open_world(struct world *w)
                                     .vcpus = CPUS,
                                     .ram = w->ram,
                                     .owner = w->o,
+                                    .common = &w->code,
                                     .ops = &g_ops,
                                     .ops_ctx = g,
                                     .shadow = &w->cfg,
@@ -166,7 +170,10 @@ static struct step choose(struct prng *rng)
     /* As an entry of a table this is one of the window, or of nothing that is used. */
     s.to = window(rng) + (prng_below(rng, 2) != 0 ? CODE + 1 : (WINDOW + prng_below(rng, 64)) * 8);
     s.value = prng_below(rng, 1000);
-    if (s.op == SWITCH) {
+    if (s.op == STORE && prng_below(rng, 4) == 0) { /* over the instruction, not split */
+        s.to = PAGE_BASE(s.to) + CODE;
+        s.value = 0xb8 | s.value << 8;
+    } else if (s.op == SWITCH) {
         s.value = table((unsigned)prng_below(rng, SPACES), 0);
     } else if (s.op == EDIT) {
         static const uint64_t rights[] = {7, 7, 7, 5, 0x67, 0x27, 0, 3};
@@ -417,6 +424,43 @@ static uint64_t load(struct world *w, unsigned i, gva_t lin, enum engine_part pa
     enum vcpu_stop stop = go(w, i, part, 1);
     assert_int_equal(stop, want);
     return w->g[i].v->c.gpr[RAX];
+}
+
+static void store(struct world *w, unsigned i, gva_t lin, uint64_t value)
+{
+    set_up(w->g[i].v, &(struct step){.op = STORE, .to = lin, .value = value});
+    assert_int_equal(go(w, i, PART_SERIAL, 1), VCPU_BUDGET);
+}
+
+/* A contended page is written fast until another vCPU walks through it, also if decoded code has
+ * come from it before and is gone again. */
+static void what_is_written_fast_is_seen_by_walks(void **state)
+{
+    static struct world w = {.cfg = {true, 1, true, true}};
+    const gva_t pt = WINDOW * PAGE_SIZE, at = 0x400000;
+
+    (void)state;
+    for (unsigned with_code = 0; with_code < 2; with_code++) {
+        open_world(&w);
+        g_put(&w.g[0], table(1, 2) + 2 * 8, pt | 7, 8);
+        g_put(&w.g[0], pt, (WINDOW + 1) << PAGE_SHIFT | 0x67, 8);
+        g_put(&w.g[0], (WINDOW + 1) * PAGE_SIZE, 111, 8);
+        g_put(&w.g[0], (WINDOW + 2) * PAGE_SIZE, 222, 8);
+        for (unsigned i = 0; w.o->pages[WINDOW].heat < OWNER_HOT; i++) {
+            store(&w, i % 2, pt + 0x800, i);
+        }
+        store(&w, 0, pt + 0x800, 0);
+        if (with_code) {
+            set_up(w.g[1].v, &(struct step){.op = FETCH, .to = pt});
+            assert_int_equal(go(&w, 1, PART_SERIAL, 1), VCPU_BUDGET);
+        }
+        assert_int_equal(load(&w, 1, at, PART_SERIAL, VCPU_BUDGET), 111);
+        store(&w, 1, pt + CODE, 0); /* no code is left */
+        store(&w, 0, pt + 0x800, 0);
+        store(&w, 0, pt, (WINDOW + 2) << PAGE_SHIFT | 0x67);
+        assert_int_equal(load(&w, 1, at, PART_SERIAL, VCPU_BUDGET), 222);
+        close_world(&w);
+    }
 }
 
 /* A flag is owed where the table is shared: the vCPU's walks see it, its loads wait for it, the
@@ -680,6 +724,7 @@ int main(void)
         cmocka_unit_test(no_switch_changes_a_result),
         cmocka_unit_test_teardown(spaces_share_what_their_tables_do, back_to_the_lower_half),
         cmocka_unit_test(eager_flags_change_it_alike),
+        cmocka_unit_test(what_is_written_fast_is_seen_by_walks),
         cmocka_unit_test(flags_are_owed_and_settled),
         cmocka_unit_test(a_flag_is_owed_once),
         cmocka_unit_test(nothing_is_filled_ahead_of_a_flag),

@@ -167,6 +167,9 @@ static void set_use(struct vcpu *v, const struct blocks *b, uint64_t page, bool 
         } else if ((user->use[page] & bit) == 0) {
             user->use[page] |= bit;
             vcpu_mem_protect(user, page);
+            if (all == NULL && !v->parallel) {
+                ram_tell_deriving(v->ram, v, page);
+            }
         }
     }
 }

@@ -159,6 +159,7 @@ void vcpu_mem_drop_writes(struct vcpu *v)
 
 void vcpu_mem_protect(struct vcpu *v, uint64_t page)
 {
+    v->use[page] &= (uint8_t)~USE_NOW;
     shadow_guard(v->mem->s, page, false);
 }
 

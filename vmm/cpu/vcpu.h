@@ -44,7 +44,7 @@ struct vcpu_ops {
 
 /* Why run returns. */
 enum vcpu_stop {
-    VCPU_BUDGET,   /* the progress budget is used up, exactly */
+    VCPU_BUDGET,   /* the progress budget is used up, exactly, or ended (vcpu_end_at) */
     VCPU_HALT,     /* HLT executed, no interrupt pending */
     VCPU_YIELD,    /* PAUSE k times, or a device asked for the end of the round */
     VCPU_SERIAL,   /* parallel part: this instruction needs the serial part; no effect yet */

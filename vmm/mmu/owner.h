@@ -56,7 +56,7 @@ struct owner_counters {    /* no state */
 
 struct owner {
     struct owner_page *pages;
-    /* The spell: serial runs since owner_settle. */
+    /* The spell: serial runs since owner_settle. State, as is the order. */
     uint16_t *wrote;   /* per page: the vCPUs that wrote it in place */
     uint64_t *written; /* pages with wrote != 0; room for all: a guest must not make us allocate */
     uint64_t nwritten;

@@ -38,7 +38,8 @@ struct ram_watcher {
     void (*cleaned)(void *ctx);
     /* Did the watcher derive anything from the page of RAM? May be NULL: no. */
     bool (*derived)(void *ctx, uint64_t page);
-    /* Another one is about to. May be NULL. */
+    /* Another one is about to, in a serial part: the first of its kind from that page. May be NULL.
+     */
     void (*deriving)(void *ctx, uint64_t page);
     void *ctx;
 };

@@ -154,9 +154,9 @@ static void add_use(struct shadow *s, uint64_t page, uint8_t use)
 {
     if ((s->use[page] & USE_GUARDED) == 0) {
         shadow_guard(s, page, false);
-        if (s->serial != NULL) {
-            ram_tell_deriving(s->ram, s->serial, page);
-        }
+    }
+    if ((s->use[page] & USE_TABLE) == 0 && s->serial != NULL) {
+        ram_tell_deriving(s->ram, s->serial, page);
     }
     s->use[page] |= use;
 }

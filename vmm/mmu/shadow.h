@@ -45,7 +45,8 @@ enum shadow_kind {
 
 /* What the inline lookup sees of an entry. A tag is the linear page, or something that is no page
  * of this entry (shadow_no_tag); wtag is set only where a store needs nothing else: D and RAM_DIRTY
- * are set, the page is ours alone and nothing of ours was derived from it. xtag: fetch. */
+ * are set, the page is ours alone (or USE_NOW) and nothing of ours was derived from it. xtag:
+ * fetch. */
 struct tlb_entry {
     gva_t rtag, wtag, xtag;
     uint8_t *hva; /* of the page */
@@ -173,7 +174,7 @@ struct shadow_owed {
 struct shadow {
     struct shadow_config cfg;
     struct ram *ram;
-    const void *serial; /* the watcher of ram whose serial part it is; NULL: a parallel part */
+    const void *serial; /* which watcher of ram this is, if its last run was serial, else NULL */
     bool *attention;    /* set when what runs may be mapped no longer */
     unsigned entries;   /* per kind, a power of two */
     unsigned nspaces, nhalves, current;

@@ -316,6 +316,7 @@ static uint32_t run_turn(struct vm *vm, struct vcpu *v, uint32_t left, uint64_t 
         struct engine_run run = {.rate = rate, .until_user = grace};
 
         if (grace && cpu_cpl(&v->c) == 3) {
+            *moved = true;
             return 0;
         }
         if (room == 0) {
@@ -326,7 +327,13 @@ static uint32_t run_turn(struct vm *vm, struct vcpu *v, uint32_t left, uint64_t 
         *moved = *moved || done != 0 || stop != VCPU_HALT;
         left -= (uint32_t)done;
     }
-    return 0;
+    return stop == VCPU_YIELD && vm->m->timers.earliest <= vm->now ? left : 0;
+}
+
+/* A whole turn, grace included. */
+static uint32_t whole_turn(uint32_t rate)
+{
+    return (uint32_t)min_u64(TURN_QUANTUM, (TURN_SPAN_NS << 16) / rate) + TURN_GRACE;
 }
 
 /* A turn for each of @set. What the clock cuts short goes on in the next round of this kind. */
@@ -350,7 +357,7 @@ static bool round_shared(struct vm *vm, uint32_t set, uint64_t until, uint32_t r
                 break;
             }
         }
-        left = TURN_QUANTUM + TURN_GRACE;
+        left = whole_turn(rate);
         r->next = (uint8_t)((i + 1) % n);
         r->next_left = left;
     }
