@@ -22,7 +22,7 @@
 #define PAR_QUANTUM_LIMIT  4000000          /* D: which is never more than this */
 #define PAR_COST           1500   /* D: what a parallel part must gain to be worth its barriers */
 #define PAR_SCORE_MAX      16000  /* D: a gain counts as at most this */
-#define PAR_PROBES         4      /* D: parallel parts after time sharing before the score counts */
+#define PAR_PROBES         2      /* D: parallel parts after time sharing before the score counts */
 #define SHARED_ROUNDS_MIN  4      /* D: rounds of the first spell of time sharing ... */
 #define SHARED_ROUNDS_MAX  64     /* D: ... and of the longest */
 #define TURN_QUANTUM       250000 /* D: turn of one vCPU in time sharing */

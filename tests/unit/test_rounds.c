@@ -252,7 +252,7 @@ static void rewritten_code_is_never_stale(void **state)
             struct vm_counters c;
             cfg.program = smp_rewrite64;
             cfg.vcpus = vcpus;
-            cfg.times = 400;
+            cfg.times = 800;
             cfg.long_mode = true;
             run(&cfg, &o[i != 0], &c);
             assert_true(o[i != 0].ended);
