@@ -336,7 +336,7 @@ static void dekker_excludes_and_gets_on(void **state)
     assert_int_equal(o.words[2], AMOUNT(1000, 4));
 }
 
-/* All of @vm's vCPUs, and all pages, are the user's. */
+/* All of @vm's vCPUs to ring 3, without paging, so that all memory is the user's. */
 static void to_user_mode(struct vm *vm, unsigned vcpus)
 {
     for (unsigned k = 0; k < vcpus; k++) {

@@ -276,8 +276,7 @@ void vcpu_mem_settle(struct vcpu *v)
 void vcpu_mem_not_now(struct vcpu *v, uint64_t page)
 {
     if ((v->use[page] & USE_NOW) != 0) {
-        v->use[page] &= (uint8_t)~USE_NOW;
-        shadow_guard(v->mem->s, page, false);
+        vcpu_mem_protect(v, page);
     }
 }
 
